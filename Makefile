@@ -1,0 +1,56 @@
+# Every target installs what it needs into .venv: `make demo` and `make test` work from a bare clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo dev test test-fast prove test-foreign lint format bench kafka lock clean
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(STAMP)  ## the whole path on one command, without Java
+	$(BIN)/vault-stream demo
+
+dev: $(STAMP)  ## everything on this machine, until Ctrl-C
+	$(BIN)/vault-stream dev
+
+kafka: $(STAMP)  ## a one-node Apache Kafka for development
+	$(BIN)/vault-stream kafka start
+
+test: $(STAMP)  ## all tests; each proof once, in its short form
+	$(BIN)/pytest -m "not prove and not foreign"
+
+test-fast: $(STAMP)  ## without a broker
+	$(BIN)/pytest -m "not kafka and not prove and not foreign"
+
+prove: $(STAMP)  ## the full counts, an hour or so; see docs/proof.md
+	$(BIN)/pytest -m "prove" -s
+
+test-foreign: $(STAMP)  ## against tools of other languages
+	FOREIGN=required $(BIN)/pytest -m "foreign"
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)  ## ratios to a bare client, in benchmarks/latest.json
+	$(BIN)/python -m benchmarks
+
+# Versions and hashes only: the lock names no index.
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+		--group pyproject.toml:dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

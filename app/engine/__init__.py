@@ -1,0 +1,55 @@
+"""Faust made sound: slices, units of work, fenced checkpoints, restore, ownership.
+
+The only package that imports Faust or rocksdict; it knows nothing of the vault.
+"""
+
+from app.engine.agent import Agent, Clock, Context, Processor, slice_handler
+from app.engine.connection import Connection
+from app.engine.errors import (
+    CheckpointFailed,
+    EngineError,
+    NotMember,
+    OutputFailed,
+    PositionRefused,
+    ProducerTaken,
+    Retriable,
+    Revoked,
+    RowTooLarge,
+    StartRefused,
+)
+from app.engine.outputs import Ack, Message, Outputs
+from app.engine.ownership import Owner, Ownership
+from app.engine.records import Header, Record, Slice
+from app.engine.restore import Replica
+from app.engine.table import Table
+from app.engine.unit import Unit
+
+__all__ = [
+    "Ack",
+    "Agent",
+    "CheckpointFailed",
+    "Clock",
+    "Connection",
+    "Context",
+    "EngineError",
+    "Header",
+    "Message",
+    "NotMember",
+    "OutputFailed",
+    "Outputs",
+    "Owner",
+    "Ownership",
+    "PositionRefused",
+    "Processor",
+    "ProducerTaken",
+    "Record",
+    "Replica",
+    "Retriable",
+    "Revoked",
+    "RowTooLarge",
+    "Slice",
+    "StartRefused",
+    "Table",
+    "Unit",
+    "slice_handler",
+]

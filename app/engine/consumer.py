@@ -1,0 +1,303 @@
+"""Faust's consumer, made to deliver slices and never to lose one.
+
+Every private name of Faust, and of aiokafka's consumer, that we use is in this file and `producer.py`;
+`tests/unit/engine/test_private_names.py` has one test for each.
+
+What is different from the stock consumer, and why:
+- It fetches only partitions that are open and have room, so nothing ever blocks the one drain loop.
+- The drain loop itself seeks each partition once an opening, before its first fetch: a fetch begun before a rebalance
+  returns records of the new assignment, and dropping them would leave the position beyond them for ever.
+- Faust's acknowledgements are not kept; trackers are.
+- Offsets, seeks and heartbeats go straight to the consumer's thread: Faust's method queue has two workers, and both
+  may be waiting for the end of the rebalance that waits for us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import faust.transport.drivers.aiokafka as driver
+from aiokafka import TopicPartition
+from aiokafka import errors as kafka_errors
+from aiokafka.structs import OffsetAndMetadata
+from faust.events import Event
+from faust.serializers.schemas import Schema
+from faust.types import TP
+from mode import Service
+
+from app.engine.assignor import Claim, ColocatedAssignor
+
+if TYPE_CHECKING:
+    from app.engine.engine import Engine
+    from app.engine.records import Slice
+
+__all__ = ["SliceConsumer", "SliceSchema", "SliceTransport"]
+
+log = logging.getLogger("app.engine.consumer")
+
+T = TypeVar("T")
+
+# With Faust's fixed 1,500 ms a seek waits for the fetch under way: 1.2 s against 0.05 s.
+FETCH_MAX_WAIT_MS = 100
+POLL_S = 0.05
+IDLE_POLL_S = 0.2
+THREAD_DEADLINE_S = 30.0
+HEARTBEAT_DEADLINE_S = 3.0
+WATCH_INTERVAL_S = 1.0
+
+
+class SliceSchema(Schema):  # type: ignore[misc]  # Faust ships no types
+    """Hands the agent what the consumer made, untouched."""
+
+    def compile(self, app: Any, **_: Any) -> Any:
+        """A decoder that decodes nothing."""
+
+        async def decode(message: Any, *, propagate: bool = False) -> Event:
+            del propagate
+            return Event(app, None, message.value, message.headers, message)
+
+        return decode
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
+    """The thread in which aiokafka's consumer runs; puts in our assignor and watches the heartbeats."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        engine: Engine = self.app.engine
+        kept = engine.data_dir.membership()
+        claim = Claim(engine.instance, engine.url, engine.numbers_count, kept.held, kept.generation)
+        assignor = ColocatedAssignor(
+            claim,
+            lambda: int(consumer._coordinator.generation),
+            lambda got: engine.assigned(got, str(consumer._coordinator.member_id)),
+            lambda: consumer._coordinator.request_rejoin(),  # noqa: PLW0108  # the coordinator exists only after start()
+        )
+        assignor.bind(consumer._client.cluster.partitions_for_topic)
+        # No setting selects an assignor; start() reads both attributes.
+        consumer._partition_assignment_strategy = [assignor]
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        self._assignor = assignor
+        return consumer
+
+    async def on_start(self) -> None:
+        """Wrap the heartbeat: one that is answered renews the lease from the moment it was sent."""
+        await super().on_start()
+        coordinator = self._consumer._coordinator
+        beat = coordinator._do_heartbeat
+
+        async def heartbeat() -> bool:
+            sent = time.monotonic()
+            answered = bool(await beat())
+            if answered:
+                self.app.engine.lease_from(sent)
+            return answered
+
+        coordinator._do_heartbeat = heartbeat
+
+
+class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
+    """See the module."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.engine: Engine = self.app.engine
+        self.engine.consumer = self
+        self._poke = asyncio.Event()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _in_thread(self, work: Coroutine[Any, Any, T], deadline_s: float = THREAD_DEADLINE_S) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._thread.thread_loop)
+        async with asyncio.timeout(deadline_s):
+            return await asyncio.wrap_future(future)
+
+    @property
+    def _coordinator(self) -> Any:
+        return self._thread._consumer._coordinator
+
+    # -- the group
+
+    @property
+    def assignor(self) -> ColocatedAssignor | None:
+        """Our assignor, once the consumer exists."""
+        return getattr(self._thread, "_assignor", None)
+
+    @property
+    def generation(self) -> int:
+        """The generation we are a member of, -1 for none."""
+        return int(self._coordinator.generation)
+
+    async def confirm(self, generation: int) -> bool:
+        """One heartbeat of that generation, answered now.
+
+        aiokafka also answers True while the group is rebalancing, hence the look at the generation after it.
+        """
+        coordinator = self._coordinator
+
+        def ours() -> bool:
+            return bool(coordinator.generation == generation and not coordinator._rejoin_needed_fut.done())
+
+        async def ask() -> bool:
+            if not ours():
+                return False
+            await coordinator.ensure_coordinator_known()
+            return bool(await coordinator._do_heartbeat()) and ours()
+
+        try:
+            return await self._in_thread(ask(), HEARTBEAT_DEADLINE_S)
+        except (TimeoutError, kafka_errors.KafkaError):
+            return False
+
+    async def committed(self, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int | None]:
+        """The group's offsets, in one request."""
+        wanted = [TopicPartition(*tp) for tp in partitions]
+        got = await self._in_thread(self._coordinator.fetch_committed_offsets(wanted))
+        return {
+            tp: (got[w].offset if w in got and got[w].offset >= 0 else None)
+            for tp, w in zip(partitions, wanted, strict=True)
+        }
+
+    async def copy_offsets(self, offsets: Mapping[tuple[str, int], int], deadline_s: float) -> None:
+        """Commit to the group."""
+        values = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+        if values:
+            await self._in_thread(self._thread._consumer.commit(values), deadline_s)
+
+    def end_of(self, tp: tuple[str, int]) -> int | None:
+        """The partition's end as of the last fetch, None before the first."""
+        try:
+            end = self._thread._consumer.highwater(TopicPartition(*tp))
+        except (kafka_errors.KafkaError, AssertionError, AttributeError):
+            return None
+        return None if end is None else int(end)
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _watch_coordinator(self) -> None:
+        """Faust reads the fetcher, not the consumer, so nobody else consumes the coordinator's errors."""
+        while not self.should_stop:
+            await self.sleep(WATCH_INTERVAL_S)
+            consumer = self._thread._consumer
+            if consumer is None or consumer._coordinator is None:
+                continue
+            error = await self._check_errors()
+            self.engine.coordinator_error(error)
+
+    async def _check_errors(self) -> str | None:
+        async def check() -> str | None:
+            try:
+                self._coordinator.check_errors()
+            except Exception as error:  # noqa: BLE001  # whatever ended the coordination task
+                return repr(error)
+            return None
+
+        try:
+            return await self._in_thread(check(), HEARTBEAT_DEADLINE_S)
+        except TimeoutError:
+            return None
+
+    # -- fetching
+
+    def poke(self) -> None:
+        """Something may be fetched that could not before."""
+        self._poke.set()
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                await self._drain_once()
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+
+    async def _drain_once(self) -> None:
+        wanted = self.engine.wanted() if self.flow_active else {}
+        if not wanted:
+            await self._idle()
+            return
+        try:
+            unplaced = {tp: t for tp, t in wanted.items() if not t.placed}
+            if unplaced:
+                await self._in_thread(self._place({tp: t.start for tp, t in unplaced.items()}))
+                for tracker in unplaced.values():
+                    tracker.placed = True
+                return
+            records = await self._thread.getmany({TP(*tp) for tp in wanted}, timeout=POLL_S)
+        except (kafka_errors.KafkaError, kafka_errors.IllegalStateError, TimeoutError) as error:
+            log.info("fetch: %r", error)
+            await asyncio.sleep(IDLE_POLL_S)
+            return
+        for slice_ in self.engine.slices({(tp.topic, tp.partition): r for tp, r in records.items()}, wanted):
+            await self.callback(self._message(slice_))
+        await asyncio.sleep(0)
+
+    async def _idle(self) -> None:
+        self._poke.clear()
+        with contextlib.suppress(TimeoutError):
+            await self._in_thread(self._alive())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_POLL_S):
+                await self._poke.wait()
+
+    async def _alive(self) -> None:
+        """Nothing may be fetched, yet we live; else aiokafka leaves the group after max_poll_interval."""
+        with self._thread._consumer._subscription.fetch_context():
+            pass
+
+    async def _place(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        consumer = self._thread._consumer
+        for tp, offset in offsets.items():
+            consumer.seek(TopicPartition(*tp), offset)
+
+    def _message(self, slice_: Slice) -> Any:
+        last: Any = slice_.records[-1]
+        message = self._to_message(TP(last.topic, last.partition), last)
+        message.value = slice_
+        return message
+
+    # -- what Faust must not do
+
+    def ack(self, message: Any) -> bool:
+        """Given on hand-over; the tracker knows what is done."""
+        message.acked = True
+        self._unacked_messages.discard(message)
+        return True
+
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Faust's livelock detector asserts a position on every partition, and would end the worker."""
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        del topics
+        return iter(())
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Checkpoints commit; Faust does not."""
+        del topics, start_new_transaction
+        return False
+
+    # -- rebalance
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        """Close all numbers, then let Faust hear of it, whatever happened."""
+        try:
+            await self.engine.revoked()
+        except Exception:
+            log.exception("numbers were not closed cleanly")
+        finally:
+            await super().on_partitions_revoked(revoked)
+
+    async def perform_seek(self) -> None:
+        """Faust calls this when the assignment stands; the drain loop does the seeking."""
+        await self.engine.opened({(tp.topic, tp.partition) for tp in self.assignment()}, self.generation)
+
+
+class SliceTransport(driver.Transport):  # type: ignore[misc]  # Faust ships no types
+    """Faust's transport with our consumer."""
+
+    Consumer = SliceConsumer

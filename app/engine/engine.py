@@ -1,0 +1,400 @@
+"""The engine of one process: which numbers it has, what they share, and how it begins and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.engine.agent import Agent, Clock
+from app.engine.assignor import MAX_REJOINS, Assigned
+from app.engine.changelog import Changelog, FencedChangelog, PlainChangelog
+from app.engine.connection import Connection
+from app.engine.errors import NotMember
+from app.engine.membership import DataDir, Membership, leave_group
+from app.engine.number import Number, State
+from app.engine.outputs import Outputs
+from app.engine.ownership import Ownership
+from app.engine.positions import Bounds
+from app.engine.records import Record, Slice, cut, merge_by_time
+from app.engine.restore import LogReader, Replica
+from app.engine.store import Store
+from app.engine.topic_ids import topic_ids
+from app.observability import metrics
+
+if TYPE_CHECKING:
+    from app.engine.consumer import SliceConsumer
+    from app.engine.table import Table
+    from app.engine.tracker import Tracker
+
+__all__ = ["Engine", "EngineConfig"]
+
+log = logging.getLogger("app.engine")
+
+TP = tuple[str, int]
+GapListener = Callable[[str, int, int, int], Awaitable[None]]
+
+DRAIN_ON_REVOKE_S = 3.0
+DRAIN_ON_SHUTDOWN_S = 15.0
+OFFSETS_DEADLINE_S = 5.0
+GAUGE_INTERVAL_S = 1.0
+# A coordinator error that repeats for this long will not heal by waiting; the supervisor starts us again.
+COORDINATOR_ERROR_LIMIT_S = 60.0
+EXIT_STUCK = 70
+EXIT_REFUSED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What the engine is told.
+
+    Attributes:
+        numbers: N.
+        fenced: False only for a cluster that this process's own tooling started and that knows no transactions.
+        store_stale_after_s: The changelogs' `delete.retention.ms`, in seconds.
+        topic_ids: False where the broker cannot describe topics.
+    """
+
+    app_id: str
+    connection: Connection
+    numbers: int
+    data_dir: Path
+    instance_id: str | None
+    url: str
+    quarantine_topic: str
+    session_timeout_s: float = 10.0
+    checkpoint_interval_s: float = 0.2
+    fenced: bool = True
+    store_stale_after_s: float = 7 * 86_400.0
+
+
+class Engine:
+    """Numbers, and everything they share. One a process.
+
+    Raises:
+        StartRefused: `DATA_DIR` is in use.
+    """
+
+    def __init__(self, config: EngineConfig, agents: Sequence[Agent]) -> None:
+        self.config = config
+        self.agents = tuple(agents)
+        self.clock = Clock()
+        self.numbers_count = config.numbers
+        self.quarantine_topic = config.quarantine_topic
+        self.checkpoint_interval_s = config.checkpoint_interval_s
+        self.data_dir = DataDir(config.data_dir)
+        self.instance = self.data_dir.instance(config.instance_id)
+        self.url = config.url
+        self.connection = config.connection
+        self.outputs = Outputs(config.connection, f"{config.app_id}-{self.instance}")
+        self.reader = LogReader(config.connection, f"{config.app_id}-{self.instance}", committed_only=config.fenced)
+        self.replicas: list[Replica[Any]] = []
+        self.numbers: dict[int, Number] = {}
+        self.ownership = Ownership(config.numbers, self._is_ready)
+        self.consumer: SliceConsumer | None = None
+        self.draining = False
+        self.rebalances = 0
+        self.assignment_seen = False
+        self.problem = ""
+        self.coordinator_problem = ""
+        self._on_gap: GapListener | None = None
+        self._agent_of = {topic: agent for agent in self.agents for topic in agent.topics}
+        self._assigned: set[TP] = set()
+        self._generation = -1
+        self._lease = 0.0
+        self._error_since: float | None = None
+        self._stores: dict[tuple[str, int], Store] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._topic_ids: dict[str, str] = {}
+        self._closing = asyncio.Lock()
+
+    # -- begin and end
+
+    def replica(self, table: Table[Any]) -> Replica[Any]:
+        """Keep a table in memory on this worker; call before the start."""
+        replica: Replica[Any] = Replica(table, self.changelog_topic(table.name), self.numbers_count)
+        self.replicas.append(replica)
+        return replica
+
+    def on_gap(self, listener: GapListener) -> None:
+        """Call with topic, partition, first lost offset and next offset when retention took unread records."""
+        self._on_gap = listener
+
+    async def start(self) -> None:
+        """Before the consumer joins: take our dead self out of the group, begin to follow the replicas."""
+        self._loop = asyncio.get_running_loop()
+        kept = self.data_dir.membership()
+        if kept.member_id and await leave_group(self.connection, self.config.app_id, kept.member_id):
+            log.info("took the former member %s out of the group", kept.member_id)
+        if not self.config.fenced:
+            log.warning("UNFENCED: no transactions on this cluster; for a first look only, with one worker")
+        for replica in self.replicas:
+            client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
+            self._tasks.append(asyncio.create_task(replica.run(self.reader, client_id)))
+        self._tasks.append(asyncio.create_task(self._gauges()))
+
+    async def shutdown(self, *, drain_s: float = DRAIN_ON_SHUTDOWN_S) -> None:
+        """Drain, checkpoint, close the numbers; the consumer then leaves the group."""
+        self.draining = True
+        await self._close_numbers(drain_s, lost=False)
+
+    async def stop(self) -> None:
+        """After the consumer has left."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
+        await self.outputs.close()
+        await self.reader.close()
+        self.data_dir.remember(Membership("", self._generation, self.data_dir.membership().held))
+        self.data_dir.close()
+
+    def die(self, why: str, code: int = EXIT_STUCK) -> None:
+        """End the process now; everything that counts is in the log."""
+        log.critical("exit %d: %s", code, why)
+        logging.shutdown()
+        os._exit(code)
+
+    # -- the group; these three are called in the consumer's thread
+
+    def assigned(self, got: Assigned, member_id: str) -> None:
+        """A new assignment, told by the assignor."""
+        self._lease = time.monotonic()
+        self.data_dir.remember(Membership(member_id, got.generation, got.numbers))
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._learn, got)
+
+    def lease_from(self, sent: float) -> None:
+        """A heartbeat sent then was answered."""
+        self._lease = max(self._lease, sent)
+
+    def _learn(self, got: Assigned) -> None:
+        self.rebalances += 1
+        self.assignment_seen = True
+        metrics.REBALANCES.inc()
+        self.ownership.update(got.owners)
+        self.problem = got.problem
+        assignor = self.consumer and self.consumer.assignor
+        if got.problem and assignor is not None and assignor.rejoins >= MAX_REJOINS:
+            self.die(f"the assignment stays wrong after {MAX_REJOINS} joins: {got.problem}")
+
+    def lease_valid(self) -> bool:
+        """See `number.Services.lease_valid`."""
+        return time.monotonic() - self._lease < self.config.session_timeout_s
+
+    async def confirm(self) -> bool:
+        """See `number.Services.confirm`."""
+        return self.consumer is not None and await self.consumer.confirm(self._generation)
+
+    def coordinator_error(self, error: str | None) -> None:
+        """Told each second what the coordinator says of itself."""
+        if error is None:
+            self._error_since, self.coordinator_problem = None, ""
+            return
+        now = time.monotonic()
+        if self._error_since is None:
+            log.error("the group coordinator: %s", error)
+        self._error_since = self._error_since or now
+        self.coordinator_problem = error
+        if now - self._error_since > COORDINATOR_ERROR_LIMIT_S:
+            self.die(f"the group coordinator has failed for {COORDINATOR_ERROR_LIMIT_S:.0f} s: {error}")
+
+    # -- rebalance
+
+    async def opened(self, assigned: set[TP], generation: int) -> None:
+        """The assignment stands: open its numbers, in tasks of their own."""
+        if self.draining:
+            return
+        await self._close_numbers(0.0, lost=True)
+        self._assigned, self._generation = assigned, generation
+        self._topic_ids = {}
+        for number in sorted({partition % self.numbers_count for _, partition in assigned}):
+            self.numbers[number] = Number(self, number)
+        # Stores stay open over a rebalance; those of numbers that moved away are let go of.
+        for agent, number in list(self._stores):
+            if number not in self.numbers:
+                self._stores.pop((agent, number)).close()
+
+    async def revoked(self) -> None:
+        """The group rebalances: end everything within 8 s; lost sessions get no drain and no checkpoint."""
+        lost = self.consumer is None or self.consumer.generation < 0 or not self.lease_valid()
+        await self._close_numbers(DRAIN_ON_REVOKE_S, lost=lost)
+        self._assigned = set()
+
+    async def _close_numbers(self, drain_s: float, *, lost: bool) -> None:
+        async with self._closing:
+            numbers, self.numbers = self.numbers, {}
+            results = await asyncio.gather(
+                *(number.close(drain_s, lost=lost) for number in numbers.values()), return_exceptions=True
+            )
+        for result in results:
+            if isinstance(result, BaseException):
+                log.error("a number did not close cleanly", exc_info=result)
+
+    # -- Services of the numbers
+
+    def changelog_topic(self, table: str) -> str:
+        """See `number.Services.changelog_topic`."""
+        return f"{self.config.app_id}-{table}-changelog"
+
+    def new_changelog(self, number: int) -> Changelog:
+        """See `number.Services.new_changelog`."""
+        make = FencedChangelog if self.config.fenced else PlainChangelog
+        return make(self.connection, self.config.app_id, number)
+
+    def store(self, agent: Agent, number: int) -> Store:
+        """See `number.Services.store`."""
+        key = (agent.name, number)
+        if key not in self._stores:
+            path = self.data_dir.path / "state" / f"{agent.name}-{number}"
+            self._stores[key] = Store(path, agent.tables, self.config.store_stale_after_s)
+        return self._stores[key]
+
+    def partitions_of(self, number: int, agent: Agent) -> list[TP]:
+        """See `number.Services.partitions_of`."""
+        return sorted(
+            tp for tp in self._assigned if tp[1] % self.numbers_count == number and self._agent_of.get(tp[0]) is agent
+        )
+
+    async def bounds(self, partitions: Sequence[TP]) -> dict[TP, Bounds]:
+        """See `number.Services.bounds`."""
+        if self.consumer is None:
+            raise NotMember("no consumer")
+        ids = await self._ids(sorted({topic for topic, _ in partitions}))
+        ends = await self.reader.bounds(partitions)
+        committed = await self.consumer.committed(list(partitions))
+        return {tp: Bounds(*ends[tp], committed[tp], ids.get(tp[0], "")) for tp in partitions}
+
+    async def _ids(self, topics: list[str]) -> dict[str, str]:
+        if not self.config.fenced:
+            return {}
+        missing = [topic for topic in topics if topic not in self._topic_ids]
+        if missing:
+            self._topic_ids |= await topic_ids(self.connection, missing)
+        return self._topic_ids
+
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> None:
+        """See `number.Services.commit_offsets`."""
+        if self.consumer is not None:
+            await self.consumer.copy_offsets(offsets, OFFSETS_DEADLINE_S)
+
+    async def gap(self, topic: str, partition: int, first: int, next_: int) -> None:
+        """See `number.Services.gap`."""
+        metrics.GAP_RECORDS.labels(topic=topic).inc(next_ - first)
+        log.error(
+            "%s/%d: retention took the records %d to %d before they were read", topic, partition, first, next_ - 1
+        )
+        if self._on_gap is not None:
+            await self._on_gap(topic, partition, first, next_)
+
+    def room(self) -> None:
+        """See `number.Services.room`."""
+        if self.consumer is not None:
+            self.consumer.poke()
+
+    # -- records
+
+    def wanted(self) -> dict[TP, Tracker]:
+        """Partitions that are open and have room."""
+        return {
+            tp: tracker
+            for number in self.numbers.values()
+            if number.state is State.OPEN
+            for runner in number.runners.values()
+            if runner.has_room()
+            for tp, tracker in runner.trackers.items()
+        }
+
+    def slices(self, records: Mapping[TP, Sequence[Record]], wanted: Mapping[TP, Tracker]) -> list[Slice]:
+        """Merge fetched records by number and agent, cut them, and interleave the numbers.
+
+        Records of a partition whose opening has changed since they were asked for are dropped: the new opening seeks.
+        """
+        groups: dict[tuple[int, str], list[Sequence[Record]]] = {}
+        for tp, found in records.items():
+            number = self.numbers.get(tp[1] % self.numbers_count)
+            if not found or number is None or number.trackers.get(tp) is not wanted.get(tp):
+                continue
+            groups.setdefault((number.number, self._agent_of[tp[0]].name), []).append(found)
+        now = self.clock.monotonic_s()
+        queues = []
+        for (number_id, agent), runs in groups.items():
+            number = self.numbers[number_id]
+            limit = number.runners[agent].spec.slice_records
+            queues.append(cut(number_id, merge_by_time(runs), limit, number.trackers, number.epoch, now))
+        return [slice_ for turn in _turns(queues) for slice_ in turn]
+
+    def accept(self, agent: str, slice_: Slice) -> None:
+        """Hand a slice to its runner; one of an opening gone by is dropped. Never blocks, never raises."""
+        number = self.numbers.get(slice_.number)
+        if number is not None and number.epoch is slice_.epoch and agent in number.runners:
+            number.runners[agent].accept(slice_)
+
+    # -- what operators see
+
+    def _is_ready(self, number: int) -> bool:
+        found = self.numbers.get(number)
+        return found is not None and found.ready
+
+    def not_ready(self) -> list[str]:
+        """Why this worker is not ready; empty when it is. A spare, without numbers, is ready."""
+        if self.draining:
+            return ["draining"]
+        if not self.assignment_seen:
+            return ["no assignment yet"]
+        reasons = [self.problem] if self.problem else []
+        reasons += [self.coordinator_problem] if self.coordinator_problem else []
+        if not self.lease_valid():
+            reasons.append("no heartbeat was answered within the session timeout")
+        mine = [n for n, owner in self.ownership_table().items() if owner == self.instance]
+        reasons += [f"number {n} is not open yet" for n in mine if n not in self.numbers]
+        for number in self.numbers.values():
+            if not number.ready:
+                reasons.append(f"number {number.number} is {number.state}: {number.reason or 'restoring'}")
+            reasons += [r.stopped_reason for r in number.runners.values() if r.stopped_reason]
+        return reasons
+
+    def ownership_table(self) -> dict[int, str]:
+        """Number → the name of its owner."""
+        owners = {n: self.ownership.owner(n) for n in range(self.numbers_count)}
+        return {n: owner.name for n, owner in owners.items() if owner is not None}
+
+    async def _gauges(self) -> None:
+        while True:
+            for state in State:
+                count = sum(number.state is state for number in self.numbers.values())
+                metrics.NUMBERS.labels(state=state.value).set(count)
+            for agent in self.agents:
+                ages = [
+                    n.runners[agent.name].oldest_unfinished_s()
+                    for n in self.numbers.values()
+                    if agent.name in n.runners
+                ]
+                metrics.OLDEST_UNFINISHED_SECONDS.labels(agent=agent.name).set(max(ages, default=0.0))
+            self._lag()
+            await asyncio.sleep(GAUGE_INTERVAL_S)
+
+    def _lag(self) -> None:
+        if self.consumer is None:
+            return
+        lags: dict[str, int] = dict.fromkeys(self._agent_of, 0)
+        for number in self.numbers.values():
+            for tp, tracker in number.trackers.items():
+                end = self.consumer.end_of(tp)
+                lags[tp[0]] += 0 if end is None else max(0, end - tracker.position)
+        for topic, lag in lags.items():
+            metrics.CONSUMER_LAG.labels(topic=topic).set(lag)
+
+
+def _turns(queues: list[list[Slice]]) -> list[list[Slice]]:
+    """One slice of each queue a turn."""
+    longest = max((len(queue) for queue in queues), default=0)
+    return [[queue[at] for queue in queues if at < len(queue)] for at in range(longest)]

@@ -1,0 +1,99 @@
+"""Records and slices: what an agent is handed."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Protocol
+
+from app.engine.tracker import Span, Tracker
+
+__all__ = ["Header", "Record", "Slice", "cut", "merge_by_time"]
+
+Header = tuple[str, bytes]
+
+
+class Record(Protocol):
+    """One Kafka record, as the client delivers it."""
+
+    @property
+    def topic(self) -> str:
+        """Where it was read from."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970: the producer's clock, or the broker's on a LogAppendTime topic."""
+
+    @property
+    def key(self) -> bytes | None:
+        """The record key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The record value; None is a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        """In order, names may repeat."""
+
+
+@dataclass(slots=True, eq=False)
+class Slice:
+    """Up to 256 records of one number of one agent; the order inside a partition is the log's.
+
+    Attributes:
+        number: The number that all of it belongs to.
+        records: Merged over the number's partitions by timestamp.
+        spans: `{(topic, partition): (first, last)}` offsets.
+    """
+
+    number: int
+    records: list[Record]
+    epoch: object = None
+    parts: dict[tuple[str, int], tuple[Tracker, Span]] = field(default_factory=dict)
+
+    @property
+    def spans(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """First and last offset of each partition."""
+        return {tp: (span.offsets[0], span.last) for tp, (_, span) in self.parts.items()}
+
+
+def merge_by_time(runs: Iterable[Sequence[Record]]) -> list[Record]:
+    """K-way merge on the timestamp of each run's next record; the order inside a run is never changed."""
+    lists = [run for run in runs if run]
+    if len(lists) == 1:
+        return list(lists[0])
+    return list(heapq.merge(*lists, key=attrgetter("timestamp")))
+
+
+def cut(
+    number: int,
+    records: list[Record],
+    limit: int,
+    trackers: Mapping[tuple[str, int], Tracker],
+    epoch: object,
+    at: float,
+) -> list[Slice]:
+    """Slices of at most `limit` records, each registered with the trackers of its partitions."""
+    slices = []
+    for start in range(0, len(records), limit):
+        part = records[start : start + limit]
+        offsets: dict[tuple[str, int], list[int]] = {}
+        sizes: dict[tuple[str, int], int] = {}
+        for record in part:
+            tp = (record.topic, record.partition)
+            offsets.setdefault(tp, []).append(record.offset)
+            sizes[tp] = sizes.get(tp, 0) + len(record.value or b"") + len(record.key or b"")
+        parts = {tp: (trackers[tp], trackers[tp].deliver(found, sizes[tp], at)) for tp, found in offsets.items()}
+        slices.append(Slice(number, part, epoch, parts))
+    return slices

@@ -1,0 +1,248 @@
+"""Reads changelogs: one loop, used to restore a number's stores and to keep a table in memory on every worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka_errors
+
+from app.engine import faults
+from app.engine.connection import Connection
+from app.engine.records import Record
+from app.engine.store import Store
+from app.engine.table import Table
+
+__all__ = ["LogReader", "Replica", "apply_records", "tail"]
+
+log = logging.getLogger("app.engine.restore")
+
+R = TypeVar("R")
+TP = tuple[str, int]
+Sink = Callable[[TP, Sequence[Record], int], Awaitable[None]]
+
+RETRY_MIN_S = 0.2
+RETRY_MAX_S = 5.0
+OFFSETS_DEADLINE_S = 10.0
+POLL_RECORDS = 10_000
+# A restore mostly waits for the position to pass a control record, which nothing announces.
+RESTORE_POLL_MS = 50
+FOLLOW_POLL_MS = 500
+
+
+def _consumer(connection: Connection, client_id: str, *, committed_only: bool) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **connection.aiokafka(),
+        client_id=client_id,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed" if committed_only else "read_uncommitted",
+        max_partition_fetch_bytes=4 << 20,
+        fetch_max_wait_ms=100,
+    )
+
+
+async def tail(consumer: AIOKafkaConsumer, start: Mapping[TP, int], until: Mapping[TP, int] | None, sink: Sink) -> None:
+    """Read partitions from `start`, handing records and the next position to `sink`.
+
+    Args:
+        until: Where to stop, a partition; None: never. Control records and compacted gaps move the position without
+            records, so positions are compared, never counts.
+    """
+    todo = {TopicPartition(*tp): tp for tp, offset in start.items() if until is None or offset < until[tp]}
+    if not todo:
+        return
+    consumer.assign(list(todo))
+    for partition, tp in todo.items():
+        consumer.seek(partition, start[tp])
+    poll_ms = FOLLOW_POLL_MS if until is None else RESTORE_POLL_MS
+    while todo:
+        found = await consumer.getmany(*todo, timeout_ms=poll_ms, max_records=POLL_RECORDS)
+        for partition, tp in list(todo.items()):
+            records = found.get(partition, ())
+            position = await consumer.position(partition)
+            if records or until is None or position >= until[tp]:
+                await sink(tp, records, position)
+            if until is not None and position >= until[tp]:
+                del todo[partition]
+
+
+class LogReader:
+    """Private, group-less reads: ends, beginnings, and restores a few at a time.
+
+    Args:
+        committed_only: False on the embedded cluster, where committed reads hang.
+    """
+
+    def __init__(self, connection: Connection, client_id: str, *, committed_only: bool) -> None:
+        self._connection = connection
+        self._client_id = client_id
+        self._committed_only = committed_only
+        self._shared: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+        self._slots = asyncio.Semaphore(4)
+
+    async def bounds(self, partitions: Sequence[TP]) -> dict[TP, tuple[int, int]]:
+        """First offset and (committed) end of each partition.
+
+        Raises:
+            KafkaError, TimeoutError: Not known now.
+        """
+        wanted = [TopicPartition(*tp) for tp in partitions]
+        async with self._lock:
+            try:
+                async with asyncio.timeout(OFFSETS_DEADLINE_S):
+                    consumer = await self._started()
+                    begin = await consumer.beginning_offsets(wanted)
+                    end = await consumer.end_offsets(wanted)
+            except BaseException:
+                await self._forget()
+                raise
+        return {(tp.topic, tp.partition): (begin[tp], end[tp]) for tp in wanted}
+
+    async def _started(self) -> AIOKafkaConsumer:
+        if self._shared is None:
+            consumer = _consumer(self._connection, f"{self._client_id}-ends", committed_only=self._committed_only)
+            await consumer.start()
+            self._shared = consumer
+        return self._shared
+
+    async def _forget(self) -> None:
+        consumer, self._shared = self._shared, None
+        if consumer is not None:
+            await _stop(consumer)
+
+    async def read(self, start: Mapping[TP, int], until: Mapping[TP, int], sink: Sink) -> None:
+        """`tail` with a consumer of its own; at most four at once."""
+        if all(start[tp] >= until[tp] for tp in start):
+            return
+        async with self._slots:
+            consumer = _consumer(self._connection, f"{self._client_id}-restore", committed_only=self._committed_only)
+            try:
+                await consumer.start()
+                await tail(consumer, start, until, sink)
+            finally:
+                await _stop(consumer)
+
+    async def follow(self, start: Mapping[TP, int], sink: Sink, client_id: str) -> None:
+        """`tail` for ever, with a consumer of its own; returns only by an exception."""
+        consumer = _consumer(self._connection, client_id, committed_only=self._committed_only)
+        try:
+            await consumer.start()
+            await tail(consumer, start, None, sink)
+        finally:
+            await _stop(consumer)
+
+    async def close(self) -> None:
+        """Stop the shared consumer."""
+        async with self._lock:
+            await self._forget()
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    try:
+        async with asyncio.timeout(3):
+            await consumer.stop()
+    except (TimeoutError, kafka_errors.KafkaError, OSError) as error:
+        log.warning("a reader did not stop cleanly: %r", error)
+
+
+async def apply_records(
+    store: Store, agent: str, table: Table[Any], changelog: str, records: Sequence[Record], position: int
+) -> None:
+    """Write changelog records into an agent's store, and yield to the loop.
+
+    A home changelog may be shared, so only this agent's engine rows are taken; what the store has already is skipped.
+    """
+    applied = store.applied(changelog)
+    name = b"/" + agent.encode()
+    rows: dict[bytes, bytes | None] = {}
+    for record in records:
+        key = record.key or b""
+        if record.offset < applied:
+            continue
+        if key[:1] != b"\x00":
+            rows[table.prefix_byte + key] = record.value
+        elif key.endswith(name):
+            rows[key] = record.value
+    store.write(rows, {changelog: max(position, applied)})
+    faults.point("restore:rows")
+    await asyncio.sleep(0)
+
+
+class Replica(Generic[R]):
+    """A table in memory on every worker, kept by reading its changelog for ever.
+
+    Args:
+        table: The table.
+        topic: Its changelog.
+        count: Its partitions.
+    """
+
+    def __init__(self, table: Table[R], topic: str, count: int) -> None:
+        self.table = table
+        self.rows: dict[bytes, R] = {}
+        self._topic = topic
+        self._next = dict.fromkeys(((topic, p) for p in range(count)), 0)
+        self._listeners: list[Callable[[bytes, R | None], None]] = []
+        self._moved = asyncio.Condition()
+
+    def subscribe(self, listener: Callable[[bytes, R | None], None]) -> None:
+        """Call with key and row (None when deleted) after each change, and now for every row there is."""
+        self._listeners.append(listener)
+        for key, row in self.rows.items():
+            listener(key, row)
+
+    async def wait_for(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether the predicate held, looked at after each change, within the time."""
+        try:
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(predicate)
+        except TimeoutError:
+            return predicate()
+        return True
+
+    @property
+    def partitions(self) -> list[TP]:
+        """All partitions of the changelog."""
+        return list(self._next)
+
+    async def caught_up(self, ends: Mapping[TP, int], timeout_s: float) -> bool:
+        """Whether every partition was read up to these ends within the time."""
+        return await self.wait_for(lambda: all(self._next[tp] >= end for tp, end in ends.items()), timeout_s)
+
+    async def run(self, reader: LogReader, client_id: str) -> None:
+        """Follow the changelog until cancelled; a broker that is away is waited for."""
+        delay_s = RETRY_MIN_S
+        while True:
+            try:
+                await reader.follow(self._next, self._apply, client_id)
+            except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+                log.warning("replica of %s: again in %.1f s: %r", self._topic, delay_s, error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
+
+    async def _apply(self, tp: TP, records: Sequence[Record], position: int) -> None:
+        if not records and self._next[tp] == position:
+            return
+        for record in records:
+            self._apply_one(record)
+        async with self._moved:
+            self._next[tp] = position
+            self._moved.notify_all()
+
+    def _apply_one(self, record: Record) -> None:
+        key = record.key or b""
+        if key[:1] == b"\x00":
+            return
+        row = None if record.value is None else self.table.decode(record.value)
+        if row is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = row
+        for listener in self._listeners:
+            listener(key, row)

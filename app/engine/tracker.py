@@ -1,0 +1,81 @@
+"""Which records of one partition are done, for one opening of its number.
+
+The position is the first offset that is not done: everything below it has all its effects. Records may be done in
+any order; the position never passes an unfinished one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+__all__ = ["Span", "Tracker"]
+
+
+class Span:
+    """The records of one partition in one slice."""
+
+    __slots__ = ("bytes_", "delivered_at", "last", "offsets", "undone")
+
+    def __init__(self, offsets: list[int], bytes_: int, delivered_at: float) -> None:
+        self.delivered_at = delivered_at
+        self.offsets = offsets
+        self.last = offsets[-1]
+        self.bytes_ = bytes_
+        self.undone = set(offsets)
+
+
+class Tracker:
+    """Delivered and done offsets of one partition.
+
+    Args:
+        start: The first offset that is not done; where the partition is read from.
+    """
+
+    __slots__ = ("_spans", "placed", "position", "start", "unfinished", "unfinished_bytes")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.position = start
+        self.placed = False
+        self.unfinished = 0
+        self.unfinished_bytes = 0
+        self._spans: deque[Span] = deque()
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest unfinished record was delivered, in monotonic seconds."""
+        return self._spans[0].delivered_at if self._spans else None
+
+    def deliver(self, offsets: list[int], bytes_: int, at: float) -> Span:
+        """Note that these records, in order and beyond all earlier ones, are on their way to the agent."""
+        span = Span(offsets, bytes_, at)
+        self._spans.append(span)
+        self.unfinished += len(offsets)
+        self.unfinished_bytes += bytes_
+        return span
+
+    def finish(self, span: Span, offset: int) -> None:
+        """Mark one record done; a second time changes nothing."""
+        if offset not in span.undone:
+            return
+        span.undone.discard(offset)
+        self.unfinished -= 1
+        if not span.undone:
+            self.unfinished_bytes -= span.bytes_
+        self._advance()
+
+    def finish_rest(self, span: Span, held: set[int]) -> None:
+        """Mark a whole span done, but for the offsets in `held`."""
+        before = len(span.undone)
+        span.undone &= held
+        self.unfinished -= before - len(span.undone)
+        if before and not span.undone:
+            self.unfinished_bytes -= span.bytes_
+        self._advance()
+
+    def _advance(self) -> None:
+        spans = self._spans
+        while spans and not spans[0].undone:
+            self.position = spans.popleft().last + 1
+        if spans:
+            self.position = max(self.position, min(spans[0].undone))

@@ -1,0 +1,249 @@
+"""The unit of work: what an agent adds to, and what becomes real in one fixed order.
+
+1. `flush`: everything sent is acknowledged by Kafka.
+2. `done`, without an await inside: is the assignment still ours; staged rows are merged; records are marked done.
+3. Later the checkpoint logs the rows with the positions, and only then are they on disk.
+
+A unit that is dropped before `done` has changed nothing (its outputs may be in Kafka, and will be sent again with the
+same ids).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from app.engine.errors import Revoked
+from app.engine.outputs import BATCH_BYTES, Message, Outputs
+from app.engine.records import Header, Record, Slice
+from app.observability import metrics
+
+if TYPE_CHECKING:
+    from app.engine.staging import Changes, Staging
+    from app.engine.table import Table
+    from app.engine.tracker import Span, Tracker
+
+__all__ = ["Scope", "Unit", "quarantine_message"]
+
+R = TypeVar("R")
+
+_DETAIL_LIMIT_BYTES = 1024
+TRUNCATED_BYTES = 256 * 1024
+# The quarantine topic takes 2 MiB; our headers and the record's own must fit beside the value.
+QUARANTINE_VALUE_BYTES = 2 * 1024 * 1024 - 128 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """What a unit needs of its runner; one for each opening of a number.
+
+    Attributes:
+        held: Records that their slice left unfinished, by (topic, partition, offset).
+        valid: False once the number was dropped.
+    """
+
+    agent: str
+    staging: Staging
+    outputs: Outputs
+    quarantine_topic: str
+    touched: Callable[[], None]
+    valid: bool = True
+    held: dict[tuple[str, int, int], tuple[Tracker, Span]] = field(default_factory=dict)
+
+
+class Unit:
+    """Reads tables, stages rows, collects records to send, and marks source records done.
+
+    An agent never calls `flush` or `done`; the runner does.
+    """
+
+    __slots__ = (
+        "_after", "_base", "_finished", "_held", "_messages", "_rows", "_scope", "_slice", "_whole", "quarantined",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, slice_: Slice | None = None, *, whole: bool = True) -> None:
+        self._scope = scope
+        self._slice = slice_
+        self._whole = whole
+        self._rows: Changes = {}
+        self._base: Changes = {}
+        self._messages: list[Message] = []
+        self._held: dict[tuple[str, int], set[int]] = {}
+        self._finished: list[tuple[str, int, int]] = []
+        self._after: list[Callable[[], None]] = []
+        self.quarantined: list[str] = []
+
+    def get(self, table: Table[R], key: bytes) -> R | None:
+        """The row, own writes included, or None."""
+        store_key = table.store_key(key)
+        if store_key in self._rows:
+            data = self._rows[store_key]
+        elif store_key in self._base:
+            data = self._base[store_key]
+        else:
+            data = self._scope.staging.get(store_key)
+        return None if data is None else table.decode(data)
+
+    def scan(
+        self, table: Table[R], prefix: bytes = b"", *, start: bytes | None = None, limit: int = 1000
+    ) -> list[tuple[bytes, R]]:
+        """Rows whose key begins with `prefix`, in key order, from `start` (included), own writes included."""
+        low = table.prefix_byte + max(prefix, start or b"")
+        found = self._scope.staging.items(low, _after_prefix(table.prefix_byte + prefix), self._base | self._rows)
+        return [(key[1:], table.decode(data)) for key, data in islice(found, limit)]
+
+    def scan_index(
+        self,
+        table: Table[R],
+        prefix: bytes = b"",
+        *,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        limit: int = 1000,
+    ) -> list[bytes]:
+        """Index keys with `prefix`, in order, from `start` (included) to `stop` (not), own writes included."""
+        mark = bytes([0x80 | table.prefix])
+        low = mark + max(prefix, start or b"")
+        high = _after_prefix(mark + prefix)
+        if stop is not None:
+            high = min(high, mark + stop)
+        found = self._scope.staging.index_items(cast("Table[object]", table), low, high, self._base | self._rows)
+        return [key[1:] for key in islice(found, limit)]
+
+    def put(self, table: Table[R], key: bytes, row: R) -> None:
+        """Stage a row.
+
+        Raises:
+            RowTooLarge: Beyond 512 KiB.
+        """
+        self._rows[table.store_key(key)] = table.encode(row)
+
+    def delete(self, table: Table[R], key: bytes) -> None:
+        """Stage a tombstone."""
+        self._rows[table.store_key(key)] = None
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
+        """Add a record to send; its partition is murmur2 of its key."""
+        self._messages.append(Message(topic, key, value, headers))
+
+    def quarantine(self, record: Record, reason: str, detail: str) -> None:
+        """Put a record, byte for byte, into the quarantine topic with its origin and the reason (contracts 9.2)."""
+        self._messages.append(
+            quarantine_message(self._scope.quarantine_topic, self._scope.agent, record, reason, detail)
+        )
+        self.quarantined.append(reason)
+
+    def hold(self, record: Record) -> None:
+        """Leave this record of the slice unfinished; a later unit calls `finish`."""
+        self._held.setdefault((record.topic, record.partition), set()).add(record.offset)
+
+    def finish(self, record: Record) -> None:
+        """Mark a held record done with this unit; a record that is not held is done with its slice anyway."""
+        self._finished.append((record.topic, record.partition, record.offset))
+
+    def on_done(self, call: Callable[[], None]) -> None:
+        """Call this, synchronously, once the unit is merged: the place to start what must not start before."""
+        self._after.append(call)
+
+    async def flush(self) -> None:
+        """Send everything and wait for every acknowledgement; a second call sends nothing again.
+
+        Raises:
+            OutputFailed: Something was not acknowledged.
+        """
+        if self._messages:
+            await self._scope.outputs.send_many(self._messages)
+            self._messages = []
+            for reason in self.quarantined:
+                metrics.QUARANTINED.labels(agent=self._scope.agent, reason=reason).inc()
+
+    def done(self) -> None:
+        """Make it real: one synchronous step.
+
+        Raises:
+            Revoked: The number was dropped meanwhile; nothing changed.
+        """
+        scope = self._scope
+        if not scope.valid:
+            raise Revoked(f"{scope.agent}: the number was taken away")
+        if self._messages:
+            raise RuntimeError("a unit is done only after its outputs are acknowledged")
+        if self._rows:
+            scope.staging.merge(self._rows)
+        if self._slice is not None:
+            self._finish_slice(self._slice)
+        for key in self._finished:
+            found = scope.held.pop(key, None)
+            if found is not None:
+                found[0].finish(found[1], key[2])
+        scope.touched()
+        for call in self._after:
+            call()
+
+    def child(self) -> Unit:
+        """A unit that reads this one's rows and can be thrown away alone: one job of a group."""
+        unit = Unit(self._scope)
+        unit._base = self._rows  # of the same class
+        return unit
+
+    def absorb(self, child: Unit) -> None:
+        """Take over everything of a child that succeeded."""
+        self._rows.update(child._rows)  # of the same class
+        self._messages += child._messages
+        self._finished += child._finished
+        self._after += child._after
+        self.quarantined += child.quarantined
+
+    @property
+    def progressed(self) -> bool:
+        """Whether any source record is done by this unit."""
+        return self._slice is not None or bool(self._finished)
+
+    def _finish_slice(self, slice_: Slice) -> None:
+        held = self._scope.held
+        for tp, (tracker, span) in slice_.parts.items():
+            mine = self._held.get(tp, set())
+            for offset in mine:
+                held[(*tp, offset)] = (tracker, span)
+            if self._whole:
+                tracker.finish_rest(span, mine)
+        if not self._whole:
+            for record in slice_.records:
+                tp = (record.topic, record.partition)
+                if record.offset not in self._held.get(tp, ()):
+                    tracker, span = slice_.parts[tp]
+                    tracker.finish(span, record.offset)
+
+
+def quarantine_message(topic: str, agent: str, record: Record, reason: str, detail: str) -> Message:
+    """The quarantine record of contracts 9.2; a value beyond what the topic carries is cut, and says so."""
+    origin = f"{record.topic}/{record.partition}/{record.offset}".encode()
+    value = record.value
+    headers: list[Header] = [
+        *record.headers,
+        ("vs-reason", reason.encode()),
+        ("vs-detail", detail.encode("utf-8", "replace")[:_DETAIL_LIMIT_BYTES]),
+        ("vs-topic", record.topic.encode()),
+        ("vs-partition", b"%d" % record.partition),
+        ("vs-offset", b"%d" % record.offset),
+        ("vs-timestamp", b"%d" % record.timestamp),
+        ("vs-key", base64.b64encode(record.key or b"")),
+        ("vs-agent", agent.encode()),
+    ]
+    if value is not None and len(value) + sum(len(n) + len(v) for n, v in headers) > QUARANTINE_VALUE_BYTES:
+        headers += [
+            ("vs-truncated", b"%d" % len(value)),
+            ("vs-sha256", hashlib.sha256(value).hexdigest().encode()),
+        ]
+        value = value[: min(TRUNCATED_BYTES, BATCH_BYTES)]
+    return Message(topic, origin, value, headers)
+
+
+def _after_prefix(prefix: bytes) -> bytes:
+    """The first key beyond every key that begins with `prefix`."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1])

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import pytest
+
+from app.engine import OutputFailed, Revoked, Slice, Unit
+from app.engine.tracker import Tracker
+from app.engine.unit import TRUNCATED_BYTES, quarantine_message
+from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row, new_scope, new_store
+
+
+def a_slice(*offsets: int) -> tuple[Slice, Tracker]:
+    tracker = Tracker(offsets[0])
+    span = tracker.deliver(list(offsets), 10, 0.0)
+    return Slice(0, [FakeRecord(offset=o) for o in offsets], None, {("in", 0): (tracker, span)}), tracker
+
+
+async def test_nothing_of_a_unit_is_real_before_it_is_done(tmp_path: Path) -> None:
+    scope = new_scope(new_store(tmp_path))
+    slice_, tracker = a_slice(3, 4)
+    unit = Unit(scope, slice_)
+    unit.put(ROWS, b"a", Row(n=1))
+
+    assert Unit(scope).get(ROWS, b"a") is None
+    assert tracker.position == 3
+
+    await unit.flush()
+    unit.done()
+
+    assert Unit(scope).get(ROWS, b"a") == Row(n=1)
+    assert tracker.position == 5
+
+
+async def test_reads_see_own_rows_then_merged_ones_then_frozen_ones_then_the_disk(tmp_path: Path) -> None:
+    scope = new_scope(new_store(tmp_path))
+    for name in (b"disk", b"frozen", b"merged", b"own"):
+        scope.staging.store.write({ROWS.store_key(name): ROWS.encode(Row(n=1))}, {})
+    scope.staging.merge({ROWS.store_key(b"frozen"): ROWS.encode(Row(n=2))})
+    scope.staging.freeze()
+    scope.staging.merge({ROWS.store_key(b"merged"): ROWS.encode(Row(n=3)), ROWS.store_key(b"gone"): None})
+    unit = Unit(scope)
+    unit.put(ROWS, b"own", Row(n=4))
+
+    assert [unit.get(ROWS, k).n for k in (b"disk", b"frozen", b"merged", b"own")] == [1, 2, 3, 4]
+    assert unit.get(ROWS, b"gone") is None
+    assert [(k, r.n) for k, r in unit.scan(ROWS)] == [(b"disk", 1), (b"frozen", 2), (b"merged", 3), (b"own", 4)]
+    assert [k for k, _ in unit.scan(ROWS, start=b"frozen", limit=2)] == [b"frozen", b"merged"]
+    assert [k for k, _ in unit.scan(ROWS, b"m")] == [b"merged"]
+
+
+async def test_the_index_is_exact_before_any_checkpoint(tmp_path: Path) -> None:
+    scope = new_scope(new_store(tmp_path))
+    scope.staging.store.write({ROWS.store_key(k): ROWS.encode(Row(tag="red")) for k in (b"a", b"b")}, {})
+    scope.staging.merge({ROWS.store_key(b"a"): ROWS.encode(Row(tag="blue")), ROWS.store_key(b"b"): None})
+    unit = Unit(scope)
+    unit.put(ROWS, b"c", Row(tag="green"))
+
+    assert unit.scan_index(ROWS, b"tag/") == [b"tag/blue/a", b"tag/green/c"]
+    assert unit.scan_index(ROWS, b"tag/", stop=b"tag/green/") == [b"tag/blue/a"]
+
+
+async def test_a_held_record_holds_the_position_until_a_later_unit_finishes_it(tmp_path: Path) -> None:
+    scope = new_scope(new_store(tmp_path))
+    slice_, tracker = a_slice(3, 4, 5)
+    unit = Unit(scope, slice_)
+    unit.hold(slice_.records[1])
+    unit.done()
+    assert tracker.position == 4
+
+    later = Unit(scope)
+    later.finish(slice_.records[1])
+    assert tracker.position == 4
+    later.done()
+
+    assert tracker.position == 6
+    assert scope.held == {}
+
+
+async def test_a_unit_of_a_number_taken_away_changes_nothing(tmp_path: Path) -> None:
+    scope = new_scope(new_store(tmp_path))
+    slice_, tracker = a_slice(3)
+    unit = Unit(scope, slice_)
+    unit.put(ROWS, b"a", Row(n=1))
+    scope.valid = False
+
+    with pytest.raises(Revoked):
+        unit.done()
+
+    assert tracker.position == 3
+    assert scope.staging.overlay == {}
+
+
+async def test_a_unit_is_not_done_while_its_outputs_are_not_acknowledged(tmp_path: Path) -> None:
+    outputs = RecordingOutputs(failures=[OutputFailed("no")])
+    scope = new_scope(new_store(tmp_path), outputs)
+    unit = Unit(scope)
+    unit.send("out", b"k", b"v")
+
+    with pytest.raises(OutputFailed):
+        await unit.flush()
+    with pytest.raises(RuntimeError, match="acknowledged"):
+        unit.done()
+
+    await unit.flush()
+    await unit.flush()
+    unit.done()
+    assert [m.value for m in outputs.sent] == [b"v"]
+
+
+async def test_a_failed_job_of_a_group_leaves_the_others_whole(tmp_path: Path) -> None:
+    scope = new_scope(new_store(tmp_path))
+    group = Unit(scope)
+    first = group.child()
+    first.put(ROWS, b"a", Row(n=1))
+    group.absorb(first)
+    failed = group.child()
+    failed.put(ROWS, b"a", Row(n=99))
+    third = group.child()
+
+    assert third.get(ROWS, b"a") == Row(n=1)
+    group.absorb(third)
+    group.done()
+
+    assert Unit(scope).get(ROWS, b"a") == Row(n=1)
+
+
+async def test_what_must_start_after_the_merge_starts_after_the_merge(tmp_path: Path) -> None:
+    scope = new_scope(new_store(tmp_path))
+    unit = Unit(scope)
+    unit.put(ROWS, b"a", Row(n=1))
+    seen: list[object] = []
+    unit.on_done(lambda: seen.append(Unit(scope).get(ROWS, b"a")))
+
+    unit.done()
+
+    assert seen == [Row(n=1)]
+
+
+def test_a_quarantined_record_keeps_its_bytes_headers_and_origin() -> None:
+    record = FakeRecord("vault.x", 2, 7, 1234, b"key", b"\x00garbage", (("content-type", b"text/plain"),))
+
+    message = quarantine_message("vault.quarantine", "router", record, "invalid_envelope", "id is missing")
+
+    assert (message.topic, message.key, message.value) == ("vault.quarantine", b"vault.x/2/7", b"\x00garbage")
+    assert dict(message.headers) == {
+        "content-type": b"text/plain",
+        "vs-reason": b"invalid_envelope",
+        "vs-detail": b"id is missing",
+        "vs-topic": b"vault.x",
+        "vs-partition": b"2",
+        "vs-offset": b"7",
+        "vs-timestamp": b"1234",
+        "vs-key": b"a2V5",
+        "vs-agent": b"router",
+    }
+
+
+def test_a_value_that_no_topic_carries_is_cut_and_says_so() -> None:
+    record = FakeRecord(value=b"x" * (3 << 20))
+
+    message = quarantine_message("q", "router", record, "too_large", "")
+
+    assert len(message.value) == TRUNCATED_BYTES
+    assert dict(message.headers)["vs-truncated"] == b"%d" % (3 << 20)
+    assert len(dict(message.headers)["vs-sha256"]) == 64
