@@ -1,0 +1,46 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.records import cut, merge_by_time
+from app.engine.tracker import Tracker
+from tests.support.engine import FakeRecord
+
+runs = st.lists(st.lists(st.integers(0, 50), max_size=12), max_size=4)
+
+
+def records_of(timestamps: list[list[int]]) -> list[list[FakeRecord]]:
+    return [
+        [FakeRecord("t", partition, offset, at) for offset, at in enumerate(run)]
+        for partition, run in enumerate(timestamps)
+    ]
+
+
+@given(runs)
+def test_merging_never_changes_the_order_inside_a_partition(timestamps: list[list[int]]) -> None:
+    merged = merge_by_time(records_of(timestamps))
+
+    for partition, run in enumerate(timestamps):
+        assert [r.offset for r in merged if r.partition == partition] == list(range(len(run)))
+
+
+def test_the_earliest_next_record_goes_first() -> None:
+    merged = merge_by_time(records_of([[1, 9], [5]]))
+
+    assert [(r.partition, r.timestamp) for r in merged] == [(0, 1), (1, 5), (0, 9)]
+
+
+@given(runs, st.integers(1, 5))
+def test_slices_are_short_whole_and_registered_with_their_trackers(timestamps: list[list[int]], limit: int) -> None:
+    merged = merge_by_time(records_of(timestamps))
+    trackers = {("t", p): Tracker(0) for p in range(len(timestamps))}
+
+    slices = cut(3, merged, limit, trackers, "epoch", 0.0)
+
+    assert [r for s in slices for r in s.records] == merged
+    assert all(len(s.records) <= limit and s.number == 3 and s.epoch == "epoch" for s in slices)
+    for s in slices:
+        for tracker, span in s.parts.values():
+            tracker.finish_rest(span, set())
+    for partition, run in enumerate(timestamps):
+        assert trackers["t", partition].position == len(run)
+        assert trackers["t", partition].unfinished == trackers["t", partition].unfinished_bytes == 0

@@ -1,0 +1,203 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.engine import Agent, Clock, Context, OutputFailed, Processor, Retriable, Revoked, Slice, Unit
+from app.engine.runner import POISON_LIMITS, Runner
+from app.engine.tracker import Tracker
+from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row, new_scope, new_store
+
+
+class FakeHost:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.number = 0
+        self.member = True
+        self.died: list[str] = []
+
+    def may_act(self) -> bool:
+        return self.member
+
+    async def checkpoint_now(self) -> None: ...
+
+    def room(self) -> None: ...
+
+    def runner_died(self, agent: str) -> None:
+        self.died.append(agent)
+
+
+class Scripted(Processor):
+    """Runs `on_record` on each record of a slice."""
+
+    def __init__(self, context: Context, on_record: Callable[[FakeRecord, Unit], None]) -> None:
+        super().__init__(context)
+        self.on_record = on_record
+        self.ticks = 0
+
+    async def process(self, slice_: Slice, unit: Unit) -> None:
+        for record in slice_.records:
+            self.on_record(record, unit)
+
+    async def tick(self, unit: Unit) -> None:
+        self.ticks += 1
+        unit.put(ROWS, b"ticked", Row(n=self.ticks))
+
+
+class Rig:
+    def __init__(
+        self, path: Path, on_record: Callable[[FakeRecord, Unit], None], failures: list[Exception] = ()
+    ) -> None:
+        self.host = FakeHost()
+        self.outputs = RecordingOutputs(failures=list(failures))
+        self.scope = new_scope(new_store(path), self.outputs)
+        self.tracker = Tracker(0)
+        agent = Agent(
+            name="agent", topics=("in",), processor=lambda c: Scripted(c, on_record), home=ROWS, tables=(ROWS,)
+        )
+        self.runner = Runner(agent, self.host, self.scope, {("in", 0): self.tracker})
+
+    def feed(self, *values: bytes) -> None:
+        start = self.tracker.position + self.tracker.unfinished
+        records = [FakeRecord(offset=start + i, value=v) for i, v in enumerate(values)]
+        span = self.tracker.deliver([r.offset for r in records], 1, 0.0)
+        self.runner.accept(Slice(0, records, None, {("in", 0): (self.tracker, span)}))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+
+async def test_one_poisonous_record_is_quarantined_and_its_neighbours_are_handled_once(tmp_path: Path) -> None:
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        if record.value == b"bad":
+            raise KeyError("secret value")
+        unit.send("out", None, record.value)
+
+    rig = Rig(tmp_path, handle)
+    rig.feed(b"a", b"bad", b"c")
+    await rig.until(lambda: rig.tracker.position == 3)
+
+    assert [m.value for m in rig.outputs.sent if m.topic == "out"] == [b"a", b"c"]
+    (poison,) = [m for m in rig.outputs.sent if m.topic == "quarantine"]
+    assert poison.value == b"bad"
+    assert dict(poison.headers)["vs-reason"] == b"handler_error"
+    assert b"secret" not in dict(poison.headers)["vs-detail"]
+    await rig.runner.close()
+
+
+async def test_a_retriable_failure_runs_the_slice_again_and_quarantines_nothing(tmp_path: Path) -> None:
+    attempts: list[bytes] = []
+
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        attempts.append(record.value)
+        if len(attempts) < 3:
+            raise Retriable("the upstream is away")
+
+    rig = Rig(tmp_path, handle)
+    rig.feed(b"a")
+    await rig.until(lambda: rig.tracker.position == 1)
+
+    assert attempts == [b"a"] * 3
+    assert rig.outputs.sent == []
+    await rig.runner.close()
+
+
+async def test_outputs_that_kafka_does_not_take_are_sent_again_before_the_unit_is_done(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send("out", None, r.value), failures=[OutputFailed("no"), OutputFailed("no")])
+    rig.feed(b"a")
+    await rig.until(lambda: rig.tracker.position == 1)
+
+    assert [m.value for m in rig.outputs.sent] == [b"a"]
+    await rig.runner.close()
+
+
+async def test_a_long_run_of_poison_stops_the_runner_instead_of_emptying_the_topic(tmp_path: Path) -> None:
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        raise ValueError("a bad deploy")
+
+    rig = Rig(tmp_path, handle)
+    rig.feed(*[b"x"] * 150)
+    await rig.until(lambda: rig.runner.stopped_reason is not None)
+
+    assert len(rig.outputs.sent) == POISON_LIMITS["handler_error"] + 1
+    assert rig.tracker.position == POISON_LIMITS["handler_error"] + 1
+    assert not rig.runner.has_room()
+    assert rig.host.died == []
+    await rig.runner.close()
+
+
+async def test_jobs_run_between_slices_and_resolve_when_merged(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: None)
+
+    def add(unit: Unit) -> int:
+        row = unit.get(ROWS, b"n") or Row()
+        unit.put(ROWS, b"n", Row(n=row.n + 1))
+        return row.n + 1
+
+    results = await asyncio.gather(*(rig.runner.submit(add) for _ in range(10)))
+
+    assert results == list(range(1, 11))
+    assert Unit(rig.scope).get(ROWS, b"n") == Row(n=10)
+    await rig.runner.close()
+
+
+async def test_a_job_that_fails_fails_alone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: None)
+
+    def good(unit: Unit) -> str:
+        unit.put(ROWS, b"good", Row(n=1))
+        return "done"
+
+    def bad(unit: Unit) -> None:
+        unit.put(ROWS, b"bad", Row(n=1))
+        raise LookupError("no such delivery")
+
+    first, second = await asyncio.gather(rig.runner.submit(bad), rig.runner.submit(good), return_exceptions=True)
+
+    assert isinstance(first, LookupError)
+    assert second == "done"
+    assert Unit(rig.scope).get(ROWS, b"bad") is None
+    await rig.runner.close()
+
+
+async def test_nothing_starts_while_no_heartbeat_is_answered(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send("out", None, r.value))
+    rig.host.member = False
+    rig.feed(b"a")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert rig.outputs.sent == []
+    assert not rig.runner.may_act()
+
+    rig.host.member = True
+    await rig.until(lambda: rig.tracker.position == 1)
+    await rig.runner.close()
+
+
+async def test_a_tick_is_a_unit_and_the_earliest_wish_wins(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: None)
+    rig.runner.tick_at(rig.host.clock.monotonic_s() + 60)
+    rig.runner.tick_now()
+    await rig.until(lambda: rig.runner.processor.ticks == 1)
+
+    assert Unit(rig.scope).get(ROWS, b"ticked") == Row(n=1)
+    await rig.runner.close()
+
+
+async def test_a_drained_runner_begins_no_slice_but_takes_outcomes(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send("out", None, r.value))
+    await rig.runner.opened.wait()
+    drained = asyncio.create_task(rig.runner.drain(5))
+    await asyncio.sleep(0)
+    rig.feed(b"late")
+    assert await rig.runner.submit(lambda unit: unit.put(ROWS, b"outcome", Row(n=1))) is None
+
+    assert await drained
+    assert rig.outputs.sent == []
+    assert Unit(rig.scope).get(ROWS, b"outcome") == Row(n=1)
+    await rig.runner.close()
+    with pytest.raises(Revoked):
+        await rig.runner.submit(lambda unit: None)
