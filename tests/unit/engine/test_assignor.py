@@ -50,7 +50,8 @@ def test_a_number_is_whole_on_one_member_whatever_the_topics_partition_counts() 
             for partition in partitions:
                 where.setdefault(partition % 8, set()).add(at)
     assert all(len(owners) == 1 for owners in where.values())
-    assert sorted(sum((len(p) for t, p in one.assignment if t == "wide"), 0) for one in given) == [3, 4, 5]
+    wide = [p for one in given for topic, partitions in one.assignment if topic == "wide" for p in partitions]
+    assert sorted(wide) == list(range(12))
     assert sorted(len(m.seen[-1].numbers) for m in members) == [2, 3, 3]
 
 
@@ -70,7 +71,7 @@ def test_a_topic_that_the_owner_does_not_read_waits_and_goes_to_nobody_else() ->
     given = assign(old, new)
 
     read = {p for one in given for t, ps in one.assignment if t == "even" for p in ps}
-    assert read == {n for n in new.seen[-1].numbers}
+    assert read == set(new.seen[-1].numbers)
 
 
 def test_a_member_keeps_its_numbers_when_another_joins() -> None:
@@ -127,11 +128,7 @@ def test_the_owner_table_of_all_members_stays_small(numbers: int, workers: int, 
 
 def test_the_counter_in_the_metadata_moves_so_that_the_leader_looks() -> None:
     member = Member("a", ("absent",))
-    before = (
-        msgspec.json.decode(member.metadata().user_data)["again"]
-        if "again" in msgspec.json.decode(member.metadata().user_data)
-        else 0
-    )
+    before = msgspec.json.decode(member.metadata().user_data).get("again", 0)
 
     assign(member)
 
