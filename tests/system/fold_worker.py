@@ -1,0 +1,137 @@
+"""A worker with one non-idempotent fold and one relay, configured by the environment.
+
+`fold` counts records a key (`count += 1`), so that any record lost or applied twice shows for ever. `relay` sends one
+record for each. Topics: `{APP}.in` and `{APP}.small`, read by fold; `{APP}.relay`, read by relay into `{APP}.out`.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from app.engine import Agent, Connection, Record, Slice, StartRefused, Table, Unit, faults, slice_handler
+from app.engine.app import create_app
+from app.engine.engine import Engine, EngineConfig
+
+
+class Count(msgspec.Struct, frozen=True):
+    n: int = 0
+
+
+COUNTS = Table("counts", 1, Count)
+NONE = Table("positions", 2, Count)
+
+
+async def fold(slice_: Slice, unit: Unit) -> None:
+    for at, record in enumerate(slice_.records):
+        key = record.key or b"?"
+        row = unit.get(COUNTS, key) or Count()
+        unit.put(COUNTS, key, Count(row.n + 1))
+        if at % 32 == 31:
+            await asyncio.sleep(0)
+
+
+def relay_to(out: str):  # noqa: ANN201
+    async def relay(slice_: Slice, unit: Unit) -> None:
+        record: Record
+        for record in slice_.records:
+            if record.value == b"poison":
+                raise ValueError("poison")
+            unit.send(out, record.key, record.value)
+
+    return relay
+
+
+def agents(app: str) -> list[Agent]:
+    return [
+        Agent(
+            name="fold",
+            topics=(f"{app}.in", f"{app}.small"),
+            processor=slice_handler(fold),
+            home=COUNTS,
+            tables=(COUNTS,),
+        ),
+        Agent(
+            name="relay",
+            topics=(f"{app}.relay",),
+            processor=slice_handler(relay_to(f"{app}.out")),
+            home=NONE,
+            tables=(NONE,),
+        ),
+    ]
+
+
+async def main() -> None:
+    app_id = os.environ["APP"]
+    engine = Engine(
+        EngineConfig(
+            app_id=app_id,
+            connection=Connection(os.environ["BROKERS"]),
+            numbers=int(os.environ["NUMBERS"]),
+            data_dir=Path(os.environ["DATA_DIR"]),
+            instance_id=os.environ.get("NAME"),
+            url=os.environ.get("URL", "http://127.0.0.1:1"),
+            quarantine_topic=f"{app_id}.quarantine",
+            session_timeout_s=float(os.environ.get("SESSION", "6")),
+            fenced=os.environ.get("FENCED", "1") == "1",
+        ),
+        agents(app_id),
+    )
+    app = create_app(engine, stats_port=0)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app.in_worker = True
+    app.finalize()
+    await app.start()
+    status = asyncio.create_task(report(engine, Path(os.environ["DATA_DIR"]) / "status.json"))
+    while not stop.is_set():
+        try:
+            async with asyncio.timeout(0.5):
+                await stop.wait()
+        except TimeoutError:
+            if app.crashed:
+                engine.die("the application crashed")
+    status.cancel()
+    await app.stop()
+    os._exit(0)
+
+
+async def report(engine: Engine, file: Path) -> None:
+    """What a test waits for: written whenever it changes."""
+    last = ""
+    while True:
+        now = json.dumps(
+            {
+                "ready": not engine.not_ready(),
+                "reasons": engine.not_ready(),
+                "numbers": sorted(n for n, x in engine.numbers.items() if x.ready),
+                "owners": engine.ownership_table(),
+                "generation": engine._generation,
+                "partitions": {n: sorted(map(list, x.trackers)) for n, x in engine.numbers.items()},
+            }
+        )
+        if now != last:
+            file.with_suffix(".new").write_text(now)
+            file.with_suffix(".new").replace(file)
+            last = now
+        await asyncio.sleep(0.05)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(
+        level=os.environ.get("LOG", "INFO"), stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
+    )
+    if fault := os.environ.get("FAULT"):
+        faults.arm(faults.parse(fault))
+    try:
+        uvloop.run(main())
+    except StartRefused as refused:
+        print(refused, file=sys.stderr)  # noqa: T201
+        sys.exit(1)
