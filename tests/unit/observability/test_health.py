@@ -1,0 +1,183 @@
+import asyncio
+import json
+
+import pytest
+
+from app.observability import metrics
+from app.observability.health import CheckOutcome, HealthRegistry, HealthStatus, LoopWatch
+
+HEALTHY, DEGRADED, UNHEALTHY = HealthStatus.HEALTHY, HealthStatus.DEGRADED, HealthStatus.UNHEALTHY
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.was_read = asyncio.Event()
+
+    def __call__(self) -> float:
+        self.was_read.set()
+        return self.now_s
+
+
+class Check:
+    """Answers `status`, and counts how often it was asked."""
+
+    def __init__(self, status: HealthStatus = HEALTHY) -> None:
+        self.status = status
+        self.asked = 0
+
+    async def __call__(self) -> CheckOutcome:
+        self.asked += 1
+        return CheckOutcome(self.status, "why", {"n": 1})
+
+
+async def never() -> CheckOutcome:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def broken() -> CheckOutcome:
+    raise OSError("connect to 10.1.2.3 failed")
+
+
+@pytest.mark.parametrize(
+    ("required", "optional", "whole"),
+    [
+        (HEALTHY, HEALTHY, HEALTHY),
+        (HEALTHY, DEGRADED, DEGRADED),
+        (HEALTHY, UNHEALTHY, DEGRADED),
+        (DEGRADED, HEALTHY, DEGRADED),
+        (UNHEALTHY, HEALTHY, UNHEALTHY),
+    ],
+)
+async def test_only_a_required_check_makes_the_whole_unhealthy(
+    required: HealthStatus, optional: HealthStatus, whole: HealthStatus
+) -> None:
+    registry = HealthRegistry()
+    registry.add("policy", Check(optional), required=False)
+    registry.add("kafka", Check(required))
+    report = await registry.report()
+    assert report.status is whole
+    assert await registry.ready() is (whole is not UNHEALTHY)
+
+
+async def test_a_result_has_the_fields_of_the_contract() -> None:
+    registry = HealthRegistry()
+    registry.add("kafka", Check(DEGRADED))
+    document = json.loads(json.dumps((await registry.report()).to_json()))
+    assert document == {
+        "status": "degraded",
+        "checks": [
+            {"name": "kafka", "status": "degraded", "latency_ms": 0, "message": "why", "details": {"n": 1}},
+        ],
+    }
+
+
+async def test_checks_run_side_by_side_each_with_its_own_limit() -> None:
+    registry = HealthRegistry()
+    meeting = asyncio.Barrier(2)
+
+    async def meets() -> CheckOutcome:
+        await meeting.wait()
+        return CheckOutcome(HEALTHY)
+
+    registry.add("one", meets)
+    registry.add("two", meets)
+    registry.add("slow", never, required=False, timeout_s=0.01)
+    report = await registry.report()
+    assert [check.status for check in report.checks] == [HEALTHY, HEALTHY, UNHEALTHY]
+    assert report.checks[2].message == "no answer within 0.01 s"
+
+
+async def test_a_check_that_raises_is_unhealthy_and_its_text_is_not_shown() -> None:
+    registry = HealthRegistry()
+    registry.add("kafka", broken)
+    report = await registry.report()
+    assert report.status is UNHEALTHY
+    assert "10.1.2.3" not in json.dumps(report.to_json())
+
+
+async def test_an_answer_is_given_again_for_a_second() -> None:
+    clock, check = FakeClock(), Check()
+    registry = HealthRegistry(clock=clock)
+    registry.add("kafka", check)
+    await registry.report()
+    clock.now_s += 0.9
+    await registry.report()
+    assert check.asked == 1
+    clock.now_s += 0.2
+    await registry.report()
+    assert check.asked == 2
+
+
+async def test_callers_at_the_same_time_share_one_run() -> None:
+    registry, check = HealthRegistry(), Check()
+    registry.add("kafka", check)
+    await asyncio.gather(*(registry.report() for _ in range(10)))
+    assert check.asked == 1
+
+
+async def test_a_caller_that_hangs_up_does_not_cancel_the_run_for_others() -> None:
+    registry = HealthRegistry()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits() -> CheckOutcome:
+        begun.set()
+        await go_on.wait()
+        return CheckOutcome(HEALTHY)
+
+    registry.add("kafka", waits)
+    impatient, patient = asyncio.create_task(registry.report()), asyncio.create_task(registry.report())
+    await begun.wait()
+    impatient.cancel()
+    go_on.set()
+    assert (await patient).status is HEALTHY
+
+
+async def test_a_name_is_taken_once() -> None:
+    registry = HealthRegistry()
+    registry.add("kafka", Check())
+    with pytest.raises(ValueError, match="'kafka' is there already"):
+        registry.add("kafka", Check())
+
+
+async def test_an_expected_check_that_nobody_added_yet_is_unhealthy() -> None:
+    registry = HealthRegistry(expected=["kafka", "recovery"])
+    registry.add("kafka", Check())
+    report = await registry.report()
+    assert not await registry.ready()
+    assert (report.checks[1].name, report.checks[1].message) == ("recovery", "starting")
+    registry.add("recovery", Check())
+    assert await registry.ready()
+
+
+async def test_a_draining_process_is_not_ready_though_healthy() -> None:
+    registry = HealthRegistry()
+    registry.add("kafka", Check())
+    registry.drain()
+    assert not await registry.ready()
+    assert (await registry.report()).status is HEALTHY
+
+
+async def test_live_means_that_the_loop_turned_within_ten_seconds() -> None:
+    clock = FakeClock()
+    watch = LoopWatch(clock)
+    watch.start()
+    clock.now_s += 9.9
+    assert watch.live()
+    clock.now_s += 0.2
+    assert not watch.live()
+    watch.stop()
+
+
+async def test_the_heartbeat_measures_how_late_its_timer_is() -> None:
+    clock = FakeClock()
+    watch = LoopWatch(clock)
+    watch.start()
+    clock.now_s += 3.25
+    clock.was_read.clear()
+    async with asyncio.timeout(5):
+        await clock.was_read.wait()
+    watch.stop()
+    assert metrics.REGISTRY.get_sample_value("vault_stream_loop_lag_seconds") == 3.0
+    assert watch.live()
