@@ -1,0 +1,79 @@
+"""What operators and machines ask: health, metrics, and the figures of this worker."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from app.observability import metrics
+from app.observability.health import HealthStatus
+from app.web.auth import public
+from app.web.requests import query_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from app.observability.health import HealthRegistry, LoopWatch
+
+__all__ = ["operations_routes"]
+
+
+def operations_routes(
+    health: HealthRegistry, watch: LoopWatch, stats: Mapping[str, Callable[[], Any]]
+) -> list[web.RouteDef]:
+    """`/metrics`, `/health`, `/health/live` and `/health/ready`, without token, and `GET /v1/stats`.
+
+    Args:
+        health: The checks of the process.
+        watch: The heartbeat of its event loop.
+        stats: The sections of `/v1/stats`, each read when asked; a JSON value.
+    """
+    operations = _Operations(health, watch, stats)
+    return [
+        web.get("/metrics", operations.metrics),
+        web.get("/health", operations.health),
+        web.get("/health/live", operations.live),
+        web.get("/health/ready", operations.ready),
+        web.get("/v1/stats", operations.stats),
+    ]
+
+
+class _Operations:
+    def __init__(self, health: HealthRegistry, watch: LoopWatch, stats: Mapping[str, Callable[[], Any]]) -> None:
+        self._health = health
+        self._watch = watch
+        self._stats = dict(stats)
+
+    @public
+    async def metrics(self, request: web.Request) -> web.Response:
+        content_type, body = metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    @public
+    async def health(self, _request: web.Request) -> web.Response:
+        report = await self._health.report()
+        return _answer(report.to_json(), good=report.status is not HealthStatus.UNHEALTHY)
+
+    @public
+    async def live(self, _request: web.Request) -> web.Response:
+        live = self._watch.live()
+        return _answer({"status": "live" if live else "stuck"}, good=live)
+
+    @public
+    async def ready(self, _request: web.Request) -> web.Response:
+        ready = await self._health.ready()
+        report = await self._health.report()
+        return _answer(report.to_json() | {"status": "ready" if ready else "not_ready"}, good=ready)
+
+    async def stats(self, request: web.Request) -> web.Response:
+        query_of(request, ())
+        sections = {name: read() for name, read in self._stats.items()}
+        return _answer({"version": metrics.VERSION, **sections}, good=True)
+
+
+def _answer(document: dict[str, Any], *, good: bool) -> web.Response:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")

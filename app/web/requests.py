@@ -1,0 +1,85 @@
+"""Reading requests: bodies and query parameters, refused in the words of a problem document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from app.web.problems import FieldError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from aiohttp import web
+
+__all__ = ["json_body", "page_limit", "query_of", "require_json_type"]
+
+DEFAULT_LIMIT: Final = 50
+MAX_LIMIT: Final = 200
+
+
+def require_json_type(request: web.Request) -> None:
+    """Refuse a body that does not say that it is JSON.
+
+    Raises:
+        Problem: 415.
+    """
+    if not request.can_read_body:
+        return
+    kind = request.content_type.lower()
+    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        return
+    raise Problem(
+        415,
+        "unsupported_media_type",
+        "Send the body as JSON, with Content-Type: application/json.",
+        headers={"Accept-Post": "application/json"},
+    )
+
+
+async def json_body(request: web.Request) -> Any:
+    """The body as a JSON value.
+
+    Raises:
+        Problem: 400, it is no JSON or is empty.
+        aiohttp.web.HTTPRequestEntityTooLarge: It is larger than the server reads; becomes 413.
+    """
+    raw = await request.read()
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if raw else "empty"
+        raise Problem(400, "invalid_json", f"The body is no JSON ({where}).") from None
+
+
+def query_of(request: web.Request, known: Collection[str]) -> dict[str, str]:
+    """The query parameters, each at most once.
+
+    Raises:
+        Problem: 422 naming each parameter that is unknown or repeated.
+    """
+    errors: list[FieldError] = []
+    for name in dict.fromkeys(request.query):
+        if name not in known:
+            errors.append(FieldError(name, "unknown", f"one of {', '.join(known) or 'none'}"))
+        elif len(request.query.getall(name)) > 1:
+            errors.append(FieldError(name, "repeated", "give it once"))
+    if errors:
+        raise Problem(422, "invalid_query", "A query parameter is not understood.", errors=errors)
+    return dict(request.query)
+
+
+def page_limit(query: Mapping[str, str]) -> int:
+    """How many items a page of a list has: `limit`, 1 to 200, 50 unless said.
+
+    Raises:
+        Problem: 422.
+    """
+    text = query.get("limit")
+    if text is None:
+        return DEFAULT_LIMIT
+    if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) and 1 <= int(text) <= MAX_LIMIT:
+        return int(text)
+    error = FieldError("limit", "out_of_range", f"an integer from 1 to {MAX_LIMIT}")
+    raise Problem(422, "invalid_query", "A query parameter is not understood.", errors=[error])
