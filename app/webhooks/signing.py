@@ -1,0 +1,171 @@
+"""What receivers verify (contracts 2, Request): the seed's signature, and Standard Webhooks v1 and v1a.
+
+The seed's header is keyed with the UTF-8 bytes of the secret as it is shown, the Standard Webhooks one with the decoded
+bytes. While a secret is being rotated, the seed's header keeps to the oldest one still valid, because it has room for
+one signature; the Standard Webhooks header carries one for each.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.webhooks.secrets import Secret
+
+SIGNING_KEY_PREFIX: Final = "whsk_"
+CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+USER_AGENT: Final = "vault-stream"
+_SEED_BYTES: Final = 32
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+# The CloudEvents HTTP binding (3.1.3.2): what a header value cannot hold as it is.
+_NOT_IN_HEADERS: Final = re.compile(r'[^\x21-\x7e]|["%]')
+
+
+class PublicJwk(TypedDict):
+    """The public half of a signing key, as RFC 8037 writes it."""
+
+    kty: str
+    crv: str
+    kid: str
+    x: str
+    alg: str
+    use: str
+
+
+class SigningKey:
+    """An ed25519 key of ours, for receivers that want to hold no secret (Standard Webhooks v1a).
+
+    Attributes:
+        key_id: the ``kid`` under which the public half is published.
+    """
+
+    __slots__ = ("_private", "key_id")
+
+    def __init__(self, entry: str) -> None:
+        """Read one entry of ``WEBHOOKS__SIGNING_KEYS``.
+
+        Args:
+            entry: ``<key id>:whsk_<base64>`` of the 32-byte seed followed by the 32-byte public key.
+
+        Raises:
+            ValueError: the entry is malformed, or its halves do not belong together; the message holds no key.
+        """
+        key_id, _, text = entry.partition(":")
+        if not _KEY_ID.fullmatch(key_id) or not text.startswith(SIGNING_KEY_PREFIX):
+            raise ValueError("a signing key must be <key id>:whsk_<base64>, the id of A-Z a-z 0-9 _ . -")
+        try:
+            raw = base64.b64decode(text.removeprefix(SIGNING_KEY_PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"signing key {key_id!r}: the part after {SIGNING_KEY_PREFIX} is not base64") from None
+        if len(raw) != 2 * _SEED_BYTES:
+            raise ValueError(f"signing key {key_id!r}: must hold 64 bytes (seed, public key), holds {len(raw)}")
+        self._private = Ed25519PrivateKey.from_private_bytes(raw[:_SEED_BYTES])
+        if self._public() != raw[_SEED_BYTES:]:
+            raise ValueError(f"signing key {key_id!r}: its public half does not belong to its seed")
+        self.key_id = key_id
+
+    def sign(self, content: bytes) -> bytes:
+        """The 64-byte ed25519 signature of the content (RFC 8032)."""
+        return self._private.sign(content)
+
+    def public_jwk(self) -> PublicJwk:
+        """The entry of this key in ``/.well-known/webhook-keys.json``."""
+        x = base64.urlsafe_b64encode(self._public()).rstrip(b"=").decode()
+        return {"kty": "OKP", "crv": "Ed25519", "kid": self.key_id, "x": x, "alg": "EdDSA", "use": "sig"}
+
+    def _public(self) -> bytes:
+        return self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.key_id!r})"
+
+
+def sign_seed(secret: Secret, body: bytes) -> str:
+    """The value of ``X-Webhook-Signature``, keyed with the secret as it is shown."""
+    return "sha256=" + hmac.new(secret.text.encode(), body, hashlib.sha256).hexdigest()
+
+
+def sign_v1(secret: Secret, message_id: str, timestamp_s: int, body: bytes) -> str:
+    """One ``v1,`` signature of Standard Webhooks, keyed with the decoded secret."""
+    digest = hmac.new(secret.key, _signed_content(message_id, timestamp_s, body), hashlib.sha256).digest()
+    return "v1," + base64.b64encode(digest).decode()
+
+
+def sign_v1a(key: SigningKey, message_id: str, timestamp_s: int, body: bytes) -> str:
+    """One ``v1a,`` signature of Standard Webhooks, by an ed25519 key."""
+    return "v1a," + base64.b64encode(key.sign(_signed_content(message_id, timestamp_s, body))).decode()
+
+
+def sign_headers(
+    body: bytes,
+    *,
+    webhook_id: str,
+    delivery_id: str,
+    event_id: str,
+    event_type: str,
+    attempt: int,
+    timestamp_s: int,
+    secrets: Sequence[Secret],
+    signing_key: SigningKey | None = None,
+    traceparent: str | None = None,
+) -> tuple[tuple[str, str], ...]:
+    """All headers of an attempt that no custom header may replace, in the order in which they are sent.
+
+    Args:
+        body: exactly the bytes that will be sent.
+        webhook_id: the webhook.
+        delivery_id: constant over the attempts of a delivery, without a dot; also the ``webhook-id``.
+        event_id: of the event. What a header cannot hold is percent-encoded as the CloudEvents HTTP binding does it,
+            so that an id with a line break adds no header.
+        event_type: of the event, encoded in the same way.
+        attempt: from 1.
+        timestamp_s: Unix time of this attempt.
+        secrets: those still valid, newest first; at least one.
+        signing_key: our ed25519 key, where the webhook asks for v1a.
+        traceparent: W3C trace context; left out where it is malformed, since it comes from the event.
+
+    Raises:
+        ValueError: no secret, or a delivery id with a dot, which would make the signed content ambiguous.
+    """
+    if not secrets:
+        raise ValueError("secrets: at least one valid secret is needed to sign a delivery")
+    if "." in delivery_id:
+        raise ValueError("delivery_id: must hold no dot, the separator of the signed content")
+    signatures = [sign_v1(secret, delivery_id, timestamp_s, body) for secret in secrets]
+    if signing_key is not None:
+        signatures.append(sign_v1a(signing_key, delivery_id, timestamp_s, body))
+    headers = [
+        ("Content-Type", CONTENT_TYPE),
+        ("User-Agent", USER_AGENT),
+        ("X-Webhook-Signature", sign_seed(secrets[-1], body)),
+        ("X-Webhook-Id", webhook_id),
+        ("X-Event-Id", _header_value(event_id)),
+        ("X-Event-Type", _header_value(event_type)),
+        ("X-Delivery-Id", delivery_id),
+        ("X-Delivery-Attempt", str(attempt)),
+        ("webhook-id", delivery_id),
+        ("webhook-timestamp", str(timestamp_s)),
+        ("webhook-signature", " ".join(signatures)),
+    ]
+    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+        headers.append(("traceparent", traceparent))
+    return tuple(headers)
+
+
+def _signed_content(message_id: str, timestamp_s: int, body: bytes) -> bytes:
+    return f"{message_id}.{timestamp_s}.".encode() + body
+
+
+def _header_value(text: str) -> str:
+    return _NOT_IN_HEADERS.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
