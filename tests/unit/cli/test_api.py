@@ -1,0 +1,117 @@
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from app.cli.api import ApiClient, ApiError
+from app.cli.output import print_table
+from app.settings import ApiSettings, Settings
+
+
+class Answering(BaseHTTPRequestHandler):
+    answer: ClassVar[tuple[int, dict[str, str], bytes]] = (200, {}, b"{}")
+    asked: ClassVar[list[tuple[str, str, dict[str, str], bytes]]] = []
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.asked.append((self.command, self.path, dict(self.headers), body))
+        status, headers, content = Answering.answer
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815  # the names that http.server looks for
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def client() -> Iterator[ApiClient]:
+    Answering.asked.clear()
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield ApiClient(f"http://127.0.0.1:{server.server_port}", "hunter2")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def answers(status: int, document: Any = None, headers: dict[str, str] | None = None) -> None:
+    Answering.answer = (status, headers or {}, b"" if document is None else json.dumps(document).encode())
+
+
+def test_a_call_sends_method_query_body_and_token(client: ApiClient) -> None:
+    answers(201, {"id": "wh_1"})
+    assert client.call("POST", "/v1/webhooks", json={"url": "x"}, params={"a": "1 2", "b": None}) == {"id": "wh_1"}
+    ((method, path, headers, body),) = Answering.asked
+    assert (method, path, json.loads(body)) == ("POST", "/v1/webhooks?a=1+2", {"url": "x"})
+    assert headers["Authorization"] == "Bearer hunter2"
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_an_answer_without_body_is_none(client: ApiClient) -> None:
+    answers(204)
+    assert client.call("DELETE", "/v1/webhooks/wh_1") is None
+
+
+def test_a_problem_document_becomes_one_line(client: ApiClient) -> None:
+    document = {
+        "status": 422,
+        "code": "invalid",
+        "detail": "The body is not usable.",
+        "errors": [{"field": "/url", "code": "insecure_url", "message": "must be https"}],
+    }
+    answers(422, document, {"Retry-After": "3"})
+    with pytest.raises(ApiError) as caught:
+        client.call("POST", "/v1/webhooks", json={})
+    error = caught.value
+    assert error.format_message() == "422 invalid: The body is not usable.; /url: must be https; try again in 3 s"
+    assert (error.status, error.code, error.exit_code) == (422, "invalid", 1)
+
+
+def test_an_error_that_is_no_problem_document_says_its_status(client: ApiClient) -> None:
+    Answering.answer = (502, {}, b"<html>")
+    with pytest.raises(ApiError, match="answered 502"):
+        client.call("GET", "/v1/webhooks")
+
+
+def test_a_redirect_is_not_followed_with_the_token(client: ApiClient) -> None:
+    answers(302, None, {"Location": f"{client.url}/elsewhere"})
+    with pytest.raises(ApiError, match="answered 302"):
+        client.call("GET", "/v1/webhooks")
+    assert len(Answering.asked) == 1
+
+
+def test_an_answer_that_is_no_json_is_an_error(client: ApiClient) -> None:
+    Answering.answer = (200, {}, b"hello")
+    with pytest.raises(ApiError, match="no JSON"):
+        client.call("GET", "/v1/webhooks")
+
+
+def test_a_worker_that_is_not_there_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ApiError, match="is a worker running there") as caught:
+        ApiClient(f"http://127.0.0.1:{port}").call("GET", "/v1/webhooks")
+    assert caught.value.status is None
+
+
+def test_the_client_takes_url_and_strongest_token_from_the_settings() -> None:
+    settings = Settings(api=ApiSettings(admin_token="a", viewer_token="v", url="https://vault.example/base/"))
+    assert ApiClient.of(settings) == ApiClient("https://vault.example/base", "a")
+    assert ApiClient.of(Settings(api=ApiSettings(viewer_token="v"))).token == "v"
+    assert "hunter2" not in repr(ApiClient("http://x", "hunter2"))
+
+
+def test_a_table_is_aligned_and_shows_no_control_character(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("id", "value"), [("a", None), ("bcd", [1, "x"]), ("e", "new\nline")])
+    assert capsys.readouterr().out.splitlines() == ["ID   VALUE", "a    -", 'bcd  [1,"x"]', "e    new\\u000aline"]
