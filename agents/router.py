@@ -1,0 +1,169 @@
+"""The router: each vault event becomes its deliveries, its audit record, and what policy and registry need of it.
+
+It keeps nothing: every output is a function of the record and of the webhooks that there are, with ids that are the
+same when a slice is routed twice. What is not an event of the catalogue goes to quarantine, and the next record is
+routed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import orjson
+
+from app.engine import Agent, slice_handler
+from app.events import (
+    STRUCTURED_HEADERS,
+    CloudEvent,
+    EventKind,
+    InvalidEvent,
+    VaultEventType,
+    check_type,
+    decode_payload,
+    decode_record,
+    delivery_id,
+    derived_event,
+    format_time,
+)
+from app.events.payloads import AccessGranted, AccessRevoked, PolicyViolation
+from app.integrations.audit import audit_event
+from app.integrations.policy import violation_report
+from app.observability import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from app.engine import Record, Slice, Table, Unit
+    from app.topics import Topics
+
+__all__ = ["Matcher", "route_handler", "router_agent"]
+
+_YIELD_EVERY_RECORDS: Final = 32
+_DELIVERED_KINDS: Final = frozenset({EventKind.VAULT, EventKind.OPERATOR})
+_DATASET_TYPES: Final = frozenset(
+    str(type_)
+    for type_ in VaultEventType
+    if type_.startswith(
+        ("llm.data-vault.dataset.", "llm.data-vault.version.", "llm.data-vault.branch.", "llm.data-vault.records.")
+    )
+)
+_REASON: Final = ("vs-reason", b"event")
+
+
+class Matcher(Protocol):
+    """Knows the webhooks."""
+
+    def match(self, event: CloudEvent) -> Iterable[str]:
+        """Ids of all webhooks that the event is for, disabled ones included: their owner records what they missed."""
+
+
+def route_handler(topics: Topics, matcher: Matcher) -> Callable[[Slice, Unit], Awaitable[None]]:
+    """The handler of one slice: adds the outputs of every record to the unit, in order."""
+    return _Router(topics, matcher).route
+
+
+def router_agent(topics: Topics, matcher: Matcher, home: Table[Any]) -> Agent:
+    """The agent that reads all vault topics; ``home`` carries its positions."""
+    return Agent(
+        name="router",
+        topics=topics.vault,
+        processor=slice_handler(route_handler(topics, matcher)),
+        home=home,
+        tables=(home,),
+    )
+
+
+class _Router:
+    def __init__(self, topics: Topics, matcher: Matcher) -> None:
+        self._topics = topics
+        self._match = matcher.match
+
+    async def route(self, slice_: Slice, unit: Unit) -> None:
+        outcomes: Counter[tuple[str, str]] = Counter()
+        for count, record in enumerate(slice_.records, 1):
+            outcomes[self._route(record, unit)] += 1
+            if count % _YIELD_EVERY_RECORDS == 0:
+                await asyncio.sleep(0)
+        for (type_, outcome), count in outcomes.items():
+            metrics.EVENTS_CONSUMED.labels(type=type_, outcome=outcome).inc(count)
+
+    def _route(self, record: Record, unit: Unit) -> tuple[str, str]:
+        """Add the outputs of one record; the type (of a closed list) and the outcome, for the metric."""
+        type_ = "unknown"
+        try:
+            event = decode_record(record.value, record.headers)
+            kind = check_type(event)
+            type_ = event.type
+            payload = decode_payload(event)
+        except InvalidEvent as error:
+            unit.quarantine(record, error.reason, error.detail)
+            return type_, error.reason
+        if kind in _DELIVERED_KINDS:
+            self._deliver(record, event, unit)
+        self._audit(record, event, unit)
+        if isinstance(payload, PolicyViolation):
+            self._report(record, event, payload, unit)
+        if isinstance(payload, AccessGranted | AccessRevoked | PolicyViolation):
+            self._invalidate(event, payload, unit)
+        if type_ in _DATASET_TYPES:
+            self._register(record, event, unit)
+        return type_, "routed"
+
+    def _deliver(self, record: Record, event: CloudEvent, unit: Unit) -> None:
+        """One intent for each webhook that matches (contracts 9.2)."""
+        topic = self._topics.deliveries
+        shared: tuple[tuple[str, bytes], ...] = ()
+        for webhook_id in self._match(event):
+            if not shared:
+                origin = f"{record.topic}/{record.partition}/{record.offset}".encode()
+                shared = (_REASON, ("vs-origin", origin), *_trace_header(event))
+            key = webhook_id.encode()
+            delivery = delivery_id(webhook_id, event.source, event.id).encode()
+            unit.send(topic, key, event.posted, (("vs-delivery-id", delivery), ("vs-webhook-id", key), *shared))
+
+    def _audit(self, record: Record, event: CloudEvent, unit: Unit) -> None:
+        audit = audit_event(event, record.timestamp)
+        resource_id: str = audit["resource"]["id"]
+        self._send_derived(self._topics.audit, "audit.recorded", resource_id, audit, record, event, unit)
+
+    def _report(self, record: Record, event: CloudEvent, payload: PolicyViolation, unit: Unit) -> None:
+        report = violation_report(event, record.timestamp)
+        topic = self._topics.violations
+        self._send_derived(topic, "violation.raised", payload.resource_id, report, record, event, unit)
+
+    def _send_derived(
+        self, topic: str, type_: str, key: str, data: dict[str, Any], record: Record, event: CloudEvent, unit: Unit
+    ) -> None:
+        """A derived event under the vault event's own source and id (contracts 9.1)."""
+        value = derived_event(
+            type_,
+            id_=event.id,
+            source=event.source,
+            subject=key,
+            time=format_time(record.timestamp),
+            data=orjson.dumps(data),
+            cause=event,
+        )
+        unit.send(topic, key.encode(), value, STRUCTURED_HEADERS)
+
+    def _invalidate(
+        self, event: CloudEvent, payload: AccessGranted | AccessRevoked | PolicyViolation, unit: Unit
+    ) -> None:
+        """What was decided about this principal and this resource counts no longer, from the broker's time on."""
+        value = orjson.dumps({"event_type": event.type, "event_source": event.source, "event_id": event.id})
+        if payload.principal_id:
+            unit.send(self._topics.invalidations, f"p:{payload.principal_id}".encode(), value)
+        unit.send(self._topics.invalidations, f"r:{payload.resource_id}".encode(), value)
+
+    def _register(self, record: Record, event: CloudEvent, unit: Unit) -> None:
+        """The event for whoever owns the dataset: the types that get here require a ``dataset_id``."""
+        dataset_id: str = event.data["dataset_id"]
+        headers = (("vs-timestamp", b"%d" % record.timestamp), *_trace_header(event))
+        unit.send(self._topics.registry_datasets, dataset_id.encode(), event.posted, headers)
+
+
+def _trace_header(event: CloudEvent) -> tuple[tuple[str, bytes], ...]:
+    trace = event.extensions.get("traceparent")
+    return (("traceparent", trace.encode()),) if isinstance(trace, str) else ()

@@ -1,0 +1,61 @@
+"""RFC 3339 times, to and from milliseconds since the Unix epoch."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+_RFC3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+_SECONDS: Final = slice(17, 19)  # of YYYY-MM-DDTHH:MM:SS
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_SECOND_MS: Final = 1000
+
+
+def parse_time(text: str) -> datetime:
+    """An RFC 3339 timestamp as an aware ``datetime`` (beyond microseconds cut off).
+
+    A leap second (``:60``) is the first moment of the next minute.
+
+    Raises:
+        ValueError: The text is not an RFC 3339 timestamp, or names a day that does not exist.
+    """
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError("not an RFC 3339 timestamp, such as 2026-01-31T23:59:59.123Z")
+    if text[_SECONDS] == "60":
+        return datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper()) + timedelta(seconds=1)
+    return datetime.fromisoformat(text if text[-1] != "z" else text.upper())
+
+
+def parse_time_ms(text: str) -> int:
+    """Milliseconds since the epoch of an RFC 3339 timestamp, rounded down.
+
+    Raises:
+        ValueError: The text is not an RFC 3339 timestamp.
+    """
+    try:
+        return (parse_time(text) - _EPOCH) // _MILLISECOND
+    except OverflowError as error:
+        raise ValueError("a time outside the years 1 to 9999") from error
+
+
+@lru_cache(maxsize=4096)
+def _whole_second(second: int) -> str:
+    try:
+        moment = _EPOCH + timedelta(seconds=second)
+    except OverflowError as error:
+        raise ValueError("a time outside the years 1 to 9999") from error
+    return moment.replace(tzinfo=None).isoformat()
+
+
+def format_time(time_ms: int) -> str:
+    """Milliseconds since the epoch as RFC 3339 in UTC with millisecond precision.
+
+    Raises:
+        ValueError: The time lies outside the years 1 to 9999.
+    """
+    second, millisecond = divmod(time_ms, _SECOND_MS)
+    return f"{_whole_second(second)}.{millisecond:03d}Z"
