@@ -55,21 +55,20 @@ class EngineConfig:
 
     Attributes:
         numbers: N.
-        fenced: False only for a cluster that this process's own tooling started and that knows no transactions.
+        instance: The worker's name.
+        url: How other workers reach it.
         store_stale_after_s: The changelogs' `delete.retention.ms`, in seconds.
-        topic_ids: False where the broker cannot describe topics.
     """
 
     app_id: str
     connection: Connection
     numbers: int
     data_dir: Path
-    instance_id: str | None
+    instance: str
     url: str
     quarantine_topic: str
     session_timeout_s: float = 10.0
     checkpoint_interval_s: float = 0.2
-    fenced: bool = True
     store_stale_after_s: float = 7 * 86_400.0
 
 
@@ -88,11 +87,12 @@ class Engine:
         self.quarantine_topic = config.quarantine_topic
         self.checkpoint_interval_s = config.checkpoint_interval_s
         self.data_dir = DataDir(config.data_dir)
-        self.instance = self.data_dir.instance(config.instance_id)
+        self.instance = config.instance
         self.url = config.url
         self.connection = config.connection
         self.outputs = Outputs(config.connection, f"{config.app_id}-{self.instance}")
-        self.reader = LogReader(config.connection, f"{config.app_id}-{self.instance}", committed_only=config.fenced)
+        self.reader = LogReader(config.connection, f"{config.app_id}-{self.instance}")
+        self.fenced = True
         self.replicas: list[Replica[Any]] = []
         self.numbers: dict[int, Number] = {}
         self.ownership = Ownership(config.numbers, self._is_ready)
@@ -113,6 +113,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._topic_ids: dict[str, str] = {}
         self._closing = asyncio.Lock()
+        self._leaving: list[Number] = []
 
     # -- begin and end
 
@@ -126,14 +127,18 @@ class Engine:
         """Call with topic, partition, first lost offset and next offset when retention took unread records."""
         self._on_gap = listener
 
+    def unfence(self) -> None:
+        """This is the embedded cluster, which knows no transactions; call before the start, and for nothing else."""
+        log.warning("UNFENCED: no transactions on this cluster; for a first look only, with one worker")
+        self.fenced = False
+        self.reader.committed_only = False
+
     async def start(self) -> None:
         """Before the consumer joins: take our dead self out of the group, begin to follow the replicas."""
         self._loop = asyncio.get_running_loop()
         kept = self.data_dir.membership()
         if kept.member_id and await leave_group(self.connection, self.config.app_id, kept.member_id):
             log.info("took the former member %s out of the group", kept.member_id)
-        if not self.config.fenced:
-            log.warning("UNFENCED: no transactions on this cluster; for a first look only, with one worker")
         for replica in self.replicas:
             client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
             self._tasks.append(asyncio.create_task(replica.run(self.reader, client_id)))
@@ -229,9 +234,15 @@ class Engine:
         await self._close_numbers(DRAIN_ON_REVOKE_S, lost=lost)
         self._assigned = set()
 
+    def skip_drain(self) -> None:
+        """A second signal: whatever is still under way has an unknown outcome."""
+        for number in self._leaving:
+            number.skip_drain()
+
     async def _close_numbers(self, drain_s: float, *, lost: bool) -> None:
         async with self._closing:
             numbers, self.numbers = self.numbers, {}
+            self._leaving = list(numbers.values())
             results = await asyncio.gather(
                 *(number.close(drain_s, lost=lost) for number in numbers.values()), return_exceptions=True
             )
@@ -247,7 +258,7 @@ class Engine:
 
     def new_changelog(self, number: int) -> Changelog:
         """See `number.Services.new_changelog`."""
-        make = FencedChangelog if self.config.fenced else PlainChangelog
+        make = FencedChangelog if self.fenced else PlainChangelog
         return make(self.connection, self.config.app_id, number)
 
     def store(self, agent: Agent, number: int) -> Store:
@@ -274,7 +285,7 @@ class Engine:
         return {tp: Bounds(*ends[tp], committed[tp], ids.get(tp[0], "")) for tp in partitions}
 
     async def _ids(self, topics: list[str]) -> dict[str, str]:
-        if not self.config.fenced:
+        if not self.fenced:
             return {}
         missing = [topic for topic in topics if topic not in self._topic_ids]
         if missing:

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import secrets
 from pathlib import Path
 from typing import IO
 
@@ -58,15 +57,6 @@ class DataDir:
             raise StartRefused(
                 f"DATA_DIR {path} is in use by another process; give each worker its own VAULT_STREAM_DATA_DIR"
             ) from error
-
-    def instance(self, configured: str | None) -> str:
-        """The worker's name: as configured, else a random one kept here."""
-        if configured:
-            return configured
-        file = self.path / "instance"
-        if not file.exists():
-            _replace(file, b"vs-" + secrets.token_hex(4).encode())
-        return file.read_text().strip()
 
     def membership(self) -> Membership:
         """What was kept; nothing usable is like nothing kept."""

@@ -352,6 +352,11 @@ class Number:
         await asyncio.gather(self._task, return_exceptions=True)
         await self._drop()
 
+    def skip_drain(self) -> None:
+        """Do not wait for work under way any longer."""
+        for runner in self.runners.values():
+            runner.skip_drain()
+
     @property
     def ready(self) -> bool:
         """Open, and every processor has read its tables."""

@@ -74,14 +74,14 @@ async def tail(consumer: AIOKafkaConsumer, start: Mapping[TP, int], until: Mappi
 class LogReader:
     """Private, group-less reads: ends, beginnings, and restores a few at a time.
 
-    Args:
+    Attributes:
         committed_only: False on the embedded cluster, where committed reads hang.
     """
 
-    def __init__(self, connection: Connection, client_id: str, *, committed_only: bool) -> None:
+    def __init__(self, connection: Connection, client_id: str) -> None:
         self._connection = connection
         self._client_id = client_id
-        self._committed_only = committed_only
+        self.committed_only = True
         self._shared: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
         self._slots = asyncio.Semaphore(4)
@@ -106,7 +106,7 @@ class LogReader:
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._shared is None:
-            consumer = _consumer(self._connection, f"{self._client_id}-ends", committed_only=self._committed_only)
+            consumer = _consumer(self._connection, f"{self._client_id}-ends", committed_only=self.committed_only)
             await consumer.start()
             self._shared = consumer
         return self._shared
@@ -121,7 +121,7 @@ class LogReader:
         if all(start[tp] >= until[tp] for tp in start):
             return
         async with self._slots:
-            consumer = _consumer(self._connection, f"{self._client_id}-restore", committed_only=self._committed_only)
+            consumer = _consumer(self._connection, f"{self._client_id}-restore", committed_only=self.committed_only)
             try:
                 await consumer.start()
                 await tail(consumer, start, until, sink)
@@ -130,7 +130,7 @@ class LogReader:
 
     async def follow(self, start: Mapping[TP, int], sink: Sink, client_id: str) -> None:
         """`tail` for ever, with a consumer of its own; returns only by an exception."""
-        consumer = _consumer(self._connection, client_id, committed_only=self._committed_only)
+        consumer = _consumer(self._connection, client_id, committed_only=self.committed_only)
         try:
             await consumer.start()
             await tail(consumer, start, None, sink)

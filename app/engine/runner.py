@@ -175,6 +175,10 @@ class Runner:
                 await self._drained.wait()
         return self._drained.is_set()
 
+    def skip_drain(self) -> None:
+        """Do not wait for what is under way."""
+        self._drained.set()
+
     async def close(self) -> None:
         """End at once; everything that is not merged is forgotten."""
         self.task.cancel()

@@ -75,11 +75,10 @@ async def main() -> None:
             connection=Connection(os.environ["BROKERS"]),
             numbers=int(os.environ["NUMBERS"]),
             data_dir=Path(os.environ["DATA_DIR"]),
-            instance_id=os.environ.get("NAME"),
+            instance=os.environ.get("NAME", "w"),
             url=os.environ.get("URL", "http://127.0.0.1:1"),
             quarantine_topic=f"{app_id}.quarantine",
             session_timeout_s=float(os.environ.get("SESSION", "6")),
-            fenced=os.environ.get("FENCED", "1") == "1",
         ),
         agents(app_id),
     )

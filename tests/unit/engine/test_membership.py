@@ -17,15 +17,6 @@ def test_a_second_process_on_one_data_dir_is_refused_with_one_line(tmp_path: Pat
     DataDir(tmp_path).close()
 
 
-def test_a_name_is_made_once_and_kept(tmp_path: Path) -> None:
-    data_dir = DataDir(tmp_path)
-    name = data_dir.instance(None)
-
-    assert data_dir.instance(None) == name
-    assert data_dir.instance("given") == "given"
-    data_dir.close()
-
-
 @pytest.mark.parametrize("content", [None, b"", b"{garbage"])
 def test_nothing_usable_kept_is_like_nothing_kept(tmp_path: Path, content: bytes | None) -> None:
     data_dir = DataDir(tmp_path)
