@@ -23,6 +23,7 @@ from app.engine.ownership import Ownership
 from app.engine.positions import Bounds
 from app.engine.records import Record, Slice, cut, merge_by_time
 from app.engine.restore import LogReader, Replica
+from app.engine.status import Status
 from app.engine.store import Store
 from app.engine.topic_ids import topic_ids
 from app.observability import metrics
@@ -42,7 +43,7 @@ GapListener = Callable[[str, int, int, int], Awaitable[None]]
 DRAIN_ON_REVOKE_S = 3.0
 DRAIN_ON_SHUTDOWN_S = 15.0
 OFFSETS_DEADLINE_S = 5.0
-GAUGE_INTERVAL_S = 1.0
+TOPIC_IDS_S = 2.0
 # A coordinator error that repeats for this long will not heal by waiting; the supervisor starts us again.
 COORDINATOR_ERROR_LIMIT_S = 60.0
 EXIT_STUCK = 70
@@ -96,6 +97,7 @@ class Engine:
         self.replicas: list[Replica[Any]] = []
         self.numbers: dict[int, Number] = {}
         self.ownership = Ownership(config.numbers, self._is_ready)
+        self.status = Status(self)
         self.consumer: SliceConsumer | None = None
         self.draining = False
         self.rebalances = 0
@@ -103,7 +105,7 @@ class Engine:
         self.problem = ""
         self.coordinator_problem = ""
         self._on_gap: GapListener | None = None
-        self._agent_of = {topic: agent for agent in self.agents for topic in agent.topics}
+        self.agent_of = {topic: agent for agent in self.agents for topic in agent.topics}
         self._assigned: set[TP] = set()
         self._generation = -1
         self._lease = 0.0
@@ -112,6 +114,8 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._topic_ids: dict[str, str] = {}
+        self._ids_at = 0.0
+        self._ids_lock = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._leaving: list[Number] = []
 
@@ -142,7 +146,7 @@ class Engine:
         for replica in self.replicas:
             client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
             self._tasks.append(asyncio.create_task(replica.run(self.reader, client_id)))
-        self._tasks.append(asyncio.create_task(self._gauges()))
+        self._tasks.append(asyncio.create_task(self.status.feed_gauges()))
 
     async def shutdown(self, *, drain_s: float = DRAIN_ON_SHUTDOWN_S) -> None:
         """Drain, checkpoint, close the numbers; the consumer then leaves the group."""
@@ -187,6 +191,8 @@ class Engine:
         metrics.REBALANCES.inc()
         self.ownership.update(got.owners)
         self.problem = got.problem
+        if not got.numbers:
+            self._release_stores()
         assignor = self.consumer and self.consumer.assignor
         if got.problem and assignor is not None and assignor.rejoins >= MAX_REJOINS:
             self.die(f"the assignment stays wrong after {MAX_REJOINS} joins: {got.problem}")
@@ -220,10 +226,12 @@ class Engine:
             return
         await self._close_numbers(0.0, lost=True)
         self._assigned, self._generation = assigned, generation
-        self._topic_ids = {}
         for number in sorted({partition % self.numbers_count for _, partition in assigned}):
             self.numbers[number] = Number(self, number)
-        # Stores stay open over a rebalance; those of numbers that moved away are let go of.
+        self._release_stores()
+
+    def _release_stores(self) -> None:
+        """Stores stay open over a rebalance; those of numbers that moved away are let go of."""
         for agent, number in list(self._stores):
             if number not in self.numbers:
                 self._stores.pop((agent, number)).close()
@@ -272,7 +280,7 @@ class Engine:
     def partitions_of(self, number: int, agent: Agent) -> list[TP]:
         """See `number.Services.partitions_of`."""
         return sorted(
-            tp for tp in self._assigned if tp[1] % self.numbers_count == number and self._agent_of.get(tp[0]) is agent
+            tp for tp in self._assigned if tp[1] % self.numbers_count == number and self.agent_of.get(tp[0]) is agent
         )
 
     async def bounds(self, partitions: Sequence[TP]) -> dict[TP, Bounds]:
@@ -287,10 +295,15 @@ class Engine:
     async def _ids(self, topics: list[str]) -> dict[str, str]:
         if not self.fenced:
             return {}
-        missing = [topic for topic in topics if topic not in self._topic_ids]
-        if missing:
-            self._topic_ids |= await topic_ids(self.connection, missing)
-        return self._topic_ids
+        # Numbers open side by side and ask the same; a later opening must see a topic that was made again.
+        async with self._ids_lock:
+            now = time.monotonic()
+            if now - self._ids_at > TOPIC_IDS_S:
+                self._topic_ids, self._ids_at = {}, now
+            missing = [topic for topic in topics if topic not in self._topic_ids]
+            if missing:
+                self._topic_ids |= await topic_ids(self.connection, missing)
+            return dict(self._topic_ids)
 
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> None:
         """See `number.Services.commit_offsets`."""
@@ -334,7 +347,7 @@ class Engine:
             number = self.numbers.get(tp[1] % self.numbers_count)
             if not found or number is None or number.trackers.get(tp) is not wanted.get(tp):
                 continue
-            groups.setdefault((number.number, self._agent_of[tp[0]].name), []).append(found)
+            groups.setdefault((number.number, self.agent_of[tp[0]].name), []).append(found)
         now = self.clock.monotonic_s()
         queues = []
         for (number_id, agent), runs in groups.items():
@@ -349,60 +362,9 @@ class Engine:
         if number is not None and number.epoch is slice_.epoch and agent in number.runners:
             number.runners[agent].accept(slice_)
 
-    # -- what operators see
-
     def _is_ready(self, number: int) -> bool:
         found = self.numbers.get(number)
         return found is not None and found.ready
-
-    def not_ready(self) -> list[str]:
-        """Why this worker is not ready; empty when it is. A spare, without numbers, is ready."""
-        if self.draining:
-            return ["draining"]
-        if not self.assignment_seen:
-            return ["no assignment yet"]
-        reasons = [self.problem] if self.problem else []
-        reasons += [self.coordinator_problem] if self.coordinator_problem else []
-        if not self.lease_valid():
-            reasons.append("no heartbeat was answered within the session timeout")
-        mine = [n for n, owner in self.ownership_table().items() if owner == self.instance]
-        reasons += [f"number {n} is not open yet" for n in mine if n not in self.numbers]
-        for number in self.numbers.values():
-            if not number.ready:
-                reasons.append(f"number {number.number} is {number.state}: {number.reason or 'restoring'}")
-            reasons += [r.stopped_reason for r in number.runners.values() if r.stopped_reason]
-        return reasons
-
-    def ownership_table(self) -> dict[int, str]:
-        """Number → the name of its owner."""
-        owners = {n: self.ownership.owner(n) for n in range(self.numbers_count)}
-        return {n: owner.name for n, owner in owners.items() if owner is not None}
-
-    async def _gauges(self) -> None:
-        while True:
-            for state in State:
-                count = sum(number.state is state for number in self.numbers.values())
-                metrics.NUMBERS.labels(state=state.value).set(count)
-            for agent in self.agents:
-                ages = [
-                    n.runners[agent.name].oldest_unfinished_s()
-                    for n in self.numbers.values()
-                    if agent.name in n.runners
-                ]
-                metrics.OLDEST_UNFINISHED_SECONDS.labels(agent=agent.name).set(max(ages, default=0.0))
-            self._lag()
-            await asyncio.sleep(GAUGE_INTERVAL_S)
-
-    def _lag(self) -> None:
-        if self.consumer is None:
-            return
-        lags: dict[str, int] = dict.fromkeys(self._agent_of, 0)
-        for number in self.numbers.values():
-            for tp, tracker in number.trackers.items():
-                end = self.consumer.end_of(tp)
-                lags[tp[0]] += 0 if end is None else max(0, end - tracker.position)
-        for topic, lag in lags.items():
-            metrics.CONSUMER_LAG.labels(topic=topic).set(lag)
 
 
 def _turns(queues: list[list[Slice]]) -> list[list[Slice]]:

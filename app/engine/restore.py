@@ -28,6 +28,8 @@ RETRY_MIN_S = 0.2
 RETRY_MAX_S = 5.0
 OFFSETS_DEADLINE_S = 10.0
 POLL_RECORDS = 10_000
+# RocksDB writes run on the event loop; others want their turn.
+ROWS_A_WRITE = 1_000
 # A restore mostly waits for the position to pass a control record, which nothing announces.
 RESTORE_POLL_MS = 50
 FOLLOW_POLL_MS = 500
@@ -160,18 +162,22 @@ async def apply_records(
     """
     applied = store.applied(changelog)
     name = b"/" + agent.encode()
-    rows: dict[bytes, bytes | None] = {}
-    for record in records:
-        key = record.key or b""
-        if record.offset < applied:
-            continue
-        if key[:1] != b"\x00":
-            rows[table.prefix_byte + key] = record.value
-        elif key.endswith(name):
-            rows[key] = record.value
-    store.write(rows, {changelog: max(position, applied)})
-    faults.point("restore:rows")
-    await asyncio.sleep(0)
+    for start in range(0, len(records), ROWS_A_WRITE):
+        rows: dict[bytes, bytes | None] = {}
+        chunk = records[start : start + ROWS_A_WRITE]
+        for record in chunk:
+            key = record.key or b""
+            if record.offset < applied:
+                continue
+            if key[:1] != b"\x00":
+                rows[table.prefix_byte + key] = record.value
+            elif key.endswith(name):
+                rows[key] = record.value
+        store.write(rows, {changelog: max(chunk[-1].offset + 1, applied)})
+        faults.point("restore:rows")
+        await asyncio.sleep(0)
+    if position > store.applied(changelog):
+        store.write({}, {changelog: position})
 
 
 class Replica(Generic[R]):

@@ -82,6 +82,8 @@ async def main() -> None:
         ),
         agents(app_id),
     )
+    if os.environ.get("EMBEDDED"):
+        engine.unfence()
     app = create_app(engine, stats_port=0)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -108,10 +110,10 @@ async def report(engine: Engine, file: Path) -> None:
     while True:
         now = json.dumps(
             {
-                "ready": not engine.not_ready(),
-                "reasons": engine.not_ready(),
+                "ready": not engine.status.not_ready(),
+                "reasons": engine.status.not_ready(),
                 "numbers": sorted(n for n, x in engine.numbers.items() if x.ready),
-                "owners": engine.ownership_table(),
+                "owners": engine.status.owners(),
                 "generation": engine._generation,
                 "partitions": {n: sorted(map(list, x.trackers)) for n, x in engine.numbers.items()},
             }

@@ -1,0 +1,76 @@
+"""What operators see of the engine: why it is not ready, how old its work is, how far behind it is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from app.engine.number import State
+from app.observability import metrics
+
+if TYPE_CHECKING:
+    from app.engine.engine import Engine
+
+__all__ = ["Status"]
+
+GAUGE_INTERVAL_S = 1.0
+
+
+class Status:
+    """Reads an engine; changes nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def not_ready(self) -> list[str]:
+        """Why this worker is not ready; empty when it is. A spare, without numbers, is ready."""
+        engine = self._engine
+        if engine.draining:
+            return ["draining"]
+        if not engine.assignment_seen:
+            return ["no assignment yet"]
+        reasons = [reason for reason in (engine.problem, engine.coordinator_problem) if reason]
+        if not engine.lease_valid():
+            reasons.append("no heartbeat was answered within the session timeout")
+        mine = [number for number, owner in self.owners().items() if owner == engine.instance]
+        reasons += [f"number {number} is not open yet" for number in mine if number not in engine.numbers]
+        for number in engine.numbers.values():
+            if not number.ready:
+                reasons.append(f"number {number.number} is {number.state}: {number.reason or 'restoring'}")
+            reasons += [runner.stopped_reason for runner in number.runners.values() if runner.stopped_reason]
+        return reasons
+
+    def owners(self) -> dict[int, str]:
+        """Number → the name of its owner."""
+        found = {number: self._engine.ownership.owner(number) for number in range(self._engine.numbers_count)}
+        return {number: owner.name for number, owner in found.items() if owner is not None}
+
+    def oldest_unfinished_s(self) -> dict[str, float]:
+        """Age of the oldest record that each agent has begun and not finished, in seconds."""
+        ages = {agent.name: 0.0 for agent in self._engine.agents}
+        for number in self._engine.numbers.values():
+            for name, runner in number.runners.items():
+                ages[name] = max(ages[name], runner.oldest_unfinished_s())
+        return ages
+
+    def lag(self) -> dict[str, int]:
+        """Records between the position and the end as of the last fetch, by topic."""
+        lags = dict.fromkeys(self._engine.agent_of, 0)
+        consumer = self._engine.consumer
+        for number in self._engine.numbers.values() if consumer is not None else ():
+            for tp, tracker in number.trackers.items():
+                end = consumer.end_of(tp) if consumer is not None else None
+                lags[tp[0]] += 0 if end is None else max(0, end - tracker.position)
+        return lags
+
+    async def feed_gauges(self) -> None:
+        """Keep the gauges of contracts 7 up to date until cancelled."""
+        while True:
+            for state in State:
+                count = sum(number.state is state for number in self._engine.numbers.values())
+                metrics.NUMBERS.labels(state=state.value).set(count)
+            for agent, age_s in self.oldest_unfinished_s().items():
+                metrics.OLDEST_UNFINISHED_SECONDS.labels(agent=agent).set(age_s)
+            for topic, lag in self.lag().items():
+                metrics.CONSUMER_LAG.labels(topic=topic).set(lag)
+            await asyncio.sleep(GAUGE_INTERVAL_S)
