@@ -15,7 +15,7 @@ from app.integrations.governance import Fate, Flush, Line, Part, Reply
 from tests.support.audit_records import audit_value
 
 PARTITION = 3
-FLUSH = Flush(size=4, limit_bytes=2500, interval_s=5.0)
+FLUSH = Flush(size=4, limit_bytes=4000, interval_s=5.0)
 
 
 @dataclass

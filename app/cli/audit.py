@@ -1,0 +1,252 @@
+"""`vault-stream audit`: is the chain of audit events whole?
+
+`verify --topic` needs the broker alone, no service: the audit topic, and the sealed batches in the changelog of the
+table `audit`. `verify FILE` needs nothing but an export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from rich.console import Console
+from rich.progress import Progress
+
+from app.cli.output import json_option, print_json, show
+from app.events import loads_strict
+from app.integrations.chain import Batch, TopicCheck, Verdict
+from app.integrations.chain import verify as verify_entries
+from app.settings import load_settings
+from app.topics import TopicAdmin, TopicError, Topics, client_config
+from tables.audit import AUDIT, AuditRow
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+__all__ = ["audit"]
+
+_BROKER_TIMEOUT_S: Final = 15.0
+_SILENCE_S: Final = 30.0
+_DEPTH: Final = 66
+_ENGINE_ROW: Final = b"\0"
+
+Heads = dict[int, tuple[int, str]]
+
+
+@click.group()
+def audit() -> None:
+    """The audit chain.
+
+    Example: vault-stream audit verify --topic
+    """
+
+
+class _Head(click.ParamType):
+    """`P:SEQ:HASH`."""
+
+    name = "P:SEQ:HASH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, str]:
+        partition, sequence, digest = [*str(value).split(":"), "", "", ""][:3]
+        if not (partition.isdigit() and sequence.isdigit() and digest):
+            self.fail(f"{value!r} is not partition:sequence:hash, such as 0:41:9f86d0…", param, ctx)
+        return int(partition), int(sequence), digest.lower()
+
+
+@audit.command()
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--topic", is_flag=True, help="Check the audit topic of the broker in the settings.")
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    type=_Head(),
+    help="A sequence and hash that you noted before; shows a cut tail. May be given for each partition.",
+)
+@json_option
+def verify(file: Path | None, *, topic: bool, heads: tuple[tuple[int, int, str], ...], as_json: bool) -> None:
+    """Check the hash chains of an export FILE (JSON lines), or of the topic; exit code 1 names what is broken.
+
+    Example: vault-stream audit verify --topic --head 0:41:9f86d081884c7d65…
+    """
+    if (file is None) != topic:
+        raise click.UsageError("give either an export FILE or --topic")
+    noted = {partition: (sequence, digest) for partition, sequence, digest in heads}
+    verdicts = verify_entries(_lines(file), noted) if file else _verify_topic(load_settings(), noted)
+    sound = all(verdict.ok for verdict in verdicts)
+    if as_json:
+        print_json({"ok": sound, "partitions": [{"ok": verdict.ok, **asdict(verdict)} for verdict in verdicts]})
+    else:
+        _print(verdicts)
+    if not sound:
+        raise click.exceptions.Exit(1)
+
+
+def _print(verdicts: list[Verdict]) -> None:
+    for verdict in verdicts:
+        if verdict.first is None or verdict.head is None:
+            click.echo(f"partition {verdict.partition}: nothing to check")
+        else:
+            begin = "the beginning of the chain" if verdict.from_start else "trusting what came before"
+            click.echo(
+                f"partition {verdict.partition}: {verdict.checked} entries, from {verdict.first} ({begin}) to "
+                f"{verdict.head[0]} ({verdict.head[1]}), {verdict.batches} sealed batches compared, "
+                f"{verdict.unsealed} not sealed yet, {verdict.repeats} repeats: {'ok' if verdict.ok else 'BROKEN'}"
+            )
+        for finding in verdict.findings:
+            click.echo(f"  {finding.kind}: {show(finding.detail)}")
+    if not verdicts:
+        click.echo("nothing to check")
+
+
+# -- an export
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    with _progress() as progress, file.open("rb") as lines:
+        task = progress.add_task("checking", total=file.stat().st_size)
+        for number, line in enumerate(lines, 1):
+            progress.advance(task, len(line))
+            if line.strip():
+                yield _entry(file, number, line)
+
+
+def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        entry = loads_strict(line, depth=_DEPTH)
+    except ValueError as error:
+        raise click.ClickException(f"{file}, line {number}: {error}") from None
+    if not isinstance(entry, dict):
+        raise click.ClickException(f"{file}, line {number}: not an audit event, which is a JSON object")
+    return entry
+
+
+# -- the topic
+
+
+def _verify_topic(settings: Settings, noted: Heads) -> list[Verdict]:
+    topics = Topics(settings.topic_prefix, settings.app_id)
+    try:
+        config = client_config(settings.brokers, settings.kafka)
+        embedded = TopicAdmin(config, timeout_s=_BROKER_TIMEOUT_S).embedded
+        reader = _Reader(config, embedded=embedded)
+        try:
+            # The batches first: every record that they speak of is in the topic by then.
+            batches = _sealed_batches(reader, topics.changelog(AUDIT.name))
+            return _check_topic(reader, topics.audit, batches, noted)
+        finally:
+            reader.close()
+    except (TopicError, KafkaException) as error:
+        raise click.ClickException(f"the audit topic could not be read: {error}") from None
+
+
+def _sealed_batches(reader: _Reader, changelog: str) -> dict[int, list[Batch]]:
+    """The sealed batches of each partition's present chain."""
+    rows: dict[bytes, AuditRow] = {}
+    for message in reader.records(changelog, "reading batches"):
+        key, value = message.key(), message.value()
+        if not isinstance(key, bytes) or key.startswith(_ENGINE_ROW):
+            continue
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = AUDIT.decode(value)
+    chains = {row.head.chain for row in rows.values() if row.head is not None}
+    batches: dict[int, list[Batch]] = {}
+    for row in rows.values():
+        if row.batch is not None and row.batch.chain in chains:
+            batches.setdefault(row.batch.partition, []).append(row.batch)
+    return batches
+
+
+def _check_topic(reader: _Reader, topic: str, batches: dict[int, list[Batch]], noted: Heads) -> list[Verdict]:
+    checks = {
+        partition: TopicCheck(partition, batches.get(partition, ()), noted.get(partition))
+        for partition in sorted({*reader.partitions(topic), *batches, *noted})
+    }
+    for message in reader.records(topic, "checking"):
+        _, timestamp_ms = message.timestamp()
+        value = message.value()
+        checks[message.partition() or 0].add(
+            message.offset() or 0, timestamp_ms, value if isinstance(value, bytes) else None
+        )
+    return [check.end(reader.ends.get(partition, 0)) for partition, check in checks.items()]
+
+
+class _Reader:
+    """Reads whole topics, committed records only; on the embedded cluster, which cannot do that, all of them.
+
+    Attributes:
+        ends: By partition, one beyond the last record of the topic that was read last.
+    """
+
+    def __init__(self, config: dict[str, str | int], *, embedded: bool) -> None:
+        self.ends: dict[int, int] = {}
+        self._consumer = Consumer(
+            {
+                **config,
+                "group.id": "vault-stream-audit-verify",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_uncommitted" if embedded else "read_committed",
+            }
+        )
+
+    def close(self) -> None:
+        """Leave the broker alone."""
+        self._consumer.close()
+
+    def partitions(self, topic: str) -> list[int]:
+        """The partitions of a topic.
+
+        Raises:
+            click.ClickException: There is no such topic.
+        """
+        found = self._consumer.list_topics(topic, timeout=_BROKER_TIMEOUT_S).topics[topic]
+        if found.error is not None or not found.partitions:
+            raise click.ClickException(f"there is no topic {topic}: has a worker run with these settings?")
+        return sorted(found.partitions)
+
+    def records(self, topic: str, doing: str) -> Iterator[Message]:
+        """Every record that is in the topic now, in the order of each partition.
+
+        Raises:
+            click.ClickException: There is no such topic, or the broker fell silent.
+        """
+        open_ = dict.fromkeys(self.partitions(topic), 0)
+        total = 0
+        for partition in open_:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), _BROKER_TIMEOUT_S)
+            total += high - low
+        self.ends = dict(open_)
+        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_])
+        with _progress() as progress:
+            task = progress.add_task(doing, total=total)
+            while open_:
+                message = self._consumer.poll(_SILENCE_S)
+                if message is None:
+                    raise click.ClickException(f"the broker sent nothing of {topic} for {_SILENCE_S:.0f} s")
+                if not self._ended(message, open_):
+                    progress.advance(task)
+                    yield message
+        self._consumer.unassign()
+
+    def _ended(self, message: Message, open_: dict[int, int]) -> bool:
+        """Whether this says that a partition has no more records."""
+        error = message.error()
+        if error is None:
+            return False
+        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name for it)
+            raise KafkaException(error)
+        partition = message.partition() or 0
+        open_.pop(partition, None)
+        self.ends[partition] = message.offset() or 0
+        return True
+
+
+def _progress() -> Progress:
+    return Progress(console=Console(stderr=True), transient=True)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+from confluent_kafka import Producer
+
+from app.cli.audit import audit
+from app.devstack.broker import RunningBroker, running_broker
+from app.events import partition_for
+from app.integrations.chain import GENESIS, make_entry
+from app.integrations.governance import Flush, Line
+from app.topics import Topics
+from tables.audit import AUDIT, AuditRow, batch_key, head_key
+from tests.support.audit_records import audit as audit_event
+from tests.support.audit_records import audit_value
+
+AT_MS = 1_750_000_000_000
+PARTITIONS = 4
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(audit, ["verify", *arguments])
+
+
+def entries(count: int) -> list[dict[str, Any]]:
+    found, previous = [], GENESIS
+    for number in range(count):
+        entry = make_entry(
+            audit_event(number), partition=0, sequence=number, timestamp_ms=AT_MS, previous_hash=previous
+        )
+        previous = entry.hash
+        found.append(orjson.loads(entry.body))
+    return found
+
+
+def export(path: Path, lines: list[dict[str, Any]]) -> str:
+    file = path / "export.jsonl"
+    file.write_bytes(b"\n".join(map(orjson.dumps, lines)) + b"\n")
+    return str(file)
+
+
+class TestAnExport:
+    def test_that_is_whole_exits_0_and_says_from_where_it_checked(self, tmp_path: Path) -> None:
+        result = run(export(tmp_path, entries(3)))
+        assert result.exit_code == 0
+        assert "3 entries, from 0 (the beginning of the chain) to 2" in result.stdout
+        assert result.stdout.rstrip().endswith("ok")
+
+    def test_that_is_broken_exits_1_and_names_the_entry(self, tmp_path: Path) -> None:
+        lines = entries(3)
+        lines[1]["action"] = "forged"
+        result = run(export(tmp_path, lines))
+        assert result.exit_code == 1
+        assert "edited: entry 1" in result.stdout
+
+    def test_is_compared_with_a_head(self, tmp_path: Path) -> None:
+        lines = entries(3)
+        head = f"0:2:{lines[2]['hash']}"
+        assert run(export(tmp_path, lines), "--head", head).exit_code == 0
+        cut = run(export(tmp_path, lines[:2]), "--head", head)
+        assert cut.exit_code == 1
+        assert "truncated" in cut.stdout
+
+    def test_is_told_as_json(self, tmp_path: Path) -> None:
+        result = run(export(tmp_path, entries(3)[1:]), "--json")
+        told = json.loads(result.stdout)
+        assert told["ok"] is True
+        (partition,) = told["partitions"]
+        assert (partition["first"], partition["from_start"], partition["checked"]) == (1, False, 2)
+        assert partition["findings"] == []
+
+    @pytest.mark.parametrize("line", ["{", "[]"])
+    def test_with_a_line_that_is_no_audit_event_names_the_line(self, tmp_path: Path, line: str) -> None:
+        file = tmp_path / "export.jsonl"
+        file.write_text(json.dumps(entries(1)[0]) + "\n\n" + line + "\n")
+        result = run(str(file))
+        assert result.exit_code == 1
+        assert "line 3" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--topic", "pyproject.toml"], ["--topic", "--head", "0:x:ab"], ["--topic", "--head", "0:1"]]
+)
+def test_wrong_usage_exits_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[RunningBroker]:
+    with running_broker("embedded", Path("unused")) as running:
+        yield running
+
+
+class Deployment:
+    """A topic and a changelog on the broker, filled as router and governance fill them."""
+
+    def __init__(self, broker: RunningBroker, app_id: str) -> None:
+        self.topics = Topics(app_id, app_id)
+        self._producer = Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+        self._line = Line(0, Flush(size=3))
+
+    def audit(self, *values: bytes) -> None:
+        for value in values:
+            self._producer.produce(self.topics.audit, value, partition=0, timestamp=AT_MS)
+        self._producer.flush(15)
+
+    def seal(self, *numbers: int) -> None:
+        for number in numbers:
+            self._line.add(number, AT_MS, audit_event(number), size_bytes=1, due_s=0.0)
+        seal = self._line.propose(0.0)
+        assert seal is not None
+        self._line.sealed(seal)
+        self._line.batch = None
+        self._log(head_key(0), AuditRow(head=seal.head))
+        self._log(batch_key(0, seal.batch.first), AuditRow(batch=seal.batch))
+
+    def _log(self, key: bytes, row: AuditRow) -> None:
+        topic = self.topics.changelog("audit")
+        self._producer.produce(topic, AUDIT.encode(row), key, partition=partition_for(key, PARTITIONS))
+        # The engine's own rows lie in the same changelog.
+        self._producer.produce(topic, b"\x80", b"\x00p/governance", partition=0)
+        self._producer.flush(15)
+
+
+@pytest.fixture
+def deployment(broker: RunningBroker, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    app_id = f"app-{abs(hash(request.node.name))}"
+    monkeypatch.setenv("VAULT_STREAM_BROKERS", broker.bootstrap)
+    monkeypatch.setenv("VAULT_STREAM_APP_ID", app_id)
+    monkeypatch.setenv("VAULT_STREAM_TOPIC_PREFIX", app_id)
+    return Deployment(broker, app_id)
+
+
+class TestATopic:
+    def test_that_is_whole_exits_0(self, deployment: Deployment) -> None:
+        deployment.audit(*map(audit_value, range(7)))
+        deployment.seal(0, 1, 2)
+        deployment.seal(3, 4, 5)
+        result = run("--topic", "--json")
+        assert result.exit_code == 0, result.output
+        checked = json.loads(result.stdout)["partitions"][0]
+        assert (checked["first"], checked["from_start"], checked["checked"]) == (0, True, 7)
+        assert (checked["batches"], checked["unsealed"]) == (2, 1)
+
+    def test_with_an_edited_record_exits_1_and_names_the_batch(self, deployment: Deployment) -> None:
+        deployment.audit(audit_value(0), audit_value(1, action="forged"), audit_value(2))
+        deployment.seal(0, 1, 2)
+        result = run("--topic")
+        assert result.exit_code == 1
+        assert "edited: batch" in result.stdout
+        assert "-0-0-2 (0 to 2)" in result.stdout
+
+    def test_whose_tail_is_missing_exits_1(self, deployment: Deployment) -> None:
+        deployment.audit(audit_value(0), audit_value(1))
+        deployment.seal(0, 1, 2)
+        result = run("--topic")
+        assert result.exit_code == 1
+        assert "truncated" in result.stdout
+
+
+def test_a_broker_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.audit._BROKER_TIMEOUT_S", 0.5)
+    monkeypatch.setenv("VAULT_STREAM_BROKERS", "127.0.0.1:1")
+    result = run("--topic")
+    assert result.exit_code == 1
+    assert len(result.stderr.strip().splitlines()) == 1
