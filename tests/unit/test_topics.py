@@ -211,9 +211,10 @@ def test_fewer_replicas_are_a_difference_and_more_are_none() -> None:
     assert check([spec], FakeBroker({spec.name: more})) == ()
 
 
-def test_configuration_that_a_broker_does_not_describe_is_not_compared() -> None:
-    spec = planned(TOPICS.audit)
-    assert check([spec], FakeBroker({spec.name: ExistingTopic(12, 1, None)})) == ()
+def test_of_a_topic_that_the_broker_does_not_describe_only_the_presence_is_checked() -> None:
+    spec = planned(TOPICS.invalidations)
+    assert check([spec], FakeBroker({spec.name: ExistingTopic(4, 1, None)})) == ()
+    assert [difference.missing for difference in check([spec], FakeBroker())] == [True]
 
 
 def test_one_replica_on_three_brokers_is_warned_of() -> None:

@@ -40,14 +40,20 @@ def test_a_pid_file_with_junk_is_no_broker(tmp_path: Path, junk: str) -> None:
 
 
 def test_a_process_with_our_properties_is_the_broker_and_kill_ends_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import signal; signal.pause()", str(tmp_path / "server.properties")]
-    with subprocess.Popen(command) as process:
-        (tmp_path / "kafka.pid").write_text(str(process.pid))
-        server = KafkaServer(tmp_path)
-        assert server.pid == process.pid
-        server.kill()
-        assert process.wait(10) == -9
-    assert server.pid is None
+    script = "import signal; print('up', flush=True); signal.pause()"
+    command = [sys.executable, "-c", script, str(tmp_path / "server.properties")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            (tmp_path / "kafka.pid").write_text(str(process.pid))
+            server = KafkaServer(tmp_path)
+            assert server.pid == process.pid
+            server.kill()
+            assert process.wait(10) == -9
+            assert server.pid is None
+        finally:
+            process.kill()
 
 
 def test_a_cluster_id_is_one_that_the_format_command_takes() -> None:

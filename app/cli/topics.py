@@ -1,0 +1,108 @@
+"""`vault-stream topics`: the topics that the settings ask for, and what the broker has."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from app.cli.output import json_option, print_json, print_table
+from app.deployment import plan_of
+from app.settings import Settings, load_settings
+from app.topics import (
+    Difference,
+    TopicAdmin,
+    TopicError,
+    TopicSpec,
+    client_config,
+    warnings,
+)
+from app.topics import apply as apply_plan
+from app.topics import check as check_plan
+
+__all__ = ["topics"]
+
+
+@click.group()
+def topics() -> None:
+    """The topics of architecture and contracts, the 23 of the vault included.
+
+    Example: vault-stream topics check && vault-stream worker
+    """
+
+
+@topics.command("print")
+@json_option
+def print_(*, as_json: bool) -> None:
+    """Print every topic that the settings ask for; needs no broker.
+
+    Example: vault-stream topics print --json
+    """
+    specs = plan_of(load_settings())
+    if as_json:
+        print_json({"topics": [_as_json(spec) for spec in specs]})
+    else:
+        rows = [
+            (spec.name, spec.partitions, spec.replication, " ".join(f"{k}={v}" for k, v in sorted(spec.config.items())))
+            for spec in specs
+        ]
+        print_table(("topic", "partitions", "replication", "configuration"), rows)
+
+
+@topics.command()
+@json_option
+def check(*, as_json: bool) -> None:
+    """Compare the broker with the settings; exit code 0 when nothing is to do.
+
+    Example: vault-stream topics check
+    """
+    settings = load_settings()
+    with _admin(settings) as admin:
+        _report(settings, admin, check_plan(plan_of(settings), admin), as_json=as_json)
+
+
+@topics.command()
+@json_option
+def apply(*, as_json: bool) -> None:
+    """Create what is missing; never alter, shrink or delete. Exit code 0 when nothing is left to do.
+
+    Example: VAULT_STREAM_REPLICATION=3 vault-stream topics apply
+    """
+    settings = load_settings()
+    with _admin(settings) as admin:
+        _report(settings, admin, apply_plan(plan_of(settings), admin), as_json=as_json)
+
+
+@contextmanager
+def _admin(settings: Settings) -> Iterator[TopicAdmin]:
+    try:
+        yield TopicAdmin(client_config(settings.brokers, settings.kafka))
+    except TopicError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _report(settings: Settings, admin: TopicAdmin, differences: Sequence[Difference], *, as_json: bool) -> None:
+    for line in warnings(replication=settings.replication, broker_count=admin.broker_count):
+        click.echo(f"warning: {line}", err=True)
+    unchecked = admin.embedded
+    if as_json:
+        print_json({"differences": [asdict(d) for d in differences], "configuration_checked": not unchecked})
+    else:
+        if unchecked:
+            click.echo("configuration: not checked (the embedded cluster does not describe topics)")
+        for difference in differences:
+            click.echo(str(difference))
+        if not differences:
+            click.echo("nothing to do")
+    if differences:
+        raise click.exceptions.Exit(1)
+
+
+def _as_json(spec: TopicSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "partitions": spec.partitions,
+        "replication": spec.replication,
+        "config": dict(spec.config),
+    }

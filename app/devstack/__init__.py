@@ -1,0 +1,1 @@
+"""Everything that a machine without a vault needs: brokers, stand-in upstreams, receivers, a workload, the demo."""

@@ -1,0 +1,103 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from app.cli.demo import demo as demo_command
+from app.cli.kafka import kafka
+from app.cli.topics import topics
+from app.devstack import demo
+from app.devstack.broker import RunningBroker, running_broker
+from app.devstack.processes import Worker, module_command
+from app.events import VaultEventType
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningBroker]:
+    with running_broker("embedded", Path("unused")) as running:
+        monkeypatch.setenv("VAULT_STREAM_BROKERS", running.bootstrap)
+        monkeypatch.setenv("VAULT_STREAM_PARTITIONS", "4")
+        yield running
+
+
+def with_worker(monkeypatch: pytest.MonkeyPatch, module: str, *arguments: str) -> None:
+    command = module_command(module, *arguments)
+    monkeypatch.setattr(demo, "Worker", lambda settings, folder: Worker(settings, folder, command))
+
+
+def test_demo_prints_one_object_exits_0_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_worker(monkeypatch, "tests.unit.devstack.naive_worker")
+    result = CliRunner().invoke(demo_command, ["--events", "40", "--json"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["events"], answer["lost"], answer["ok"]) == (40, 0, True)
+    assert list(tmp_path.glob("vault-stream-demo-*")) == []
+
+
+def test_demo_exits_1_when_something_was_lost_and_says_where_the_logs_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_worker(monkeypatch, "tests.unit.devstack.naive_worker")
+    monkeypatch.setenv("NAIVE_SKIPS", VaultEventType.VERSION_TAGGED)
+    monkeypatch.setattr(demo, "DEADLINE_S", 1.0)
+    result = CliRunner().invoke(demo_command, ["--events", "40", "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["ok"] is False
+    (folder,) = tmp_path.glob("vault-stream-demo-*")
+    assert str(folder) in result.stderr
+    assert (folder / "worker.log").exists()
+
+
+def test_demo_says_in_one_line_why_the_worker_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_worker(monkeypatch, "json.tool", "/nowhere")
+    result = CliRunner().invoke(demo_command, ["--events", "40"])
+    assert result.exit_code == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert "the worker ended with code" in last
+    assert "logs: " in last
+
+
+def test_topics_print_needs_no_broker() -> None:
+    result = CliRunner().invoke(topics, ["print", "--json"])
+    names = [topic["name"] for topic in json.loads(result.stdout)["topics"]]
+    assert len(names) == 40
+    assert "vault.quarantine" in names
+
+
+@pytest.mark.usefixtures("embedded")
+def test_topics_check_fails_until_apply_has_created_them() -> None:
+    runner = CliRunner()
+    before = runner.invoke(topics, ["check"])
+    assert before.exit_code == 1
+    assert "vault.quarantine: missing" in before.stdout
+    applied = runner.invoke(topics, ["apply"])
+    assert applied.exit_code == 0, applied.output
+    after = runner.invoke(topics, ["check", "--json"])
+    assert after.exit_code == 0
+    assert json.loads(after.stdout) == {"differences": [], "configuration_checked": False}
+
+
+def test_kafka_status_of_nothing_exits_1(tmp_path: Path) -> None:
+    result = CliRunner().invoke(kafka, ["status", "--data", str(tmp_path / "none"), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["running"] is False
+
+
+def test_kafka_start_without_java_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = CliRunner().invoke(kafka, ["start", "--data", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert "install it" in line
