@@ -1,0 +1,1 @@
+"""vault-stream: an event-sourced stream processor for a data vault."""

@@ -1,0 +1,1 @@
+"""Where rows are kept: one module a table, with its keys and indexes."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
+import orjson
 from aiohttp import web
 from yarl import URL
 
 from app.web.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["HOP_HEADER", "Forwarder", "Owner", "Ownership"]
 
@@ -39,6 +41,10 @@ _SENT: Final = (
     "tracestate",
 )
 _RETURNED: Final = ("Content-Type", "ETag", "Location", "Retry-After", "WWW-Authenticate", "Allow")
+
+
+def _new_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False)
 
 
 class Owner(Protocol):
@@ -68,12 +74,20 @@ class Forwarder:
 
     Args:
         ownership: Who owns what.
-        session: A client without cookies; proxies and redirects are not used.
+        new_session: Makes the client, without cookies, in the loop of the first request; proxies and redirects are not
+            used.
     """
 
-    def __init__(self, ownership: Ownership, session: aiohttp.ClientSession) -> None:
+    def __init__(self, ownership: Ownership, new_session: Callable[[], aiohttp.ClientSession] = _new_session) -> None:
         self._ownership = ownership
-        self._session = session
+        self._new_session = new_session
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """End the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def to_owner(self, request: web.Request, number: int) -> web.StreamResponse | None:
         """The owner's answer, or None if this worker is the owner.
@@ -103,8 +117,43 @@ class Forwarder:
             )
             raise _unavailable("owner_unreachable", "The worker that owns the row cannot be reached.") from None
 
-    async def _ask(self, request: web.Request, owner: Owner) -> web.StreamResponse:
+    async def ask_owners(self, request: web.Request, numbers: Sequence[int]) -> tuple[list[Any], list[int]]:
+        """Ask the owners of these numbers the same question, side by side.
+
+        Returns:
+            The JSON answers, and the numbers that none of them answered for (its `missing` says so, or it did not
+            answer, or nobody owns it).
+        """
+        owners: dict[str, tuple[Owner, set[int]]] = {}
+        unanswered: set[int] = set()
+        for number in numbers:
+            owner = self._ownership.owner(number)
+            if owner is None or self._ownership.is_mine(number):
+                unanswered.add(number)
+            else:
+                owners.setdefault(owner.url, (owner, set()))[1].add(number)
+        answers = await asyncio.gather(*(self._ask_json(request, owner) for owner, _ in owners.values()))
+        found = []
+        for answer, (_, asked) in zip(answers, owners.values(), strict=True):
+            if answer is None:
+                unanswered |= asked
+            else:
+                found.append(answer)
+                unanswered |= asked & set(answer["missing"])
+        return found, sorted(unanswered)
+
+    async def _ask_json(self, request: web.Request, owner: Owner) -> Any | None:
+        try:
+            answer = await self._ask(request, owner)
+            return orjson.loads(answer.text or "") if answer.status == HTTPStatus.OK else None
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            log.warning("an owner did not answer", extra={"owner": owner.name, "error": type(error).__name__})
+            return None
+
+    async def _ask(self, request: web.Request, owner: Owner) -> web.Response:
         headers = _chosen(_SENT, request.headers) | {HOP_HEADER: "1"}
+        if self._session is None:
+            self._session = self._new_session()
         async with self._session.request(
             request.method,
             # rel_url is path and query as they came, still encoded; a target with a host of its own loses it.

@@ -1,0 +1,123 @@
+"""One POST, and what came of it: row, attempt, dead letter, health and the end of the record, in one unit."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agents.webhooks.holdings import Flight
+from app.observability import metrics
+from app.webhooks.delivery import Answered, Delivery, transition
+from app.webhooks.errors import MissingKey
+from app.webhooks.health import after_attempt
+from app.webhooks.model import WebhookState
+from app.webhooks.scheduler import Result
+from app.webhooks.sender import AttemptOutcome
+from tables.delivery_ledger import HOLD_STEP_MS
+from tables.webhooks import WEBHOOKS, webhook_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agents.webhooks.holdings import Holdings
+    from app.engine import Record, Unit
+    from app.webhooks.delivery import Step
+    from app.webhooks.model import DeliveryRow
+    from app.webhooks.owned import OwnedWebhook
+    from app.webhooks.scheduler import Now
+
+__all__ = ["Attempts"]
+
+
+class Attempts:
+    """Makes the attempts of one number.
+
+    Args:
+        holdings: The number.
+        end: Called with a webhook that is not active, once an attempt of it is over.
+    """
+
+    def __init__(self, holdings: Holdings, end: Callable[[str], None]) -> None:
+        self._holdings = holdings
+        self._end = end
+
+    def take_off(self, row: DeliveryRow, *, stored: DeliveryRow | None = None, record: Record | None = None) -> Flight:
+        """A delivery has its slot."""
+        flight = Flight(row, stored, record)
+        self._holdings.lift(flight)
+        return flight
+
+    def launch(self, flight: Flight) -> None:
+        """Make the attempt, beside everything else."""
+        self._holdings.context.spawn(self._fly(flight))
+
+    async def _fly(self, flight: Flight) -> None:
+        holdings, row = self._holdings, flight.row
+        await holdings.context.until_may_act()
+        started_ms = holdings.context.clock.now_ms()
+        if row.attempts == 0 and row.event_time_ms is not None:
+            metrics.EVENT_TO_POST_SECONDS.observe(max(0, started_ms - row.event_time_ms) / 1000)
+        flight.posting = True
+        holdings.census.flies(1)
+        try:
+            request = holdings.webhooks[row.webhook_id].request(row, started_ms, holdings.deps.signing_key)
+        except MissingKey:
+            # There was a key when the slot was given; the secrets were rotated since, with one that is not here.
+            outcome = AttemptOutcome(0, "no_key")
+        else:
+            outcome = await holdings.deps.sender.post(request)
+        await holdings.context.submit(partial(self._settle, flight, outcome, started_ms))
+
+    def _settle(self, flight: Flight, outcome: AttemptOutcome, started_ms: int, unit: Unit) -> None:
+        holdings = self._holdings
+        now, webhook = holdings.now, holdings.webhooks[flight.row.webhook_id]
+        answered = Answered(
+            started_ms=started_ms,
+            duration_ms=outcome.duration_ms,
+            status_code=outcome.status,
+            error=outcome.error,
+            response_body=outcome.body,
+            retry_after_s=outcome.retry_after_s,
+            webhook=webhook.row.state,
+            uniform=holdings.deps.uniform,
+        )
+        step = transition(Delivery(flight.row, in_flight=True), answered, now.wall_ms, webhook.terms)
+        holdings.write(unit, flight.row, flight.stored, step)
+        if flight.record is not None:
+            unit.finish(flight.record)
+        self._judge(webhook, step, outcome, now, unit)
+        failure = Result.TIMEOUT if outcome.error == "timeout" else Result.FAILURE
+        unit.on_done(partial(self._land, flight, Result.SUCCESS if outcome.delivered else failure))
+
+    def _judge(self, webhook: OwnedWebhook, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit) -> None:
+        """What an attempt says about the webhook."""
+        holdings, key = self._holdings, webhook_key(webhook.row.webhook_id)
+        webhook.heart, change = after_attempt(
+            webhook.heart,
+            ok=outcome.delivered,
+            gone=step.disable_webhook,
+            attempt=0 if step.attempt is None else step.attempt.attempt,
+            now_ms=now.wall_ms,
+            disable_after_ms=round(holdings.deps.options.disable_after_s * 1000),
+        )
+        # The table's row, as memory may be ahead by a command whose slice is not done yet.
+        row = unit.get(WEBHOOKS, key)
+        if row is None:
+            return
+        if change is not None:
+            row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, now.wall_ms)
+            holdings.use(row)
+        if step.hold_until_ms is not None:
+            holdings.scheduler.hold(row.webhook_id, step.hold_until_ms)
+            if step.hold_until_ms > (row.hold_until_ms or 0) + HOLD_STEP_MS:
+                row = msgspec.structs.replace(row, hold_until_ms=step.hold_until_ms)
+                unit.put(WEBHOOKS, key, row)
+                holdings.use(row)
+
+    def _land(self, flight: Flight, result: Result) -> None:
+        self._holdings.census.flies(-1)
+        webhook = self._holdings.land(flight, result)
+        if webhook.row.state is not WebhookState.ACTIVE:
+            self._end(webhook.row.webhook_id)

@@ -1,0 +1,213 @@
+"""What the owner of a number holds: its webhooks, what is in flight, and the scheduler of what waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from random import random
+from typing import TYPE_CHECKING, Protocol
+
+from app.webhooks.census import Census
+from app.webhooks.health import Heart
+from app.webhooks.owned import DeliveryOptions, OwnedWebhook
+from app.webhooks.scheduler import Now, Scheduler
+from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
+from tables.delivery_ledger import DeliveryLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from app.engine import Context, Record, Unit
+    from app.topics import Topics
+    from app.webhooks.delivery import Step
+    from app.webhooks.derived import Publisher
+    from app.webhooks.model import DeliveryRow, WebhookRow
+    from app.webhooks.pace import GlobalSlots
+    from app.webhooks.scheduler import Result
+    from app.webhooks.secrets import KeyRing
+    from app.webhooks.sender import AttemptOutcome, OutgoingRequest
+    from app.webhooks.signing import SigningKey
+    from tables.delivery_queries import Readers
+
+__all__ = ["Flight", "Holdings", "Posts", "WebhooksDeps"]
+
+
+class Posts(Protocol):
+    """Makes one attempt, as `app.webhooks.sender.Sender` does."""
+
+    async def post(self, request: OutgoingRequest) -> AttemptOutcome:
+        """The outcome, whatever the receiver did."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhooksDeps:
+    """What the agent works with.
+
+    Attributes:
+        sender: Makes the POSTs.
+        keys: Open the secrets.
+        slots: The worker's, one for all numbers.
+        publisher: Writes the derived events.
+        readers: Where the API finds the open numbers.
+        options: From the settings.
+        signing_key: For webhooks that ask for `v1a`.
+        uniform: A number from [0, 1), for jitter.
+    """
+
+    sender: Posts
+    keys: KeyRing
+    slots: GlobalSlots
+    publisher: Publisher
+    readers: Readers
+    options: DeliveryOptions = field(default_factory=DeliveryOptions)
+    signing_key: SigningKey | None = None
+    uniform: Callable[[], float] = random
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A delivery that has its slot.
+
+    Attributes:
+        row: As it was when it started; never written if it came straight from its intent.
+        stored: What lies in the table.
+        record: The unfinished intent.
+        posting: Whether the POST is under way.
+    """
+
+    row: DeliveryRow
+    stored: DeliveryRow | None = None
+    record: Record | None = None
+    posting: bool = False
+
+    def is_of(self, record: Record) -> bool:
+        """Whether it came from this very record, whose slice is being run again."""
+        mine = self.record
+        return mine is not None and (mine.topic, mine.partition, mine.offset) == (
+            record.topic,
+            record.partition,
+            record.offset,
+        )
+
+
+class Holdings:
+    """One number's.
+
+    Attributes:
+        webhooks: By id.
+        flights: By delivery id.
+        lane_flights: Those whose event has a subject, by webhook and lane.
+        sweep_at_ms: When rows should be looked through for those that expired.
+        swept_to_ms: Before this time the expiry index holds nothing but tombstones.
+    """
+
+    def __init__(self, context: Context, topics: Topics, deps: WebhooksDeps) -> None:
+        self.context = context
+        self.deps = deps
+        self.scheduler = Scheduler(deps.slots, deps.options.pace, context.tick_now)
+        self.census = Census()
+        self.ledger = DeliveryLedger(deps.publisher, topics.attempts, topics.dead_letters, topics.events)
+        self.webhooks: dict[str, OwnedWebhook] = {}
+        self.flights: dict[str, Flight] = {}
+        self.lane_flights: dict[tuple[str, bytes], Flight] = {}
+        self.sweep_at_ms = 0
+        self.swept_to_ms = 0
+
+    @property
+    def now(self) -> Now:
+        """This moment."""
+        clock = self.context.clock
+        return Now(clock.now_ms(), clock.monotonic_s())
+
+    @property
+    def flying(self) -> Mapping[str, DeliveryRow]:
+        """The deliveries in flight, by id."""
+        return {delivery_id: flight.row for delivery_id, flight in self.flights.items()}
+
+    def use(self, row: WebhookRow) -> bool:
+        """Serve a webhook by this row from now on; whether its backlog must be read from the index again."""
+        webhook = self.webhooks.get(row.webhook_id)
+        before = None if webhook is None else webhook.row
+        if webhook is None:
+            webhook = self.webhooks[row.webhook_id] = OwnedWebhook(row, self.deps.options, self.deps.keys)
+        else:
+            webhook.use(row)
+        self.census.webhook(None if before is None else before.health, row.health)
+        self.scheduler.configure(row.webhook_id, webhook.limits, self.now)
+        if before is None:
+            return False
+        enabled = row.enabled and not before.enabled
+        if row.enabled != before.enabled:
+            webhook.heart = Heart.of(row)
+        if enabled:
+            self.scheduler.reset(row.webhook_id)
+        if row.ordering is before.ordering and not enabled:
+            return False
+        for flight in self.flights.values():
+            if flight.row.webhook_id == row.webhook_id:
+                self.scheduler.occupy(row.webhook_id, lane_of(flight.row.subject))
+        return True
+
+    def drop(self, webhook_id: str) -> None:
+        """The last of a webhook is gone."""
+        self.census.webhook(self.webhooks.pop(webhook_id).row.health, None)
+        self.scheduler.remove(webhook_id)
+
+    def lift(self, flight: Flight) -> None:
+        """A delivery takes its slot; from now on a repeated intent of it is known."""
+        row, lane = flight.row, lane_of(flight.row.subject)
+        self.flights[row.delivery_id] = flight
+        if lane is not None:
+            self.lane_flights[row.webhook_id, lane] = flight
+        self.webhooks[row.webhook_id].flights += 1
+
+    def land(self, flight: Flight, result: Result) -> OwnedWebhook:
+        """It gives its slot back; what it became is known already. Returns its webhook."""
+        row, lane = flight.row, lane_of(flight.row.subject)
+        del self.flights[row.delivery_id]
+        if lane is not None:
+            del self.lane_flights[row.webhook_id, lane]
+        webhook = self.webhooks[row.webhook_id]
+        webhook.flights -= 1
+        self.scheduler.finish(row.webhook_id, lane, result, self.now)
+        return webhook
+
+    def secure_order(self, unit: Unit, follower: DeliveryRow) -> None:
+        """Before a delivery waits behind one that has no row: write that row, too.
+
+        Else the follower would be the first of its subject after a crash, as the intent before it is read again only
+        once the number has been opened.
+        """
+        lane = lane_of(follower.subject)
+        ahead = None if lane is None else self.lane_flights.get((follower.webhook_id, lane))
+        if ahead is not None and ahead.stored is None:
+            row = ahead.row
+            unit.put(DELIVERIES, delivery_key(row.webhook_id, row.delivery_id), row)
+            unit.on_done(partial(self._stored, ahead, row))
+
+    def _stored(self, flight: Flight, row: DeliveryRow) -> None:
+        flight.stored = row
+        self.census.row_changed(None, row)
+
+    def write(self, unit: Unit, known: DeliveryRow, stored: DeliveryRow | None, step: Step) -> None:
+        """Make a step of a delivery part of a unit.
+
+        Args:
+            unit: The unit.
+            known: The delivery before the step.
+            stored: What lies in the table; None: nothing yet.
+            step: What became of it.
+        """
+        self.ledger.write(unit, known, step, self.context.clock.now_ms())
+        unit.on_done(partial(self._written, known, stored, step.after.row))
+
+    def _written(self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
+        self.census.row_changed(stored, after)
+        if after is not None and after.status.waits:
+            self.scheduler.offer(entry_of(after))
+        else:
+            self.scheduler.forget(known.webhook_id, known.delivery_id)
+        if after is not None and after.expires_at_ms < self.sweep_at_ms:
+            self.sweep_at_ms = after.expires_at_ms
+            self.swept_to_ms = min(self.swept_to_ms, after.expires_at_ms)
+            self.context.tick_now()

@@ -1,0 +1,262 @@
+"""Commands and intents in, what is due out.
+
+An intent starts at once, and then its unfinished record is all that is kept of it, or its row is written with the body
+and it waits for the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from agents.webhooks.attempts import Attempts
+from agents.webhooks.endings import Endings
+from agents.webhooks.holdings import Holdings
+from app.engine import Agent, Processor
+from app.observability import metrics
+from app.webhooks.commands import apply_command, decode_command
+from app.webhooks.delivery import Arrived, Delivery, Due, transition
+from app.webhooks.errors import SerializationFailed
+from app.webhooks.intents import decode_intent
+from app.webhooks.model import Ordering, Reason, Status, WebhookState
+from app.webhooks.scheduler import Result
+from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
+from tables.delivery_queries import read_refill, waiting_classes, waiting_page
+from tables.webhooks import WEBHOOKS, webhook_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agents.webhooks.holdings import Flight, WebhooksDeps
+    from app.engine import Context, Record, Slice, Unit
+    from app.topics import Topics
+    from app.webhooks.backlog import Entry
+    from app.webhooks.intents import Intent
+    from app.webhooks.model import DeliveryRow
+    from app.webhooks.owned import OwnedWebhook
+    from app.webhooks.scheduler import Now
+
+__all__ = ["WebhooksProcessor", "webhooks_agent"]
+
+log = logging.getLogger("app.agents.webhooks")
+
+T = TypeVar("T")
+
+ROOM_RECORDS: Final = 2000
+WEBHOOKS_A_SCAN: Final = 500
+YIELD_EVERY: Final = 32
+STARTS_A_TICK: Final = 128
+REFILLS_A_TICK: Final = 8
+KEY_RETRY_S: Final = 30.0
+
+
+class WebhooksProcessor(Processor):
+    """One number."""
+
+    def __init__(self, context: Context, topics: Topics, deps: WebhooksDeps) -> None:
+        super().__init__(context)
+        self._commands = topics.commands
+        self._deps = deps
+        self._holdings = Holdings(context, topics, deps)
+        self._scheduler = self._holdings.scheduler
+        self._endings = Endings(self._holdings)
+        self._attempts = Attempts(self._holdings, self._endings.end)
+        self._draining = False
+
+    # -- the engine's calls
+
+    async def opened(self, unit: Unit) -> None:
+        """Take over the webhooks, and count what waits: a million rows take some seconds and no memory."""
+        start: bytes | None = b""
+        while start is not None:
+            page = unit.scan(WEBHOOKS, start=start, limit=WEBHOOKS_A_SCAN)
+            for _, row in page:
+                self._holdings.use(row)
+            start = page[-1][0] + b"\x00" if len(page) == WEBHOOKS_A_SCAN else None
+        at: bytes | None = b""
+        while at is not None:
+            waiting, at = waiting_page(unit, at)
+            for entry, reason in waiting:
+                self._expect(entry, reason)
+            await asyncio.sleep(0)
+        for webhook_id, webhook in self._holdings.webhooks.items():
+            if webhook.row.state is not WebhookState.ACTIVE:
+                unit.on_done(partial(self._endings.end, webhook_id))
+        self._deps.readers.opened(self.context.number, self)
+        self.context.tick_now()
+
+    async def process(self, slice_: Slice, unit: Unit) -> None:
+        """Apply commands; start or park intents."""
+        for place, record in enumerate(slice_.records, 1):
+            try:
+                if record.topic == self._commands:
+                    self._command(record, unit)
+                else:
+                    self._intent(record, unit)
+            except SerializationFailed as error:
+                unit.quarantine(record, "invalid_envelope", str(error))
+            if place % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    async def tick(self, unit: Unit) -> None:
+        """Start what is due and has a slot; look after what expired."""
+        if self._draining:
+            return
+        now = self._holdings.now
+        self._pump(unit, now)
+        self._scheduler.pass_on()
+        if now.wall_ms >= self._holdings.sweep_at_ms:
+            unit.on_done(self._endings.sweep)
+        else:
+            self.context.tick_at(now.monotonic_s + (self._holdings.sweep_at_ms - now.wall_ms) / 1000)
+        next_s = self._scheduler.next_at_s()
+        if next_s is not None:
+            self.context.tick_at(next_s)
+
+    def begin_drain(self) -> None:
+        """Start nothing new."""
+        self._draining = True
+
+    def busy(self) -> bool:
+        """Whether the outcome of a POST is still on its way."""
+        return any(flight.posting for flight in self._holdings.flights.values())
+
+    async def closed(self) -> None:
+        """Give everything back; calls in flight have an unknown outcome, and the next owner repeats them."""
+        self._deps.readers.closed(self.context.number, self)
+        metrics.OUTCOME_UNKNOWN.inc(sum(flight.posting for flight in self._holdings.flights.values()))
+        self._scheduler.close()
+        self._holdings.census.close()
+
+    async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
+        """See `tables.delivery_queries.Reader`."""
+        return await self.context.submit(lambda unit: job(unit, self._holdings.flying))
+
+    # -- commands
+
+    def _command(self, record: Record, unit: Unit) -> None:
+        command = decode_command(record.value)
+        applied = apply_command(unit.get(WEBHOOKS, webhook_key(command.webhook_id)), command, record.timestamp)
+        row = applied.row
+        if row is None:
+            log.info("a command was not applied", extra={"webhook_id": command.webhook_id, "op": command.op.value})
+            return
+        self._holdings.ledger.write_applied(unit, row, applied, command, record.timestamp)
+        if self._holdings.use(row):
+            for tries in waiting_classes(unit, row.webhook_id):
+                self._scheduler.expect(row.webhook_id, tries, (0, 0))
+        if row.state is not WebhookState.ACTIVE:
+            unit.on_done(partial(self._endings.end, row.webhook_id))
+
+    # -- intents
+
+    def _intent(self, record: Record, unit: Unit) -> None:
+        intent = decode_intent(record.value, record.headers, record.offset)
+        webhook = self._holdings.webhooks.get(intent.webhook_id)
+        if webhook is None or webhook.row.state is WebhookState.DELETED:
+            return
+        flight = self._holdings.flights.get(intent.delivery_id)
+        if flight is not None and flight.is_of(record):
+            self._hold(flight, record, unit)
+            return
+        key = delivery_key(intent.webhook_id, intent.delivery_id)
+        known = unit.get(DELIVERIES, key) if flight is None else flight.row
+        now = self._holdings.now
+        next_at_ms = max(now.wall_ms + round(webhook.terms.schedule.steps_s[0] * 1000), webhook.parked_at_ms)
+        event = Arrived(intent, webhook.row.state, partial(self._admit, webhook, intent, now), next_at_ms)
+        step = transition(Delivery(known, in_flight=flight is not None), event, now.wall_ms, webhook.terms)
+        row = step.after.row
+        if row is None:
+            return
+        if flight is not None:
+            flight.row = row
+        elif step.after.in_flight:
+            self._hold(self._attempts.take_off(row, record=record), record, unit)
+        elif step.changed:
+            self._holdings.write(unit, row, known, step)
+            if row.status.waits:
+                self._holdings.secure_order(unit, row)
+                # At once: later records of the slice may have the same subject.
+                self._scheduler.offer(entry_of(row))
+            if row.status is Status.PENDING:
+                webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)
+
+    def _admit(self, webhook: OwnedWebhook, intent: Intent, now: Now) -> Reason | None:
+        if webhook.terms.schedule.steps_s[0] > 0:
+            # The schedule itself lets the first attempt wait.
+            return Reason.RETRY
+        if not self._has_key(webhook, now):
+            return Reason.NO_KEY
+        return self._scheduler.admit(intent.webhook_id, lane_of(intent.subject), now)
+
+    def _hold(self, flight: Flight, record: Record, unit: Unit) -> None:
+        unit.hold(record)
+        unit.on_done(partial(self._attempts.launch, flight))
+
+    # -- what waits
+
+    def _expect(self, entry: Entry, reason: Reason) -> None:
+        """A row that waited when the number was opened."""
+        self._holdings.census.waits(reason, 1)
+        webhook = self._holdings.webhooks.get(entry.webhook_id)
+        if webhook is not None:
+            if entry.tries == 0:
+                webhook.parked_at_ms = max(webhook.parked_at_ms, entry.next_at_ms)
+            self._scheduler.expect(entry.webhook_id, entry.tries, (0, 0))
+
+    def _pump(self, unit: Unit, now: Now) -> None:
+        """Start what can start, and fill the scheduler from the index as it empties; the rest in the next tick."""
+        refills = starts = 0
+        while refills < REFILLS_A_TICK and starts < STARTS_A_TICK:
+            asked = list(self._scheduler.refills())
+            refills += bool(asked)
+            for one in asked:
+                strict = self._holdings.webhooks[one.webhook_id].row.ordering is Ordering.STRICT
+                self._scheduler.refill(one, *read_refill(unit, one, self._holdings.flights, strict=strict))
+            entry = self._scheduler.next(now)
+            if entry is not None:
+                starts += 1
+                self._start_waiting(entry, unit, now)
+            elif not asked:
+                return
+        self.context.tick_now()
+
+    def _start_waiting(self, entry: Entry, unit: Unit, now: Now) -> None:
+        webhook = self._holdings.webhooks[entry.webhook_id]
+        row = unit.get(DELIVERIES, delivery_key(entry.webhook_id, entry.delivery_id))
+        flying = entry.delivery_id in self._holdings.flights
+        startable = row is not None and row.status.waits and not flying and webhook.row.state is WebhookState.ACTIVE
+        if row is not None and startable:
+            step = transition(Delivery(row), Due(), now.wall_ms, webhook.terms)
+            if not step.after.in_flight:
+                self._holdings.sweep_at_ms = 0
+            elif self._has_key(webhook, now):
+                unit.on_done(partial(self._attempts.launch, self._attempts.take_off(row, stored=row)))
+                return
+            else:
+                self._scheduler.offer(entry)
+        self._scheduler.finish(entry.webhook_id, entry.lane, Result.NOTHING, now)
+
+    def _has_key(self, webhook: OwnedWebhook, now: Now) -> bool:
+        if webhook.secrets is not None or webhook.open_secrets():
+            return True
+        log.error(
+            "the secrets of a webhook cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing; its events wait",
+            extra={"webhook_id": webhook.row.webhook_id},
+        )
+        self._scheduler.without_key(webhook.row.webhook_id, now.monotonic_s + KEY_RETRY_S)
+        return False
+
+
+def webhooks_agent(topics: Topics, deps: WebhooksDeps) -> Agent:
+    """The registration: the webhooks of a number and the deliveries to them are one thing with one owner."""
+    return Agent(
+        name="webhooks",
+        topics=(topics.deliveries, topics.commands),
+        processor=lambda context: WebhooksProcessor(context, topics, deps),
+        home=DELIVERIES,
+        tables=(DELIVERIES, WEBHOOKS),
+        room_records=ROOM_RECORDS,
+    )

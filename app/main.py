@@ -1,0 +1,377 @@
+"""The worker: engine, tables, agents and web, put together. The only place where all of them meet.
+
+`vault-stream worker` and `faust -A app.main worker` start the same `app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from agents.governance import GovernanceOptions, governance_agent
+from agents.registry import RegistryOptions, registry_agent
+from agents.router import router_agent
+from agents.violations import violations_agent
+from agents.webhooks import WebhooksDeps, webhooks_agent
+from app.deployment import plan_of
+from app.engine import Agent, Connection, StartRefused, faults
+from app.engine.app import EngineApp, create_app
+from app.engine.engine import Engine, EngineConfig
+from app.events import STRUCTURED_HEADERS, new_event
+from app.integrations.governance import Flush
+from app.integrations.upstream import HttpUpstream, UpstreamConfig
+from app.observability.health import HealthRegistry, LoopWatch
+from app.observability.logging import LogError, configure_logging
+from app.readiness import add_checks
+from app.settings import Settings, SettingsError, UpstreamSettings, keep_instance_id, load_settings
+from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, warnings
+from app.web.deliveries import DeliveriesApi, delivery_routes
+from app.web.forward import Forwarder
+from app.web.operations import operations_routes
+from app.web.server import ListenError, WebServer
+from app.web.webhooks import WebhooksApi, webhook_routes
+from app.webhooks.derived import Publisher
+from app.webhooks.guard import TargetGuard
+from app.webhooks.matching import MatchIndex
+from app.webhooks.owned import DeliveryOptions
+from app.webhooks.pace import GlobalSlots, PaceRules
+from app.webhooks.registration import Limits
+from app.webhooks.schedule import RetrySchedule
+from app.webhooks.secrets import KeyRing
+from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
+from app.webhooks.signing import SigningKey
+from tables.delivery_queries import Readers
+from tables.positions import POSITIONS
+from tables.webhooks import WEBHOOKS, WebhookRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import SecretStr
+
+__all__ = ["EMBEDDED_PARTITIONS", "Program", "build", "run_worker"]
+
+log = logging.getLogger("app.main")
+
+EMBEDDED_PARTITIONS: Final = 4
+BROKER_RETRY_S: Final = 2.0
+CRASH_POLL_S: Final = 0.5
+
+
+class _LateSender:
+    """A sender needs a running loop; agents are made before there is one."""
+
+    def __init__(self) -> None:
+        self.sender: Sender | None = None
+
+    async def post(self, request: OutgoingRequest) -> AttemptOutcome:
+        """One attempt."""
+        if self.sender is None:
+            raise RuntimeError("no attempt starts before the program does")
+        return await self.sender.post(request)
+
+
+class Program:
+    """One worker process.
+
+    Raises:
+        StartRefused: `DATA_DIR` is in use.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topics = Topics(settings.topic_prefix, settings.app_id)
+        self.health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
+        self.watch = LoopWatch()
+        self.upstreams = {name: _upstream(getattr(settings, name)) for name in ("governance", "policy", "registry")}
+        self.index = MatchIndex()
+        self.readers = Readers()
+        self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
+        self.guard = TargetGuard(settings.webhooks.allow_targets, allow_http=settings.webhooks.allow_http)
+        self.sender = _LateSender()
+        self.engine = self._engine()
+        self.forwarder = Forwarder(self.engine.ownership)
+        keep_instance_id(settings)
+        self.webhooks = self.engine.replica(WEBHOOKS)
+        self.webhooks.subscribe(self._matched)
+        self.app = self._app()
+        self.web = WebServer(settings, self._routes())
+        add_checks(self.health, self.engine, settings.data_dir, self.upstreams)
+
+    # -- parts
+
+    def _engine(self) -> Engine:
+        settings = self.settings
+        config = EngineConfig(
+            app_id=settings.app_id,
+            connection=_connection(settings),
+            numbers=settings.partitions,
+            data_dir=settings.data_dir,
+            instance=settings.instance_id,
+            url=settings.public_url,
+            quarantine_topic=self.topics.quarantine,
+            session_timeout_s=settings.session_timeout_s,
+            checkpoint_interval_s=settings.checkpoint_interval_s,
+        )
+        engine = Engine(config, self._agents())
+        engine.on_gap(self._publish_gap)
+        return engine
+
+    def _agents(self) -> list[Agent]:
+        settings, topics = self.settings, self.topics
+        agents = [
+            router_agent(topics, self.index, POSITIONS),
+            webhooks_agent(topics, self._webhooks_deps()),
+        ]
+        governance = settings.governance
+        if (dashboard := self.upstreams["governance"]) is not None:
+            flush = Flush(governance.buffer_size, governance.buffer_bytes, governance.flush_interval_s)
+            options = GovernanceOptions(flush, governance.path_audit_batch, governance.retention_d)
+            agents.append(governance_agent(topics, dashboard, options))
+        if (policy := self.upstreams["policy"]) is not None:
+            agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
+        pushes = self.upstreams["registry"] if settings.registry.sync_mode != "pull" else None
+        paths = RegistryOptions(settings.registry.path_datasets, settings.registry.path_dataset)
+        agents.append(registry_agent(topics, pushes, paths))
+        for name, upstream in self.upstreams.items():
+            if upstream is None:
+                log.warning("%s has no endpoint: it is off, and nothing for it is thrown away", name)
+        return agents
+
+    def _webhooks_deps(self) -> WebhooksDeps:
+        chosen = self.settings.webhooks
+        signing = _secrets(chosen.signing_keys)
+        return WebhooksDeps(
+            sender=self.sender,
+            keys=self.keys,
+            slots=GlobalSlots(chosen.max_concurrent),
+            publisher=Publisher(f"/vault-stream/{self.settings.app_id}", self.settings.instance_id),
+            readers=self.readers,
+            options=DeliveryOptions(
+                schedule=RetrySchedule.of(chosen.retry_schedule_s),
+                timeout_s=chosen.timeout_s,
+                max_in_flight=chosen.max_in_flight,
+                history_s=chosen.history_ttl_s,
+                failed_history_s=chosen.failed_ttl_s,
+                max_age_s=chosen.max_age_s,
+                disable_after_s=chosen.disable_after_s,
+                pace=PaceRules(chosen.pace_after_failures, chosen.pace_after_s, chosen.pace_max_gap_s),
+            ),
+            signing_key=SigningKey(signing[0]) if signing else None,
+        )
+
+    def _matched(self, key: bytes, row: WebhookRow | None) -> None:
+        """Every router matches a webhook from the moment its row is in the log."""
+        webhook_id = key.decode()
+        if row is None or row.deleting:
+            self.index.remove(webhook_id)
+        else:
+            self.index.set(webhook_id, row.events, row.filter)
+
+    def _app(self) -> EngineApp:
+        app = create_app(self.engine, stats_port=self.settings.stats_port)
+        app.before_start += [self._listen, self._prepare_broker]
+        app.after_stop.append(self._release)
+        return app
+
+    # -- begin and end
+
+    async def _listen(self) -> None:
+        """The listener first: it answers health and metrics while everything else begins."""
+        self.watch.start()
+        chosen = self.settings.webhooks
+        self.sender.sender = Sender(
+            self.guard,
+            max_connections=chosen.max_concurrent,
+            max_connections_per_host=chosen.max_concurrent,
+            extra_ca_file=chosen.ssl_ca,
+            egress_proxy=_secret(chosen.egress_proxy),
+        )
+        try:
+            await self.web.start()
+        except ListenError as error:
+            self.engine.die(str(error), 1)
+
+    async def _prepare_broker(self) -> None:
+        """Wait for the broker; create the topics that are missing; refuse what would lose records."""
+        while True:
+            try:
+                await asyncio.to_thread(self._check_broker)
+            except BrokerUnreachableError as error:
+                log.warning("waiting for the broker: %s", error)
+                await asyncio.sleep(BROKER_RETRY_S)
+            except (TopicError, StartRefused) as error:
+                self.engine.die(str(error), 1)
+            else:
+                return
+
+    def _check_broker(self) -> None:
+        settings = self.settings
+        admin = TopicAdmin(client_config(settings.brokers, settings.kafka))
+        if admin.embedded:
+            if settings.partitions != EMBEDDED_PARTITIONS:
+                raise StartRefused(
+                    f"the embedded cluster has {EMBEDDED_PARTITIONS} partitions a topic;"
+                    f" set VAULT_STREAM_PARTITIONS={EMBEDDED_PARTITIONS}"
+                )
+            self.engine.unfence()
+        for line in warnings(replication=settings.replication, broker_count=admin.broker_count):
+            log.warning(line)
+        for difference in apply(plan_of(settings), admin):
+            if difference.what == "partitions":
+                raise StartRefused(f"{difference}; another number of partitions means another VAULT_STREAM_APP_ID")
+            log.warning("topic %s", difference)
+
+    async def _release(self) -> None:
+        for upstream in self.upstreams.values():
+            if upstream is not None:
+                await upstream.close()
+        if self.sender.sender is not None:
+            await self.sender.sender.close()
+        await self.forwarder.close()
+        await self.web.stop()
+        self.watch.stop()
+
+    async def run(self) -> int:
+        """Run until a signal; the exit code."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+
+        def asked() -> None:
+            if stop.is_set():
+                self.engine.skip_drain()
+            self.health.drain()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked)
+        self.app.in_worker = True
+        self.app.finalize()
+        starting = asyncio.create_task(self.app.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CRASH_POLL_S):
+                    await stop.wait()
+            if self.app.crashed:
+                self.engine.die("the application crashed; the log says why")
+        starting.cancel()
+        log.info("stopping: drain, checkpoint, leave the group")
+        await self.app.stop()
+        return 0
+
+    # -- what operators see
+
+    def _routes(self) -> list[Any]:
+        stats: dict[str, Callable[[], Any]] = {
+            "worker": lambda: self.settings.instance_id,
+            "fenced": lambda: self.engine.fenced,
+            "numbers": lambda: {n: number.state.value for n, number in sorted(self.engine.numbers.items())},
+            "owners": lambda: {str(n): name for n, name in self.engine.status.owners().items()},
+            "not_ready": self.engine.status.not_ready,
+            "lag": lambda: {topic: lag for topic, lag in self.engine.status.lag().items() if lag},
+            "oldest_unfinished_s": self.engine.status.oldest_unfinished_s,
+            "off": lambda: [name for name, upstream in self.upstreams.items() if upstream is None],
+        }
+        chosen = self.settings.webhooks
+        limits = Limits(max_in_flight=chosen.max_in_flight, signing_key=bool(chosen.signing_keys))
+        webhooks = WebhooksApi(self.webhooks, self.engine.outputs, self.topics.commands, self.keys, self.guard, limits)
+        return [
+            *operations_routes(self.health, self.watch, stats),
+            *webhook_routes(webhooks),
+            *delivery_routes(DeliveriesApi(self.readers, self.engine.ownership, self.forwarder)),
+        ]
+
+    async def _publish_gap(self, topic: str, partition: int, first: int, next_: int) -> None:
+        """Retention took records before they were read: say so in the log that auditors read."""
+        event = new_event(
+            id=str(uuid.uuid4()),
+            source=f"/vault-stream/{self.settings.app_id}",
+            type="llm.data-vault.stream.gap",
+            subject=topic,
+            data={"topic": topic, "partition": partition, "from": first, "to": next_},
+        )
+        await self.engine.outputs.send(self.topics.events, topic.encode(), event.posted, STRUCTURED_HEADERS)
+
+
+def _connection(settings: Settings) -> Connection:
+    kafka = settings.kafka
+    return Connection(
+        settings.brokers,
+        kafka.security_protocol,
+        kafka.sasl_mechanism,
+        kafka.sasl_username,
+        _secret(kafka.sasl_password),
+        *(str(file) if file else None for file in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key)),
+    )
+
+
+def _upstream(settings: UpstreamSettings) -> HttpUpstream | None:
+    if settings.endpoint is None:
+        return None
+    files = (settings.ssl_ca, settings.ssl_cert, settings.ssl_key)
+    ca, cert, key = (str(file) if file else None for file in files)
+    return HttpUpstream(
+        UpstreamConfig(
+            endpoint=settings.endpoint,
+            timeout_s=settings.timeout_s,
+            connect_timeout_s=settings.connect_timeout_s,
+            token=_secret(settings.token),
+            auth_header=settings.auth_header,
+            ssl_ca=ca,
+            ssl_cert=cert,
+            ssl_key=key,
+            proxy=_secret(settings.proxy),
+        )
+    )
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
+
+
+def _secrets(values: tuple[SecretStr, ...]) -> list[str]:
+    return [value.get_secret_value() for value in values]
+
+
+def build(settings: Settings) -> Program:
+    """Put a worker together; nothing runs yet.
+
+    Raises:
+        StartRefused, LogError: One line says what to change.
+    """
+    configure_logging(settings.log.format, settings.log.level, settings.log.output)
+    try:
+        faults.arm(faults.parse(settings.fault) if settings.fault else None)
+    except ValueError as error:
+        raise StartRefused(f"VAULT_STREAM_FAULT: {error}") from error
+    return Program(settings)
+
+
+def run_worker() -> int:
+    """`vault-stream worker`: the exit code."""
+    import uvloop  # noqa: PLC0415  # Faust's own command line chooses its loop itself
+
+    return uvloop.run(build(load_settings()).run())
+
+
+def __getattr__(name: str) -> Any:
+    """`faust -A app.main worker` looks for `app`; building it is not for everybody who imports this module."""
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        program = build(load_settings())
+    except (SettingsError, StartRefused, LogError) as error:
+        print(error, file=sys.stderr)  # noqa: T201  # there is no log yet
+        raise SystemExit(1) from error
+    globals()["app"] = program.app
+    return program.app

@@ -1,0 +1,72 @@
+"""The health checks of a worker (contracts 7): the required ones decide readiness, upstreams only degrade."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Final, Protocol
+
+from app.observability import metrics
+from app.observability.health import CheckOutcome, HealthStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from app.engine.engine import Engine
+    from app.observability.health import HealthRegistry
+
+__all__ = ["Watched", "add_checks"]
+
+DISK_LOW_BYTES: Final = 1 << 30
+
+
+class Watched(Protocol):
+    """An upstream that remembers how its last call went."""
+
+    @property
+    def last_problem(self) -> str | None:
+        """Why its last call failed; None when it did not, or nothing was called yet."""
+
+
+def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams: Mapping[str, Watched | None]) -> None:
+    """Add `kafka`, `assignment`, `recovery`, `store`, and one check for each upstream (None: it is off)."""
+
+    async def kafka() -> CheckOutcome:
+        if engine.lease_valid():
+            return CheckOutcome(HealthStatus.HEALTHY)
+        return CheckOutcome(HealthStatus.UNHEALTHY, "no heartbeat was answered within the session timeout")
+
+    async def assignment() -> CheckOutcome:
+        if not engine.assignment_seen:
+            return CheckOutcome(HealthStatus.UNHEALTHY, "no assignment yet")
+        problem = engine.problem or engine.coordinator_problem
+        status = HealthStatus.UNHEALTHY if problem else HealthStatus.HEALTHY
+        return CheckOutcome(status, problem or None, {"numbers": len(engine.numbers)})
+
+    async def recovery() -> CheckOutcome:
+        reasons = engine.status.not_ready()
+        status = HealthStatus.UNHEALTHY if reasons else HealthStatus.HEALTHY
+        details = {"oldest_unfinished_s": engine.status.oldest_unfinished_s()}
+        return CheckOutcome(status, "; ".join(reasons) or None, details)
+
+    async def store() -> CheckOutcome:
+        free = shutil.disk_usage(data_dir).free
+        metrics.DISK_FREE_BYTES.set(free)
+        if free < DISK_LOW_BYTES:
+            return CheckOutcome(HealthStatus.DEGRADED, "less than 1 GiB of disk is free", {"free_bytes": free})
+        return CheckOutcome(HealthStatus.HEALTHY, None, {"free_bytes": free})
+
+    for name, check in (("kafka", kafka), ("assignment", assignment), ("recovery", recovery), ("store", store)):
+        health.add(name, check)
+    for name, upstream in upstreams.items():
+        health.add(name, _upstream_check(upstream), required=False)
+
+
+def _upstream_check(upstream: Watched | None) -> Callable[[], Awaitable[CheckOutcome]]:
+    async def run() -> CheckOutcome:
+        if upstream is None:
+            return CheckOutcome(HealthStatus.HEALTHY, "off: no endpoint")
+        problem = upstream.last_problem
+        return CheckOutcome(HealthStatus.DEGRADED if problem else HealthStatus.HEALTHY, problem)
+
+    return run

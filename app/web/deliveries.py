@@ -1,0 +1,251 @@
+"""Deliveries over HTTP: list and show, from any worker, also for rows that another worker owns (contracts 8.3, 9.5)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from app.engine import Revoked
+from app.events import format_time, parse_time_ms
+from app.web.forward import HOP_HEADER
+from app.web.problems import FieldError, Problem
+from app.web.requests import page_limit, query_of
+from app.webhooks.model import Status
+from tables.delivery_queries import DeliveryPage, DeliveryQuery, Place, find_delivery, find_page, merge_pages
+
+if TYPE_CHECKING:
+    from app.engine import Ownership
+    from app.web.forward import Forwarder
+    from app.webhooks.model import Attempt
+    from tables.delivery_queries import FoundDelivery, Readers
+
+__all__ = ["DeliveriesApi", "delivery_routes", "number_of_delivery", "show_delivery"]
+
+RETRY_AFTER_S: Final = 2
+_ID_BYTES: Final = 16
+_ID_PREFIX: Final = "dlv_"
+_QUERY: Final = ("webhook_id", "status", "event_id", "since", "cursor", "limit")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveriesApi:
+    """What the routes work with."""
+
+    readers: Readers
+    ownership: Ownership
+    forwarder: Forwarder
+
+
+def delivery_routes(api: DeliveriesApi) -> list[web.RouteDef]:
+    """List and show."""
+    handlers = _Handlers(api)
+    return [web.get("/v1/deliveries", handlers.index), web.get("/v1/deliveries/{id}", handlers.show)]
+
+
+class _Handlers:
+    def __init__(self, api: DeliveriesApi) -> None:
+        self._api = api
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        query_of(request, ())
+        delivery_id = request.match_info["id"]
+        number = number_of_delivery(delivery_id, self._api.ownership.count)
+        if number is None:
+            raise _not_found()
+        if (answer := await self._api.forwarder.to_owner(request, number)) is not None:
+            return answer
+        reader = self._api.readers.get(number)
+        if reader is None:
+            raise _closing()
+        try:
+            found = await reader.read(lambda unit, flights: find_delivery(unit, flights, delivery_id))
+        except Revoked:
+            raise _closing() from None
+        if found is None:
+            raise _not_found()
+        return web.json_response(show_delivery(found, attempts=True))
+
+    async def index(self, request: web.Request) -> web.StreamResponse:
+        given = query_of(request, _QUERY)
+        limit = page_limit(given)
+        query = _read_query(given)
+        if query.webhook_id is not None:
+            return await self._of_webhook(request, query, limit)
+        local, missing = await self._local(query, limit)
+        pages = [local]
+        if HOP_HEADER not in request.headers:
+            answers, unanswered = await self._api.forwarder.ask_owners(request, missing)
+            pages += [_Page.of(answer) for answer in answers]
+            missing = unanswered
+        return web.json_response(_merge(pages, limit) | {"missing": missing})
+
+    async def _of_webhook(self, request: web.Request, query: DeliveryQuery, limit: int) -> web.StreamResponse:
+        number = self._api.ownership.number_of(str(query.webhook_id).encode())
+        if (answer := await self._api.forwarder.to_owner(request, number)) is not None:
+            return answer
+        page = await self._read(number, query, limit)
+        if page is None:
+            raise _closing()
+        return web.json_response(_Page.shown(page).document() | {"missing": []})
+
+    async def _local(self, query: DeliveryQuery, limit: int) -> tuple[_Page, list[int]]:
+        """What is owned here, and the numbers that are not."""
+        numbers = range(self._api.ownership.count)
+        pages = await asyncio.gather(*(self._read(number, query, limit) for number in numbers))
+        missing = [number for number, page in zip(numbers, pages, strict=True) if page is None]
+        merged = merge_pages([page for page in pages if page is not None], limit)
+        return _Page.shown(merged, tuple(missing)), missing
+
+    async def _read(self, number: int, query: DeliveryQuery, limit: int) -> DeliveryPage | None:
+        reader = self._api.readers.get(number)
+        if reader is None or not self._api.ownership.is_mine(number):
+            return None
+        try:
+            return await reader.read(lambda unit, flights: find_page(unit, flights, query, limit))
+        except Revoked:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page as it is answered."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+    missing: tuple[int, ...] = ()
+
+    @classmethod
+    def shown(cls, page: DeliveryPage, missing: tuple[int, ...] = ()) -> _Page:
+        cursor = None if page.reached is None else _cursor(page.reached)
+        return cls([show_delivery(found) for found in page.items], cursor, missing)
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> _Page:
+        return cls(answer["items"], answer["next_cursor"], tuple(answer["missing"]))
+
+    def document(self) -> dict[str, Any]:
+        return {"items": self.items, "next_cursor": self.next_cursor}
+
+
+def _merge(pages: list[_Page], limit: int) -> dict[str, Any]:
+    """One page of several workers' pages; nothing that one of them has not reached yet is passed."""
+    places = [place for page in pages if (place := _read_cursor(page.next_cursor)) is not None]
+    reached = min(places, key=lambda place: place.order, default=None)
+    items = sorted((item for page in pages for item in page.items), key=lambda item: _place_of(item).order)
+    if reached is not None:
+        items = [item for item in items if _place_of(item).order <= reached.order]
+    if len(items) > limit:
+        items = items[:limit]
+        reached = _place_of(items[-1])
+    return {"items": items, "next_cursor": None if reached is None else _cursor(reached)}
+
+
+def _place_of(item: dict[str, Any]) -> Place:
+    return Place(parse_time_ms(item["created_at"]), item["id"])
+
+
+def number_of_delivery(delivery_id: str, count: int) -> int | None:
+    """The number of a delivery, from its id alone (contracts 9.3); None: it is no delivery id."""
+    text = delivery_id.removeprefix(_ID_PREFIX).upper()
+    try:
+        raw = base64.b32decode(text + "=" * (-len(text) % 8))
+    except binascii.Error:
+        return None
+    if not delivery_id.startswith(_ID_PREFIX) or len(raw) != _ID_BYTES:
+        return None
+    return int.from_bytes(raw[:4], "big") % count
+
+
+def show_delivery(found: FoundDelivery, *, attempts: bool = False) -> dict[str, Any]:
+    """A delivery as the API shows it; with its last 20 attempts where one is shown alone."""
+    row = found.row
+    shown: dict[str, Any] = {
+        "id": row.delivery_id,
+        "webhook_id": row.webhook_id,
+        "event_id": row.event_id,
+        "event_source": row.event_source,
+        "event_type": row.event_type,
+        "status": row.status.value,
+        "in_flight": found.in_flight,
+        "reason": None if row.reason is None else row.reason.value,
+        "attempts": row.attempts,
+        "response_code": row.status_code,
+        "response_body": row.response_body,
+        "last_error": row.error,
+        "duration_ms": row.duration_ms,
+        "created_at": format_time(row.created_at_ms),
+        "next_attempt_at": _time(row.next_at_ms),
+        "delivered_at": _time(row.delivered_at_ms),
+        "origin": row.origin,
+    }
+    shown = {name: value for name, value in shown.items() if value is not None}
+    if attempts:
+        shown["attempt_log"] = [_show_attempt(attempt) for attempt in row.attempt_log]
+    return shown
+
+
+def _show_attempt(attempt: Attempt) -> dict[str, Any]:
+    shown = {
+        "attempt": attempt.attempt,
+        "started_at": format_time(attempt.started_ms),
+        "duration_ms": attempt.duration_ms,
+        "outcome": attempt.result.value,
+        "status_code": attempt.status_code,
+        "error": attempt.error,
+        "next_at": _time(attempt.next_at_ms),
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_time(at_ms)
+
+
+def _read_query(given: dict[str, str]) -> DeliveryQuery:
+    status, since = given.get("status"), given.get("since")
+    if status is not None and status not in tuple(Status):
+        raise _bad("status", f"one of {', '.join(Status)}")
+    try:
+        since_ms = None if since is None else parse_time_ms(since)
+    except ValueError:
+        raise _bad("since", "an RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
+    return DeliveryQuery(
+        webhook_id=given.get("webhook_id"),
+        status=None if status is None else Status(status),
+        event_id=given.get("event_id"),
+        since_ms=since_ms,
+        after=_read_cursor(given.get("cursor")),
+    )
+
+
+def _cursor(place: Place) -> str:
+    return base64.urlsafe_b64encode(f"{place.created_at_ms}/{place.delivery_id}".encode()).decode()
+
+
+def _read_cursor(text: str | None) -> Place | None:
+    if text is None:
+        return None
+    try:
+        created, _, delivery_id = base64.urlsafe_b64decode(text.encode()).decode().partition("/")
+        return Place(int(created), delivery_id)
+    except (binascii.Error, ValueError):
+        raise _bad("cursor", "a next_cursor of an earlier answer") from None
+
+
+def _bad(field: str, message: str) -> Problem:
+    error = FieldError(field, "invalid", message)
+    return Problem(422, "invalid_query", "A query parameter is not understood.", errors=[error])
+
+
+def _not_found() -> Problem:
+    return Problem(404, "not_found", "There is no delivery of this id, or it is remembered no longer.")
+
+
+def _closing() -> Problem:
+    detail = "The number of this row is being taken over. Try again."
+    return Problem(503, "no_owner", detail, retry_after_s=RETRY_AFTER_S)

@@ -1,0 +1,67 @@
+"""How much waits and why, and how webhooks are: one number's share of the worker's gauges (contracts 7)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from app.observability import metrics
+
+if TYPE_CHECKING:
+    from app.webhooks.model import DeliveryRow, Health, Reason
+
+__all__ = ["Census", "attempt_class"]
+
+_WAITING: Final = "webhooks_waiting"
+_IN_FLIGHT: Final = "webhooks_in_flight"
+
+
+class Census:
+    """Counts of one number; `close` takes them out of the gauges, which the numbers of a worker share."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[Reason] = Counter()
+        self._health: Counter[Health] = Counter()
+        self._in_flight = 0
+
+    def waits(self, reason: Reason | None, change: int) -> None:
+        """A row begins to wait (1) or ends (-1)."""
+        if reason is not None:
+            self._waiting[reason] += change
+            metrics.DELIVERIES_WAITING.labels(reason=reason.value).inc(change)
+            metrics.QUEUE_DEPTH.labels(queue_name=_WAITING).inc(change)
+
+    def row_changed(self, before: DeliveryRow | None, after: DeliveryRow | None) -> None:
+        """A row was written: from what lies in the table to what lies there now."""
+        if before is not None and before.status.waits:
+            self.waits(before.reason, -1)
+        if after is not None and after.status.waits:
+            self.waits(after.reason, 1)
+        if after is not None and (before is None or before.status is not after.status):
+            metrics.DELIVERIES.labels(status=after.status.value).inc()
+
+    def flies(self, change: int) -> None:
+        """An attempt begins (1) or ends (-1)."""
+        self._in_flight += change
+        metrics.QUEUE_DEPTH.labels(queue_name=_IN_FLIGHT).inc(change)
+
+    def webhook(self, before: Health | None, after: Health | None) -> None:
+        """The health of a webhook changed; None: it is not there."""
+        for health, change in ((before, -1), (after, 1)):
+            if health is not None:
+                self._health[health] += change
+                metrics.WEBHOOKS.labels(health=health.value).inc(change)
+
+    def close(self) -> None:
+        """The number is counted elsewhere from now on."""
+        for reason, count in list(self._waiting.items()):
+            self.waits(reason, -count)
+        for health, count in list(self._health.items()):
+            for _ in range(count):
+                self.webhook(health, None)
+        self.flies(-self._in_flight)
+
+
+def attempt_class(status_code: int | None, error: str | None) -> str:
+    """The label of an attempt: `2xx` and so on where there was an answer, else the error."""
+    return error or "2xx" if status_code is None else f"{status_code // 100}xx"

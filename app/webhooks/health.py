@@ -1,0 +1,110 @@
+"""The health of one webhook: `ok`, `failing`, `disabled` (architecture 5). Pure; every attempt that ended goes through.
+
+Only a change of health is worth a row, so the failures before one are counted in memory alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from app.webhooks.model import Health, WebhookRow
+
+__all__ = [
+    "DISABLE_FAILURES",
+    "FAILING_ATTEMPT",
+    "FAILING_FAILURES",
+    "HealthChange",
+    "Heart",
+    "after_attempt",
+    "with_health",
+]
+
+FAILING_FAILURES: Final = 10
+FAILING_ATTEMPT: Final = 4
+DISABLE_FAILURES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Heart:
+    """What the owner of a webhook remembers of its attempts.
+
+    Attributes:
+        failures: Failed attempts since the last success.
+        since_ms: When the first of them ended.
+    """
+
+    health: Health = Health.OK
+    failures: int = 0
+    since_ms: int | None = None
+
+    @classmethod
+    def of(cls, row: WebhookRow) -> Heart:
+        """As the row tells it, after a restart or a change of owner."""
+        return cls(row.health, row.failures, row.failing_since_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChange:
+    """A change that is written and announced.
+
+    Attributes:
+        health: What it is now.
+        reason: `failures`, `attempts`, `success`, `no_success` or `gone`.
+        since_ms: Since when attempts have failed (until now, for a recovery).
+    """
+
+    health: Health
+    reason: str
+    since_ms: int
+
+
+def after_attempt(
+    heart: Heart, *, ok: bool, gone: bool, attempt: int, now_ms: int, disable_after_ms: int
+) -> tuple[Heart, HealthChange | None]:
+    """Take note of an attempt.
+
+    Args:
+        heart: Before it.
+        ok: Whether it was answered with 2xx.
+        gone: Whether it was answered with 410.
+        attempt: Which attempt of its delivery it was.
+        now_ms: When it ended.
+        disable_after_ms: Without a success for so long, with at least 10 failures, a webhook is disabled.
+
+    Returns:
+        What to remember, and the change if there is one.
+    """
+    if heart.health is Health.DISABLED:
+        # Calls that were in flight when it was disabled.
+        return heart, None
+    since_ms = now_ms if heart.since_ms is None else heart.since_ms
+    if ok:
+        change = HealthChange(Health.OK, "success", since_ms) if heart.health is Health.FAILING else None
+        return Heart(), change
+    failed = replace(heart, failures=heart.failures + 1, since_ms=since_ms)
+    disabled = "gone" if gone else None
+    if failed.failures >= DISABLE_FAILURES and now_ms - since_ms >= disable_after_ms:
+        disabled = disabled or "no_success"
+    if disabled is not None:
+        return replace(failed, health=Health.DISABLED), HealthChange(Health.DISABLED, disabled, since_ms)
+    failing = "failures" if failed.failures >= FAILING_FAILURES else "attempts" if attempt >= FAILING_ATTEMPT else None
+    if heart.health is Health.OK and failing is not None:
+        return replace(failed, health=Health.FAILING), HealthChange(Health.FAILING, failing, since_ms)
+    return failed, None
+
+
+def with_health(row: WebhookRow, heart: Heart, change: HealthChange, now_ms: int) -> WebhookRow:
+    """The row after a change of health; the version is the configuration's and stays."""
+    disabled = change.health is Health.DISABLED
+    return msgspec.structs.replace(
+        row,
+        health=change.health,
+        failures=heart.failures,
+        failing_since_ms=heart.since_ms,
+        enabled=row.enabled and not disabled,
+        disabled_at_ms=now_ms if disabled else row.disabled_at_ms,
+        disabled_reason=change.reason if disabled else None,
+    )

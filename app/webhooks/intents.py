@@ -1,0 +1,144 @@
+"""Intents: the records of `webhook.deliveries`, each asking for one event to go to one webhook (contracts 9.2)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from app.events import parse_time_ms
+from app.webhooks.errors import SerializationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Intent", "IntentReason", "decode_intent", "encode_intent_headers"]
+
+Header = tuple[str, bytes]
+
+
+class IntentReason(StrEnum):
+    """Who asks."""
+
+    EVENT = "event"
+    RESEND = "resend"
+    PING = "ping"
+    REPLAY = "replay"
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether a delivery that is known already is to be made again."""
+        return self in {IntentReason.RESEND, IntentReason.REPLAY}
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """One decoded intent.
+
+    Attributes:
+        sequence: The offset of its record.
+        request_id: Of the resend, ping or replay; None for an event.
+        origin: `topic/partition/offset` of the event.
+        body: Exactly the bytes to POST.
+    """
+
+    delivery_id: str
+    webhook_id: str
+    reason: IntentReason
+    request_id: str | None = None
+    origin: str = ""
+    sequence: int
+    traceparent: str | None = None
+    event_id: str
+    event_source: str
+    event_type: str
+    subject: str | None = None
+    correlation_id: str | None = None
+    event_time_ms: int | None = None
+    event_expires_ms: int | None = None
+    body: bytes
+
+
+class _Head(msgspec.Struct):
+    """What is read of the event; the rest of it is skipped, not parsed into objects."""
+
+    id: str
+    source: str
+    type: str
+    subject: str | None = None
+    time: str | None = None
+    expirytime: str | None = None
+    correlationid: str | None = None
+    traceparent: str | None = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -> Intent:
+    """Read one record.
+
+    Raises:
+        SerializationFailed: A header is missing or the value is not a structured event; the message names what,
+            without any value.
+    """
+    found = {name: data.decode("utf-8", "replace") for name, data in headers}
+    try:
+        head = _decode_head(value or b"")
+        reason = IntentReason(found["vs-reason"])
+        return Intent(
+            delivery_id=found["vs-delivery-id"],
+            webhook_id=found["vs-webhook-id"],
+            reason=reason,
+            request_id=None if reason is IntentReason.EVENT else found["vs-request-id"],
+            origin=found.get("vs-origin", ""),
+            sequence=offset,
+            traceparent=found.get("traceparent") or head.traceparent,
+            event_id=head.id,
+            event_source=head.source,
+            event_type=head.type,
+            subject=head.subject,
+            correlation_id=head.correlationid,
+            event_time_ms=_time_ms(head.time),
+            event_expires_ms=_time_ms(head.expirytime),
+            body=value or b"",
+        )
+    except KeyError as error:
+        raise SerializationFailed(f"an intent without the header {error.args[0]}") from None
+    except msgspec.MsgspecError:
+        raise SerializationFailed("the value of an intent is not a structured CloudEvent") from None
+    except ValueError:
+        raise SerializationFailed("the header vs-reason of an intent is not event, resend, ping or replay") from None
+
+
+def encode_intent_headers(
+    *,
+    delivery_id: str,
+    webhook_id: str,
+    reason: IntentReason,
+    origin: str,
+    request_id: str | None = None,
+    traceparent: str | None = None,
+) -> list[Header]:
+    """The headers of one record; its key is the webhook id and its value the bytes to POST."""
+    headers = [
+        ("vs-delivery-id", delivery_id.encode()),
+        ("vs-webhook-id", webhook_id.encode()),
+        ("vs-reason", reason.encode()),
+        ("vs-origin", origin.encode()),
+    ]
+    if request_id is not None:
+        headers.append(("vs-request-id", request_id.encode()))
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
+    return headers
+
+
+def _time_ms(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_time_ms(text)
+    except ValueError:
+        # An expirytime is an extension, which the envelope does not check; what cannot be read does not expire.
+        return None

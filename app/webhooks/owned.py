@@ -1,0 +1,125 @@
+"""One webhook as its owner holds it in memory: the row, ready to make attempts with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from app.webhooks.delivery import Terms
+from app.webhooks.errors import MissingKey, UnreadableSecret
+from app.webhooks.health import Heart
+from app.webhooks.pace import PaceRules
+from app.webhooks.schedule import RetrySchedule
+from app.webhooks.scheduler import Limits
+from app.webhooks.sender import OutgoingRequest
+from app.webhooks.signing import sign_headers
+
+if TYPE_CHECKING:
+    from app.webhooks.model import DeliveryRow, SealedSecret, WebhookRow
+    from app.webhooks.secrets import KeyRing, Secret
+    from app.webhooks.signing import SigningKey
+
+__all__ = ["DeliveryOptions", "OwnedWebhook"]
+
+_ED25519 = "v1a"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryOptions:
+    """The settings that hold where a webhook has none of its own (contracts 8.2, WEBHOOKS)."""
+
+    schedule: RetrySchedule = field(default_factory=RetrySchedule)
+    timeout_s: float = 15.0
+    max_in_flight: int = 32
+    history_s: float = 86_400.0
+    failed_history_s: float = 604_800.0
+    max_age_s: float = 604_800.0
+    disable_after_s: float = 432_000.0
+    pace: PaceRules = field(default_factory=PaceRules)
+
+    def terms(self, steps_s: tuple[float, ...] | None = None) -> Terms:
+        """For the deliveries of a webhook, with its own schedule if it has one."""
+        return Terms(
+            schedule=self.schedule if steps_s is None else RetrySchedule.of(steps_s),
+            history_ms=round(self.history_s * 1000),
+            failed_history_ms=round(self.failed_history_s * 1000),
+            max_age_ms=round(self.max_age_s * 1000),
+        )
+
+
+class OwnedWebhook:
+    """See the module.
+
+    Attributes:
+        row: As it was merged last.
+        heart: Its health, with what no row says.
+        terms: For its deliveries.
+        secrets: Readable, newest first, each with the end of its validity; None: a key is missing here.
+        parked_at_ms: The latest due time of a delivery that was parked before it was ever tried. Later ones are not
+            due earlier, whatever clocks do, so that the due index keeps their order.
+        flights: How many of its deliveries are in flight.
+    """
+
+    def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
+        self._options = options
+        self._keys = keys
+        self.parked_at_ms = 0
+        self.flights = 0
+        self.heart = Heart.of(row)
+        self.secrets: tuple[tuple[Secret, int | None], ...] | None = None
+        self._sealed: tuple[SealedSecret, ...] = ()
+        self.use(row)
+
+    def use(self, row: WebhookRow) -> None:
+        """The row was changed."""
+        self.row = row
+        self.terms = self._options.terms(row.retry_schedule_s)
+        if row.secrets != self._sealed:
+            self.open_secrets()
+
+    def open_secrets(self) -> bool:
+        """Read the secrets; whether they could be."""
+        self._sealed = self.row.secrets
+        try:
+            self.secrets = tuple(
+                (self._keys.open(self.row.webhook_id, one.sealed), one.valid_until_ms) for one in self.row.secrets
+            )
+        except (MissingKey, UnreadableSecret):
+            self.secrets = None
+        return self.secrets is not None
+
+    @property
+    def limits(self) -> Limits:
+        """For the scheduler."""
+        row, options = self.row, self._options
+        return Limits(
+            max_in_flight=row.max_in_flight or options.max_in_flight,
+            rate_per_s=row.rate_limit_per_s,
+            ordering=row.ordering,
+            hold_until_ms=row.hold_until_ms,
+        )
+
+    def request(self, delivery: DeliveryRow, now_ms: int, signing_key: SigningKey | None) -> OutgoingRequest:
+        """The next attempt of a delivery.
+
+        Raises:
+            MissingKey: Its secrets cannot be read here.
+        """
+        if not self.secrets:
+            raise MissingKey(None)
+        body = delivery.body or b""
+        valid = [secret for secret, until_ms in self.secrets if until_ms is None or now_ms < until_ms]
+        headers = sign_headers(
+            body,
+            webhook_id=delivery.webhook_id,
+            delivery_id=delivery.delivery_id,
+            event_id=delivery.event_id,
+            event_type=delivery.event_type,
+            attempt=delivery.attempts + 1,
+            timestamp_s=now_ms // 1000,
+            secrets=valid or [self.secrets[0][0]],
+            signing_key=signing_key if _ED25519 in self.row.signatures else None,
+            traceparent=delivery.traceparent,
+        )
+        timeout_s = self._options.timeout_s if self.row.timeout_s is None else self.row.timeout_s
+        return OutgoingRequest(self.row.url, body, headers, self.row.headers, timeout_s)

@@ -1,0 +1,203 @@
+"""How many attempts a webhook may have at one time, and how fast (architecture 5, Slots and Pace).
+
+Pure: times are seconds of a monotonic clock and come in as arguments. All of it is memory of the owner; after a restart
+or a move it is learnt again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FIRST_SLOTS", "GlobalSlots", "Pace", "PaceRules", "Slots", "TokenBucket"]
+
+FIRST_SLOTS: Final = 4
+FIRST_GAP_S: Final = 1.0
+
+
+class Slots:
+    """The cap of one webhook on attempts in flight: it grows with success and shrinks with time-outs."""
+
+    __slots__ = ("cap", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.cap = min(FIRST_SLOTS, limit)
+
+    def resize(self, limit: int) -> None:
+        """The webhook was configured anew."""
+        self.limit = limit
+        self.cap = max(1, min(self.cap, limit))
+
+    def grow(self) -> None:
+        """An attempt succeeded."""
+        self.cap = min(self.cap * 2, self.limit)
+
+    def shrink(self) -> None:
+        """An attempt timed out."""
+        self.cap = max(1, self.cap // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class PaceRules:
+    """When a webhook is paced; `after_failures` 0: never."""
+
+    after_failures: int = 10
+    after_s: float = 10.0
+    max_gap_s: float = 30.0
+
+
+class Pace:
+    """Slows a webhook down that only fails: one attempt in flight, with a growing gap between attempts.
+
+    Unlike a breaker it never stops: a receiver that fails the first attempts of each delivery gets through, because the
+    row with most attempts goes first.
+    """
+
+    __slots__ = ("_failures", "_first_s", "_gap_s", "_next_s", "_rules")
+
+    def __init__(self, rules: PaceRules) -> None:
+        self._rules = rules
+        self._failures = 0
+        self._first_s = 0.0
+        self._gap_s: float | None = None
+        self._next_s = 0.0
+
+    @property
+    def paced(self) -> bool:
+        """Whether attempts go one by one."""
+        return self._gap_s is not None
+
+    @property
+    def troubled(self) -> bool:
+        """Whether there was no success since the last failure."""
+        return self._failures > 0
+
+    @property
+    def next_s(self) -> float:
+        """While paced: no attempt before this time."""
+        return self._next_s
+
+    def succeeded(self) -> None:
+        """One success ends it."""
+        self._failures = 0
+        self._gap_s = None
+
+    def failed(self, now_s: float) -> None:
+        """An attempt failed."""
+        if self._failures == 0:
+            self._first_s = now_s
+        self._failures += 1
+        rules = self._rules
+        if self._gap_s is not None:
+            self._gap_s = min(self._gap_s * 2, rules.max_gap_s)
+        elif 0 < rules.after_failures <= self._failures and now_s - self._first_s >= rules.after_s:
+            self._gap_s = min(FIRST_GAP_S, rules.max_gap_s)
+        else:
+            return
+        self._next_s = now_s + self._gap_s
+
+
+class TokenBucket:
+    """The rate limit of one webhook: on average `rate_per_s`, at once no more than one second's worth (at least 1)."""
+
+    __slots__ = ("_at_s", "_burst", "_rate_per_s", "_tokens")
+
+    def __init__(self, rate_per_s: float, now_s: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = max(1.0, rate_per_s)
+        self._tokens = self._burst
+        self._at_s = now_s
+
+    def ready_at_s(self, now_s: float) -> float:
+        """When the next token is there; `now_s` or earlier if one is."""
+        self._refill(now_s)
+        return now_s if self._tokens >= 1 else now_s + (1 - self._tokens) / self._rate_per_s
+
+    def take(self, now_s: float) -> None:
+        """Use one token."""
+        self._refill(now_s)
+        self._tokens -= 1
+
+    def _refill(self, now_s: float) -> None:
+        self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._rate_per_s)
+        self._at_s = now_s
+
+
+class GlobalSlots:
+    """The worker's cap on attempts in flight, shared by all its numbers.
+
+    Webhooks without a success since their last failure hold at most half of it together: hanging receivers must not be
+    the whole worker.
+
+    Args:
+        max_concurrent: `WEBHOOKS__MAX_CONCURRENT`.
+    """
+
+    def __init__(self, max_concurrent: int) -> None:
+        self._free = max_concurrent
+        self._troubled_limit = max(1, max_concurrent // 2)
+        self._held: dict[str, int] = {}
+        self._troubled: set[str] = set()
+        self._troubled_held = 0
+        # Those that found no slot free, and those that found the troubled half taken.
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting_troubled: deque[Callable[[], None]] = deque()
+
+    @property
+    def free(self) -> int:
+        """How many are not held."""
+        return self._free
+
+    def available(self, webhook_id: str) -> bool:
+        """Whether this webhook would get one now."""
+        return self._free > 0 and (webhook_id not in self._troubled or self._troubled_held < self._troubled_limit)
+
+    def take(self, webhook_id: str) -> None:
+        """Hold one more; the caller has asked `available` in the same breath."""
+        self._free -= 1
+        self._held[webhook_id] = self._held.get(webhook_id, 0) + 1
+        self._troubled_held += webhook_id in self._troubled
+
+    def give_back(self, webhook_id: str) -> None:
+        """Hold one less, and wake whoever waits longest."""
+        self._free += 1
+        self._troubled_held -= webhook_id in self._troubled
+        left = self._held[webhook_id] - 1
+        if left:
+            self._held[webhook_id] = left
+        else:
+            del self._held[webhook_id]
+        self.wake()
+
+    def mark(self, webhook_id: str, *, troubled: bool) -> None:
+        """Note whether a webhook has had a success since its last failure."""
+        if troubled == (webhook_id in self._troubled):
+            return
+        held = self._held.get(webhook_id, 0)
+        if troubled:
+            self._troubled.add(webhook_id)
+            self._troubled_held += held
+        else:
+            self._troubled.discard(webhook_id)
+            self._troubled_held -= held
+        self.wake()
+
+    def wait(self, call: Callable[[], None]) -> None:
+        """Call this once when a slot may be free for one that just found none; who does not use it calls `wake`."""
+        waiting = self._waiting if self._free <= 0 else self._waiting_troubled
+        if call not in waiting:
+            waiting.append(call)
+
+    def wake(self) -> None:
+        """Wake the one who has waited longest for what is free now."""
+        if self._free <= 0:
+            return
+        if self._waiting:
+            self._waiting.popleft()()
+        if self._waiting_troubled and self._troubled_held < self._troubled_limit:
+            self._waiting_troubled.popleft()()

@@ -1,0 +1,232 @@
+"""From what a caller asks for to checked configuration, and from a row to what a caller is shown (contracts 9.5).
+
+Bodies are read strictly: an unknown field is refused, and every refusal names its field.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from app.events import canonical_json, format_time
+from app.webhooks.commands import WebhookPatch
+from app.webhooks.errors import InvalidField, InvalidHeader, InvalidPattern, InvalidSchedule, InvalidUrl
+from app.webhooks.matching import parse_filter
+from app.webhooks.model import Ordering
+from app.webhooks.patterns import canonical_patterns
+from app.webhooks.schedule import RetrySchedule
+from app.webhooks.secrets import Secret
+from app.webhooks.sender import validate_headers
+
+if TYPE_CHECKING:
+    from app.webhooks.model import WebhookRow
+
+__all__ = ["Limits", "Registration", "new_webhook_id", "read_registration", "show_webhook", "webhook_id_of"]
+
+MAX_DESCRIPTION_CHARS: Final = 1024
+MIN_TIMEOUT_S: Final = 0.1
+MAX_TIMEOUT_S: Final = 60.0
+MAX_RATE_PER_S: Final = 10_000.0
+_SIGNATURES: Final = ("v1", "v1a")
+_ID_BYTES: Final = 16
+_SENSITIVE_HEADER_WORDS: Final = ("auth", "token", "key", "secret", "password", "credential")
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a create asks for, checked but for the addresses that its host resolves to.
+
+    Attributes:
+        patch: The configuration.
+        secret: Given by the caller; None: one is to be made.
+    """
+
+    patch: WebhookPatch
+    secret: str | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What this deployment allows.
+
+    Attributes:
+        max_in_flight: The cap of one webhook.
+        signing_key: Whether there is a key for `v1a`.
+    """
+
+    max_in_flight: int
+    signing_key: bool
+
+
+def webhook_id_of(random: bytes) -> str:
+    """`wh_` and 26 lower-case base32 characters of 16 bytes (contracts 9.3)."""
+    return "wh_" + base64.b32encode(random).decode().rstrip("=").lower()
+
+
+def new_webhook_id(idempotency_key: str | None, actor: str, random_bytes: Callable[[int], bytes]) -> str:
+    """A new id; a function of the caller and its idempotency key where one is given, so that a repeat is known."""
+    if idempotency_key is None:
+        return webhook_id_of(random_bytes(_ID_BYTES))
+    named = f"{actor}\x00{idempotency_key}".encode()
+    return webhook_id_of(hashlib.blake2b(named, digest_size=_ID_BYTES).digest())
+
+
+def read_registration(body: Any, limits: Limits) -> Registration:
+    """Read the body of a create.
+
+    Raises:
+        InvalidField: One of its subclasses; `field` is a JSON pointer, and no value is shown.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidField("the body must be an object", field="")
+    unknown = sorted(set(body) - set(_READERS) - {"secret"})
+    if unknown:
+        raise InvalidField(f"unknown; one of {', '.join((*_READERS, 'secret'))}", field=f"/{unknown[0]}")
+    if "url" not in body:
+        raise InvalidUrl("is missing: an https URL")
+    if "events" not in body:
+        raise InvalidPattern("is missing: a list of types and patterns, such as dataset.*")
+    values = {name: read(body[name], limits) for name, read in _READERS.items() if name in body}
+    fingerprint = hashlib.sha256(canonical_json(dict(body))).hexdigest()
+    secret = body.get("secret")
+    if secret is not None:
+        secret = Secret(_text(secret, "/secret", 128)).text
+    return Registration(patch=WebhookPatch(**values, fingerprint=fingerprint), secret=secret)
+
+
+def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
+    """The answer of the API; a secret only where it is shown once. Values of headers that look like one are masked."""
+    optional = {
+        "description": row.description,
+        "filter": None if row.filter is None else msgspec.to_builtins(row.filter),
+        "retry_schedule_s": row.retry_schedule_s,
+        "timeout_s": row.timeout_s,
+        "rate_limit_per_s": row.rate_limit_per_s,
+        "max_in_flight": row.max_in_flight,
+        "failing_since": _time(row.failing_since_ms),
+        "disabled_at": _time(row.disabled_at_ms),
+        "disabled_reason": row.disabled_reason,
+        "hold_until": _time(row.hold_until_ms),
+        "secret": secret,
+    }
+    return {
+        "id": row.webhook_id,
+        "url": row.url,
+        "events": list(row.events),
+        "headers": {name: _masked(name, value) for name, value in row.headers.items()},
+        "enabled": row.enabled,
+        "ordering": row.ordering.value,
+        "signatures": list(row.signatures),
+        "handshake": row.handshake,
+        "version": row.version,
+        "health": row.health.value,
+        "created_at": format_time(row.created_at_ms),
+        "updated_at": format_time(row.updated_at_ms),
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_time(at_ms)
+
+
+def _masked(name: str, value: str) -> str:
+    return "***" if any(word in name.lower() for word in _SENSITIVE_HEADER_WORDS) else value
+
+
+def _text(value: Any, field: str, most: int) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= most:
+        raise InvalidField(f"must be a text of 1 to {most} characters", field=field)
+    return value
+
+
+def _flag(value: Any, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidField("must be true or false", field=field)
+    return value
+
+
+def _number(value: Any, field: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidField(f"must be a number from {least:g} to {most:g}", field=field)
+    return float(value)
+
+
+def _url(value: Any, _: Limits) -> str:
+    if not isinstance(value, str):
+        raise InvalidUrl("must be a text: an https URL")
+    return value
+
+
+def _events(value: Any, _: Limits) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidPattern("must be a list of types and patterns, such as dataset.*")
+    return canonical_patterns(value)
+
+
+def _headers(value: Any, _: Limits) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
+        raise InvalidHeader("must be an object of texts")
+    validate_headers(value)
+    return dict(value)
+
+
+def _filter(value: Any, _: Limits) -> Any:
+    if not isinstance(value, Mapping):
+        raise InvalidField("must be an object with tenant_id, dataset_id, data", field="/filter")
+    return parse_filter(value)
+
+
+def _schedule(value: Any, _: Limits) -> tuple[float, ...]:
+    numbers = isinstance(value, list) and all(isinstance(s, int | float) and not isinstance(s, bool) for s in value)
+    if not numbers:
+        raise InvalidSchedule("must be a list of seconds, such as [0, 5, 300]")
+    RetrySchedule.of(value)
+    return tuple(float(step) for step in value)
+
+
+def _max_in_flight(value: Any, limits: Limits) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limits.max_in_flight:
+        raise InvalidField(f"must be an integer from 1 to {limits.max_in_flight}", field="/max_in_flight")
+    return value
+
+
+def _ordering(value: Any, _: Limits) -> Ordering:
+    if value not in tuple(Ordering):
+        raise InvalidField("must be best_effort or strict", field="/ordering")
+    return Ordering(value)
+
+
+def _signatures(value: Any, limits: Limits) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or any(item not in _SIGNATURES for item in value):
+        raise InvalidField('must be a list of "v1" and "v1a"', field="/signatures")
+    if "v1" not in value:
+        raise InvalidField('must hold "v1"; "v1a" comes beside it', field="/signatures")
+    if "v1a" in value and not limits.signing_key:
+        raise InvalidField("v1a needs a key in WEBHOOKS__SIGNING_KEYS", field="/signatures")
+    return tuple(dict.fromkeys(value))
+
+
+def _handshake(value: Any, _: Limits) -> bool:
+    if _flag(value, "/handshake"):
+        raise InvalidField("the OPTIONS handshake is not supported yet; leave it out", field="/handshake")
+    return False
+
+
+_READERS: Final[Mapping[str, Callable[[Any, Limits], Any]]] = {
+    "url": _url,
+    "events": _events,
+    "description": lambda value, _: _text(value, "/description", MAX_DESCRIPTION_CHARS),
+    "headers": _headers,
+    "enabled": lambda value, _: _flag(value, "/enabled"),
+    "filter": _filter,
+    "retry_schedule_s": _schedule,
+    "timeout_s": lambda value, _: _number(value, "/timeout_s", MIN_TIMEOUT_S, MAX_TIMEOUT_S),
+    "rate_limit_per_s": lambda value, _: _number(value, "/rate_limit_per_s", 0.001, MAX_RATE_PER_S),
+    "max_in_flight": _max_in_flight,
+    "ordering": _ordering,
+    "signatures": _signatures,
+    "handshake": _handshake,
+}

@@ -1,0 +1,335 @@
+"""Which delivery of one number starts next (architecture 5, Scheduler, Slots, Pace).
+
+Nothing is pushed ahead of capacity: when a slot is free, the next due delivery is *pulled*, round robin over webhooks,
+two first attempts for each retry, one at a time in a lane. Rows lie in the table; memory holds the beginning of what
+waits (`Backlog`), at most about 10,000 entries a number.
+
+Pure: the clock comes in as `Now`. Whoever calls `next` or `admit` and gets a delivery owes a `finish`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from app.webhooks.backlog import DEFAULT_SHARE, Backlog, Entry, Horizon
+from app.webhooks.model import Ordering, Reason
+from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Slots, TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["ENTRIES_LIMIT", "Limits", "Now", "Refill", "Result", "Scheduler"]
+
+ENTRIES_LIMIT: Final = 10_000
+_LANE_REFILL: Final = 8
+
+
+class Now(NamedTuple):
+    """One moment on both clocks."""
+
+    wall_ms: int
+    monotonic_s: float
+
+
+class Result(Enum):
+    """How an attempt ended, as far as capacity is concerned."""
+
+    SUCCESS = auto()
+    FAILURE = auto()
+    TIMEOUT = auto()
+    NOTHING = auto()
+    """There was no attempt after all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a webhook's configuration says about its capacity."""
+
+    max_in_flight: int
+    rate_per_s: float | None = None
+    ordering: Ordering = Ordering.BEST_EFFORT
+    hold_until_ms: int | None = None
+
+
+class Refill(NamedTuple):
+    """A part of the index that should be read next: a class from `horizon` on, or a lane from its beginning."""
+
+    webhook_id: str
+    tries: int
+    horizon: Horizon
+    lane: bytes | None
+    limit: int
+
+
+class _Block(NamedTuple):
+    """Why a webhook cannot start anything, and until when; None: until something else ends."""
+
+    reason: Reason
+    until_s: float | None = None
+
+
+class _Receiver:
+    """One webhook: what waits for it, and what it may have in flight."""
+
+    def __init__(self, webhook_id: str, limits: Limits, rules: PaceRules, now: Now) -> None:
+        self.webhook_id = webhook_id
+        self.limits = limits
+        self.backlog = Backlog(strict=limits.ordering is Ordering.STRICT)
+        self.slots = Slots(limits.max_in_flight)
+        self.pace = Pace(rules)
+        self.bucket = None if limits.rate_per_s is None else TokenBucket(limits.rate_per_s, now.monotonic_s)
+        self.hold_until_ms = limits.hold_until_ms or 0
+        self.no_key_until_s = 0.0
+        self.in_flight = 0
+
+    def block(self, now: Now) -> _Block | None:
+        """What stands in the way of any start, the worker's slots aside."""
+        now_s = now.monotonic_s
+        timed = (
+            (Reason.NO_KEY, self.no_key_until_s),
+            (Reason.HOLD, now_s + (self.hold_until_ms - now.wall_ms) / 1000),
+            (Reason.PACE, self.pace.next_s if self.pace.paced else 0.0),
+            (Reason.RATE, self.bucket.ready_at_s(now_s) if self.bucket is not None else 0.0),
+        )
+        for reason, until_s in timed:
+            if until_s > now_s:
+                return _Block(reason, until_s)
+        if self.pace.paced and self.in_flight:
+            return _Block(Reason.PACE)
+        return _Block(Reason.SLOT) if self.in_flight >= self.slots.cap else None
+
+
+class Scheduler:
+    """One number's.
+
+    Args:
+        slots: The worker's, shared by all numbers.
+        rules: When a webhook is paced.
+        wake: Called when `next` may have something that it did not have before.
+        entries_limit: About how many entries may be in memory.
+    """
+
+    def __init__(
+        self, slots: GlobalSlots, rules: PaceRules, wake: Callable[[], None], *, entries_limit: int = ENTRIES_LIMIT
+    ) -> None:
+        self._slots = slots
+        self._rules = rules
+        self._wake = wake
+        self._receivers: dict[str, _Receiver] = {}
+        self._ring: deque[str] = deque()
+        self._in_ring: set[str] = set()
+        self._touched: set[str] = set()
+        self._entries_limit = entries_limit
+        self._share = max(1, min(DEFAULT_SHARE, entries_limit // 2))
+        self._timers: list[tuple[float, str]] = []
+        self._timer_of: dict[str, float] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts are under way."""
+        return sum(r.in_flight for r in self._receivers.values())
+
+    def configure(self, webhook_id: str, limits: Limits, now: Now) -> None:
+        """A webhook is there, or its configuration changed; what was learnt of it stays.
+
+        With another ordering its backlog is forgotten: tell it again by `expect` and `occupy`.
+        """
+        found = self._receivers.get(webhook_id)
+        if found is None:
+            self._receivers[webhook_id] = _Receiver(webhook_id, limits, self._rules, now)
+            return
+        if limits.rate_per_s != found.limits.rate_per_s:
+            found.bucket = None if limits.rate_per_s is None else TokenBucket(limits.rate_per_s, now.monotonic_s)
+        if limits.ordering is not found.limits.ordering:
+            found.backlog = Backlog(strict=limits.ordering is Ordering.STRICT)
+        found.limits = limits
+        found.slots.resize(limits.max_in_flight)
+        found.hold_until_ms = limits.hold_until_ms or 0
+        self._enqueue(webhook_id)
+
+    def remove(self, webhook_id: str) -> None:
+        """A webhook is gone, or is not served here any more: give its slots back."""
+        found = self._receivers.pop(webhook_id, None)
+        if found is not None:
+            self._slots.mark(webhook_id, troubled=False)
+            for _ in range(found.in_flight):
+                self._slots.give_back(webhook_id)
+
+    def close(self) -> None:
+        """The number is gone."""
+        for webhook_id in list(self._receivers):
+            self.remove(webhook_id)
+
+    def reset(self, webhook_id: str) -> None:
+        """An admin enabled it: what was learnt of its failures is forgotten, and its backlog as in `configure`."""
+        found = self._receivers[webhook_id]
+        found.pace.succeeded()
+        found.backlog = Backlog(strict=found.backlog.strict)
+        self._slots.mark(webhook_id, troubled=False)
+        self._enqueue(webhook_id)
+
+    # -- starting
+
+    def admit(self, webhook_id: str, lane: bytes | None, now: Now) -> Reason | None:
+        """May a delivery that is new start at once? None: it has started."""
+        found = self._receivers[webhook_id]
+        if (block := found.block(now)) is not None:
+            return block.reason
+        if not found.backlog.lane_free(lane):
+            return Reason.ORDER
+        if found.pace.paced and found.backlog.pick(now.wall_ms, most_tries=True) is not None:
+            return Reason.PACE
+        if found.backlog.first_waits(now.wall_ms) or not self._slots.available(webhook_id):
+            return Reason.SLOT
+        self._take(found, now)
+        found.backlog.occupy(lane)
+        return None
+
+    def next(self, now: Now) -> Entry | None:
+        """Pull the next delivery; it has started. None: nothing can start now."""
+        while self._timers and self._timers[0][0] <= now.monotonic_s:
+            at_s, webhook_id = heapq.heappop(self._timers)
+            if self._timer_of.get(webhook_id) == at_s:
+                del self._timer_of[webhook_id]
+                self._enqueue(webhook_id, wake=False)
+        for _ in range(len(self._ring)):
+            webhook_id = self._ring.popleft()
+            self._in_ring.discard(webhook_id)
+            found = self._receivers.get(webhook_id)
+            if found is not None and (entry := self._pull(found, now)) is not None:
+                return entry
+            if self._slots.free <= 0:
+                break
+        return None
+
+    def next_at_s(self) -> float | None:
+        """When `next` should be asked again, by the monotonic clock; None: not before `wake`."""
+        return self._timers[0][0] if self._timers else None
+
+    def pass_on(self) -> None:
+        """What this number does not use, another one may."""
+        self._slots.wake()
+
+    def finish(self, webhook_id: str, lane: bytes | None, result: Result, now: Now) -> None:
+        """An attempt ended; if its delivery waits again, `offer` it first."""
+        found = self._receivers.get(webhook_id)
+        if found is None:
+            return
+        found.in_flight -= 1
+        found.backlog.release(lane)
+        if result is Result.SUCCESS:
+            found.slots.grow()
+            found.pace.succeeded()
+        elif result is not Result.NOTHING:
+            found.pace.failed(now.monotonic_s)
+            if result is Result.TIMEOUT:
+                found.slots.shrink()
+        self._slots.mark(webhook_id, troubled=found.pace.troubled)
+        self._slots.give_back(webhook_id)
+        self._enqueue(webhook_id)
+
+    # -- waiting
+
+    def offer(self, entry: Entry) -> None:
+        """A row waits."""
+        found = self._receivers.get(entry.webhook_id)
+        if found is not None:
+            found.backlog.share = self._share
+            found.backlog.offer(entry)
+            self._enqueue(entry.webhook_id)
+
+    def forget(self, webhook_id: str, delivery_id: str) -> None:
+        """A row ended without an attempt."""
+        found = self._receivers.get(webhook_id)
+        if found is not None:
+            found.backlog.forget(delivery_id)
+            self._enqueue(webhook_id)
+
+    def hold(self, webhook_id: str, until_ms: int) -> None:
+        """No attempt before this time (a 429)."""
+        found = self._receivers[webhook_id]
+        found.hold_until_ms = max(found.hold_until_ms, until_ms)
+
+    def without_key(self, webhook_id: str, until_s: float) -> None:
+        """Its secrets cannot be read here; 0: they can."""
+        self._receivers[webhook_id].no_key_until_s = until_s
+        self._enqueue(webhook_id)
+
+    def expect(self, webhook_id: str, tries: int, horizon: Horizon) -> None:
+        """The index has rows of this class from here on."""
+        self._receivers[webhook_id].backlog.fill_class(tries, [], horizon)
+        self._enqueue(webhook_id)
+
+    def occupy(self, webhook_id: str, lane: bytes | None) -> None:
+        """A delivery of this lane is in flight."""
+        self._receivers[webhook_id].backlog.occupy(lane)
+
+    def refills(self) -> Iterator[Refill]:
+        """What should be read from the index."""
+        classes = sum(r.backlog.classes for r in self._receivers.values())
+        # Half of it for what may be offered, half for what follows in its lanes.
+        self._share = max(1, min(DEFAULT_SHARE, self._entries_limit // (2 * max(1, classes))))
+        touched, self._touched = self._touched, set()
+        for found in filter(None, map(self._receivers.get, touched)):
+            found.backlog.share = self._share
+            for lane in found.backlog.hungry_lanes():
+                yield Refill(found.webhook_id, 0, (0, 0), lane, _LANE_REFILL)
+            for tries, horizon in found.backlog.hungry_classes():
+                yield Refill(found.webhook_id, tries, horizon, None, self._share)
+
+    def refill(self, asked: Refill, entries: list[Entry], horizon: Horizon | None) -> None:
+        """The answer to a `Refill`: entries, and where the rest begins (None: there is none)."""
+        found = self._receivers.get(asked.webhook_id)
+        if found is None:
+            return
+        if asked.lane is None:
+            found.backlog.fill_class(asked.tries, entries, horizon)
+        else:
+            found.backlog.fill_lane(asked.lane, entries, more=horizon is not None)
+        self._enqueue(asked.webhook_id, wake=False)
+
+    # -- inside
+
+    def _take(self, found: _Receiver, now: Now) -> None:
+        found.in_flight += 1
+        self._slots.take(found.webhook_id)
+        if found.bucket is not None:
+            found.bucket.take(now.monotonic_s)
+
+    def _pull(self, found: _Receiver, now: Now) -> Entry | None:
+        if (block := found.block(now)) is not None:
+            if block.until_s is not None and len(found.backlog):
+                self._sleep(found.webhook_id, block.until_s)
+            return None
+        entry = found.backlog.pick(now.wall_ms, most_tries=found.pace.paced)
+        if entry is None:
+            # What cannot start may have made room for more of the index.
+            self._touched.add(found.webhook_id)
+            if (due_ms := found.backlog.next_due_ms()) is not None:
+                self._sleep(found.webhook_id, now.monotonic_s + (due_ms - now.wall_ms) / 1000)
+            return None
+        self._enqueue(found.webhook_id, wake=False)
+        if not self._slots.available(found.webhook_id):
+            self._slots.wait(self._wake)
+            return None
+        found.backlog.take(entry)
+        self._take(found, now)
+        return entry
+
+    def _sleep(self, webhook_id: str, until_s: float) -> None:
+        known = self._timer_of.get(webhook_id)
+        if known is None or until_s < known:
+            self._timer_of[webhook_id] = until_s
+            heapq.heappush(self._timers, (until_s, webhook_id))
+
+    def _enqueue(self, webhook_id: str, *, wake: bool = True) -> None:
+        self._touched.add(webhook_id)
+        if webhook_id not in self._in_ring:
+            self._in_ring.add(webhook_id)
+            self._ring.append(webhook_id)
+        if wake:
+            self._wake()

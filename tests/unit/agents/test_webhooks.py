@@ -1,0 +1,506 @@
+"""The agent that owns webhooks: intents and commands in, signed POSTs and rows out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.webhooks.commands import Op, WebhookPatch
+from app.webhooks.intents import IntentReason
+from app.webhooks.model import Health, Ordering, Reason, Status
+from app.webhooks.owned import DeliveryOptions
+from app.webhooks.pace import GlobalSlots
+from app.webhooks.schedule import RetrySchedule
+from app.webhooks.secrets import KeyRing
+from tables.delivery_queries import DeliveryQuery, find_delivery, find_page
+from tests.support.memory_unit import record
+from tests.support.webhooks import OK, SCHEDULE, TIMEOUT, TOPICS, Desk, answer, header, webhook_row
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    made = await Desk().open(webhook_row())
+    yield made
+    await made.context.close(made.processor)
+
+
+async def test_an_intent_is_posted_at_once_and_its_record_ends_with_the_row(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e1"))
+
+    assert desk.row("e1") is None
+    assert len(desk.context.unfinished) == 1
+
+    desk.receiver.release()
+    await desk.settle()
+
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.attempts, row.body) == (Status.DELIVERED, 1, None)
+    assert desk.context.unfinished == []
+
+
+async def test_the_post_carries_the_bytes_of_the_intent_and_our_headers(desk: Desk) -> None:
+    intent = desk.intent("e1")
+    await desk.deliver(intent)
+
+    (request,) = desk.receiver.requests
+    assert request.body == intent.value
+    assert header(request, "X-Delivery-Attempt") == "1"
+    assert header(request, "X-Webhook-Id") == "wh_a"
+    assert header(request, "webhook-signature").startswith("v1,")
+
+
+async def test_an_attempt_is_published_with_its_row(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1"))
+
+    (event,) = desk.sent(TOPICS.attempts)
+    assert event["type"] == "llm.vault-stream.webhook.attempted"
+    assert event["data"]["outcome"] == "delivered"
+    assert event["data"]["status_code"] == 200
+    assert event["subject"] == "wh_a"
+
+
+async def test_a_repeated_intent_is_known_in_flight_and_afterwards(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e1"))
+    unit = await desk.deliver(desk.intent("e1"))
+    desk.receiver.release()
+    await desk.settle()
+    await desk.deliver(desk.intent("e1"))
+
+    assert unit.held == []
+    assert desk.receiver.events() == ["e1"]
+
+
+async def test_a_slice_that_is_run_again_holds_its_records_again_and_posts_once(desk: Desk) -> None:
+    desk.receiver.hold()
+    intent, malformed = desk.intent("e1"), desk.command(Op.HOLD)
+    unit = await desk.context.deliver(desk.processor, intent, malformed)
+    again = await desk.context.deliver(desk.processor, intent)
+    desk.receiver.release()
+    await desk.settle()
+
+    assert unit.held == again.held == [intent]
+
+
+async def test_a_failure_waits_for_its_step_with_the_body_and_is_made_again(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500, body="broken"))
+    await desk.deliver(desk.intent("e1"))
+
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.reason, row.attempts) == (Status.RETRYING, Reason.RETRY, 1)
+    assert row.body is not None
+    assert row.response_body == "broken"
+    assert desk.context.unfinished == []
+
+    await desk.pass_time(4.9)
+    assert len(desk.receiver.requests) == 1
+    await desk.pass_time(0.2)
+
+    assert [header(r, "X-Delivery-Attempt") for r in desk.receiver.requests] == ["1", "2"]
+    assert len({r.body for r in desk.receiver.requests}) == 1
+    delivered = desk.row("e1")
+    assert delivered is not None
+    assert delivered.status is Status.DELIVERED
+    assert delivered.response_body is None
+
+
+async def test_a_delivery_without_a_step_left_becomes_a_dead_letter_with_its_event(desk: Desk) -> None:
+    desk.receiver.always(answer(500))
+    intent = desk.intent("e1")
+    await desk.deliver(intent)
+    await desk.pass_time(5000)
+
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.reason, row.attempts, row.body) == (Status.FAILED, Reason.EXHAUSTED, 4, None)
+    (letter,) = desk.context.sent_to(TOPICS.dead_letters)
+    assert intent.value in (letter.value or b"")
+    (event,) = desk.sent(TOPICS.dead_letters)
+    assert event["type"] == "llm.vault-stream.webhook.given-up"
+    assert event["data"]["reason"] == "exhausted"
+    assert event["id"] == f"{row.delivery_id}-0"
+
+
+async def test_a_restart_takes_up_what_waits(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(desk.intent("e1"))
+    await desk.context.close(desk.processor)
+
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.pass_time(6)
+
+    assert second.receiver.events() == ["e1"]
+    await second.context.close(second.processor)
+
+
+async def test_a_call_in_flight_at_a_revoke_is_made_again_by_the_next_owner(desk: Desk) -> None:
+    desk.receiver.hold()
+    intent = desk.intent("e1")
+    await desk.deliver(intent)
+    await desk.context.close(desk.processor)
+
+    assert desk.slots.free == 256
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.deliver(intent)
+
+    assert second.receiver.events() == ["e1"]
+    await second.context.close(second.processor)
+
+
+async def test_nothing_starts_without_a_recent_heartbeat(desk: Desk) -> None:
+    desk.context.acting = False
+    await desk.deliver(desk.intent("e1"))
+    assert desk.receiver.requests == []
+    assert not desk.processor.busy()
+
+    desk.context.acting = True
+    await desk.settle()
+    assert desk.receiver.events() == ["e1"]
+
+
+async def test_a_drain_starts_nothing_and_waits_for_what_is_under_way(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(desk.intent("e1"))
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e2"))
+    desk.processor.begin_drain()
+
+    await desk.pass_time(10)
+    assert desk.processor.busy()
+    assert desk.receiver.events() == ["e1", "e2"]
+
+    desk.receiver.release()
+    await desk.settle()
+    assert not desk.processor.busy()
+
+
+async def test_a_webhook_has_four_slots_at_first_and_the_rest_is_parked(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(6)))
+
+    assert desk.receiver.under_way == 4
+    parked = [desk.row(f"e{n}") for n in range(6)]
+    assert [row.reason if row else None for row in parked] == [None] * 4 + [Reason.SLOT] * 2
+    assert len(desk.context.unfinished) == 4
+
+    desk.receiver.release()
+    await desk.settle()
+    assert all(row is not None and row.status is Status.DELIVERED for row in (desk.row(f"e{n}") for n in range(6)))
+
+
+async def test_one_subject_has_one_post_in_flight_in_order(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"e{n}", subject="d1") for n in range(3)), desk.intent("other", subject="d2"))
+    assert desk.receiver.events() == ["e0", "other"]
+    follower = desk.row("e1")
+    assert follower is not None
+    assert follower.reason is Reason.ORDER
+
+    desk.receiver.release()
+    await desk.settle()
+    assert desk.receiver.events() == ["e0", "other", "e1", "e2"]
+
+
+async def test_a_retried_event_may_be_overtaken(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500), event_id="e0")
+    await desk.deliver(desk.intent("e0", subject="d1"), desk.intent("e1", subject="d1"))
+    await desk.pass_time(6)
+
+    assert desk.receiver.events() == ["e0", "e1", "e0"]
+
+
+async def test_with_strict_ordering_a_retried_event_is_not_overtaken_until_it_is_given_up() -> None:
+    desk = await Desk().open(webhook_row(ordering=Ordering.STRICT))
+    desk.receiver.will_answer(*[answer(500)] * 4, event_id="e0")
+    await desk.deliver(*(desk.intent(f"e{n}", subject="d1") for n in range(2)), desk.intent("x", subject="d2"))
+    assert desk.receiver.events() == ["e0", "x"]
+    await desk.deliver(desk.intent("e2", subject="d1"))
+    await desk.pass_time(5000)
+
+    assert desk.receiver.events() == ["e0", "x", "e0", "e0", "e0", "e1", "e2"]
+    await desk.context.close(desk.processor)
+
+
+async def test_strict_order_holds_over_a_restart() -> None:
+    desk = await Desk().open(webhook_row(ordering=Ordering.STRICT))
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(*(desk.intent(f"e{n}", subject="d1") for n in range(3)))
+    await desk.context.close(desk.processor)
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    assert second.receiver.events() == []
+    await second.pass_time(6)
+
+    assert second.receiver.events() == ["e0", "e1", "e2"]
+    await second.context.close(second.processor)
+
+
+async def test_order_holds_over_a_crash_with_the_first_call_in_flight(desk: Desk) -> None:
+    desk.receiver.hold()
+    first, follower = desk.intent("e0", subject="d1"), desk.intent("e1", subject="d1")
+    await desk.deliver(first)
+    await desk.deliver(follower)
+    await desk.context.close(desk.processor)
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.deliver(first)
+
+    assert second.receiver.events() == ["e0", "e1"]
+    await second.context.close(second.processor)
+
+
+async def test_410_fails_the_delivery_and_disables_the_webhook(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(410))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.intent("e2"))
+
+    row, webhook, missed = desk.row("e1"), desk.webhook(), desk.row("e2")
+    assert row is not None
+    assert webhook is not None
+    assert missed is not None
+    assert (row.status, row.reason) == (Status.FAILED, Reason.GONE)
+    assert (webhook.health, webhook.enabled, webhook.disabled_reason) == (Health.DISABLED, False, "gone")
+    assert webhook.version == 1
+    assert (missed.status, missed.body) == (Status.MISSED, None)
+    (event,) = desk.sent(TOPICS.events)
+    assert event["type"] == "llm.data-vault.webhook.disabled"
+    assert event["data"] | {"since": ""} == {"webhook_id": "wh_a", "reason": "gone", "since": "", "last_code": 410}
+    assert desk.sent(TOPICS.dead_letters) == []
+
+
+async def test_429_holds_the_whole_webhook(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(429, retry_after_s=60))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.intent("e2"))
+
+    held = desk.row("e2")
+    webhook = desk.webhook()
+    assert held is not None
+    assert webhook is not None
+    assert held.reason is Reason.HOLD
+    assert webhook.hold_until_ms == desk.clock.now_ms() + 60_000
+    await desk.pass_time(59)
+    assert desk.receiver.events() == ["e1"]
+    await desk.pass_time(2)
+    assert sorted(desk.receiver.events()) == ["e1", "e1", "e2"]
+
+
+async def test_health_is_written_and_announced_when_it_changes_only(desk: Desk) -> None:
+    desk.receiver.always(answer(500))
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(4)))
+    await desk.deliver(*(desk.intent(f"f{n}") for n in range(4)))
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert webhook.health is Health.OK
+    await desk.deliver(*(desk.intent(f"g{n}") for n in range(2)))
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert (webhook.health, webhook.failures) == (Health.FAILING, 10)
+
+    desk.receiver.always(OK)
+    await desk.pass_time(10)
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert (webhook.health, webhook.failing_since_ms) == (Health.OK, None)
+    assert [e["type"].rpartition(".")[2] for e in desk.sent(TOPICS.events)] == ["failing", "recovered"]
+
+
+async def test_a_row_that_waits_too_long_expires_without_an_attempt() -> None:
+    desk = await Desk(options=DeliveryOptions(schedule=SCHEDULE, max_age_s=60)).open(
+        webhook_row(hold_until_ms=2_000_000_000_000)
+    )
+    await desk.deliver(desk.intent("e1"))
+    await desk.pass_time(62)
+
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.reason, row.attempts) == (Status.FAILED, Reason.EXPIRED, 0)
+    assert len(desk.sent(TOPICS.dead_letters)) == 1
+    assert desk.receiver.requests == []
+    await desk.context.close(desk.processor)
+
+
+async def test_an_ended_row_is_forgotten_after_its_time() -> None:
+    desk = await Desk(options=DeliveryOptions(schedule=SCHEDULE, history_s=100)).open(webhook_row())
+    await desk.deliver(desk.intent("e1"))
+    assert desk.row("e1") is not None
+    await desk.pass_time(102)
+
+    assert desk.row("e1") is None
+    await desk.context.close(desk.processor)
+
+
+async def test_a_resend_makes_an_ended_delivery_again_once(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1"))
+    resend = {"reason": IntentReason.RESEND, "request_id": "r1"}
+    await desk.deliver(desk.intent("e1", **resend))
+    await desk.deliver(desk.intent("e1", **resend))
+
+    assert desk.receiver.events() == ["e1", "e1"]
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.attempts, row.resends, row.request_id) == (Status.DELIVERED, 2, 1, "r1")
+
+
+async def test_a_deleted_webhook_cancels_what_waits_and_goes_last(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500), answer(500))
+    await desk.deliver(desk.intent("e1"), desk.intent("e2"))
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e3"))
+    await desk.deliver(desk.command(Op.DELETE, base_version=1))
+
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert webhook.deleting
+    assert [r.status if r else None for r in map(desk.row, ("e1", "e2", "e3"))] == [
+        Status.CANCELLED,
+        Status.CANCELLED,
+        None,
+    ]
+    desk.receiver.release()
+    await desk.settle()
+    assert desk.webhook() is None
+    row = desk.row("e3")
+    assert row is not None
+    assert row.status is Status.DELIVERED
+    assert desk.context.unfinished == []
+
+
+async def test_a_disabled_webhook_misses_what_waits_and_an_enabled_one_goes_on(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.command(Op.DISABLE))
+    await desk.deliver(desk.intent("e2"))
+    await desk.deliver(desk.command(Op.ENABLE, command_id="c2"))
+    await desk.deliver(desk.intent("e3"))
+
+    assert [r.status if r else None for r in map(desk.row, ("e1", "e2", "e3"))] == [
+        Status.MISSED,
+        Status.MISSED,
+        Status.DELIVERED,
+    ]
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert (webhook.health, webhook.enabled, webhook.version) == (Health.OK, True, 3)
+
+
+async def test_a_created_webhook_is_audited_and_served(desk: Desk) -> None:
+    row = webhook_row("wh_b")
+    patch = WebhookPatch(url=row.url, events=row.events)
+    await desk.deliver(desk.command(Op.CREATE, "wh_b", patch=patch, secrets=row.secrets))
+    await desk.deliver(desk.intent("e1", "wh_b"))
+
+    assert desk.receiver.events() == ["e1"]
+    (event,) = desk.sent(TOPICS.events)
+    assert event["type"] == "llm.data-vault.webhook.created"
+    assert event["data"]["actor"]["id"] == "ops"
+
+
+async def test_a_command_for_another_version_or_too_late_changes_nothing(desk: Desk) -> None:
+    await desk.deliver(desk.command(Op.DISABLE, base_version=7))
+    await desk.deliver(desk.command(Op.DISABLE, expires_at=desk.clock.now_ms() - 1))
+
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert webhook.enabled
+
+
+async def test_a_hold_command_is_honoured(desk: Desk) -> None:
+    until_ms = desk.clock.now_ms() + 30_000
+    await desk.deliver(desk.command(Op.HOLD, patch=WebhookPatch(hold_until_ms=until_ms)))
+    await desk.deliver(desk.intent("e1"))
+    assert desk.receiver.requests == []
+    await desk.pass_time(31)
+
+    assert desk.receiver.events() == ["e1"]
+
+
+async def test_a_webhook_whose_key_is_missing_waits_without_attempts() -> None:
+    desk = await Desk(keys=KeyRing([], bytes)).open(webhook_row())
+    await desk.deliver(desk.intent("e1"))
+    await desk.pass_time(120)
+
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.reason, row.attempts) == (Status.PENDING, Reason.NO_KEY, 0)
+    await desk.context.close(desk.processor)
+
+
+async def test_an_intent_that_is_none_is_put_aside_and_the_next_one_is_posted(desk: Desk) -> None:
+    await desk.deliver(record(b"{", topic=TOPICS.deliveries, offset=99), desk.intent("e1"))
+
+    assert [q.reason for q in desk.context.quarantined] == ["invalid_envelope"]
+    assert desk.receiver.events() == ["e1"]
+
+
+async def test_an_intent_of_an_unknown_webhook_is_done(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1", "wh_gone"))
+
+    assert desk.context.unfinished == []
+    assert desk.receiver.requests == []
+
+
+async def test_hanging_webhooks_hold_half_of_the_worker_at_most() -> None:
+    desk = await Desk(slots=GlobalSlots(8)).open(webhook_row("wh_a"), webhook_row("wh_b"), webhook_row("wh_c"))
+    desk.receiver.will_answer(TIMEOUT, TIMEOUT, event_id="slow")
+    await desk.deliver(desk.intent("slow", "wh_a"), desk.intent("slow", "wh_b"))
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"a{n}", w) for n in range(4) for w in ("wh_a", "wh_b")))
+    await desk.deliver(*(desk.intent(f"c{n}", "wh_c") for n in range(4)))
+
+    posted = [header(r, "X-Webhook-Id") for r in desk.receiver.requests[2:]]
+    assert posted.count("wh_c") == 4
+    assert len(posted) == 8
+    desk.receiver.release()
+    await desk.settle()
+    assert desk.slots.free == 8
+    await desk.context.close(desk.processor)
+
+
+async def test_a_backlog_beyond_memory_is_delivered_from_the_index() -> None:
+    desk = await Desk().open(webhook_row(hold_until_ms=2_000_000_000_000))
+    for part in range(7):
+        await desk.deliver(*(desk.intent(f"e{part * 100 + n:04}", subject=f"d{n % 7}") for n in range(100)))
+    await desk.context.close(desk.processor)
+    row = desk.webhook()
+    assert row is not None
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open(webhook_row())
+    await second.until(lambda: len(second.receiver.requests) >= 700, within_s=60)
+
+    assert sorted(second.receiver.events()) == [f"e{n:04}" for n in range(700)]
+    for lane in range(7):
+        mine = [e for e in second.receiver.events() if (int(e[1:]) % 100) % 7 == lane]
+        assert mine == sorted(mine)
+    await second.context.close(second.processor)
+
+
+async def test_the_api_reads_rows_and_what_is_in_flight(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1"))
+    desk.clock.advance(1)
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e2"))
+    reader = desk.readers.get(0)
+    assert reader is not None
+
+    page = await reader.read(lambda unit, flights: find_page(unit, flights, DeliveryQuery(webhook_id="wh_a"), 10))
+    assert [(f.row.event_id, f.row.status, f.in_flight) for f in page.items] == [
+        ("e2", Status.PENDING, True),
+        ("e1", Status.DELIVERED, False),
+    ]
+    id_ = page.items[1].row.delivery_id
+    found = await reader.read(lambda unit, flights: find_delivery(unit, flights, id_))
+    assert found is not None
+    assert found.row.event_id == "e1"
+
+
+async def test_a_schedule_that_begins_with_a_wait_lets_the_first_attempt_wait() -> None:
+    desk = await Desk(options=DeliveryOptions(schedule=RetrySchedule((3, 5)))).open(webhook_row())
+    await desk.deliver(desk.intent("e1"))
+    await desk.pass_time(2)
+    assert desk.receiver.requests == []
+    await desk.pass_time(2)
+
+    assert desk.receiver.events() == ["e1"]
+    await desk.context.close(desk.processor)

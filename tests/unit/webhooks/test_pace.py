@@ -1,0 +1,126 @@
+"""Slots, pace, rate limit, and the worker's own cap."""
+
+from __future__ import annotations
+
+from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Slots, TokenBucket
+
+
+def test_slots_start_at_four_double_to_the_limit_and_halve_to_one() -> None:
+    slots = Slots(32)
+    caps = [slots.cap]
+    for _ in range(4):
+        slots.grow()
+        caps.append(slots.cap)
+    for _ in range(6):
+        slots.shrink()
+        caps.append(slots.cap)
+
+    assert caps == [4, 8, 16, 32, 32, 16, 8, 4, 2, 1, 1]
+
+
+def test_slots_never_pass_a_lower_limit() -> None:
+    slots = Slots(2)
+    slots.grow()
+
+    assert slots.cap == 2
+
+
+def test_pace_begins_after_ten_failures_over_ten_seconds() -> None:
+    fast, slow = Pace(PaceRules()), Pace(PaceRules())
+    for n in range(10):
+        fast.failed(n * 0.5)
+        slow.failed(n * 1.2)
+
+    assert not fast.paced
+    assert slow.paced
+    assert slow.next_s == 9 * 1.2 + 1
+
+
+def test_the_gap_doubles_up_to_its_maximum_and_one_success_ends_it() -> None:
+    pace = Pace(PaceRules(after_failures=1, after_s=0, max_gap_s=30))
+    gaps = []
+    for _ in range(8):
+        pace.failed(100.0)
+        gaps.append(pace.next_s - 100)
+    assert gaps == [1, 2, 4, 8, 16, 30, 30, 30]
+
+    pace.succeeded()
+    assert not pace.paced
+    assert not pace.troubled
+
+
+def test_no_failures_turn_pace_off() -> None:
+    pace = Pace(PaceRules(after_failures=0))
+    for n in range(100):
+        pace.failed(n)
+
+    assert not pace.paced
+
+
+def test_a_rate_limit_gives_one_second_at_once_and_then_its_rate() -> None:
+    bucket = TokenBucket(2, 0.0)
+    for _ in range(2):
+        assert bucket.ready_at_s(0.0) == 0.0
+        bucket.take(0.0)
+
+    assert bucket.ready_at_s(0.0) == 0.5
+    assert bucket.ready_at_s(0.5) == 0.5
+
+
+def test_a_rate_below_one_still_lets_one_through() -> None:
+    bucket = TokenBucket(0.1, 0.0)
+    bucket.take(0.0)
+
+    assert bucket.ready_at_s(0.0) == 10.0
+
+
+def test_troubled_webhooks_hold_half_of_the_worker_together() -> None:
+    slots = GlobalSlots(8)
+    for webhook in ("a", "b"):
+        slots.mark(webhook, troubled=True)
+        slots.take(webhook)
+        slots.take(webhook)
+
+    assert not slots.available("a")
+    assert slots.available("healthy")
+
+
+def test_a_webhook_that_gets_into_trouble_counts_with_what_it_holds() -> None:
+    slots = GlobalSlots(4)
+    slots.take("a")
+    slots.take("a")
+    slots.mark("a", troubled=True)
+    assert not slots.available("a")
+
+    slots.mark("a", troubled=False)
+    assert slots.available("a")
+
+
+def test_a_free_slot_wakes_who_waits_longest_and_once() -> None:
+    slots = GlobalSlots(1)
+    slots.take("a")
+    woken: list[str] = []
+    first, second = (lambda: woken.append("first")), (lambda: woken.append("second"))
+    slots.wait(first)
+    slots.wait(second)
+    slots.wait(first)
+    slots.give_back("a")
+    assert woken == ["first"]
+
+    slots.wake()
+    slots.wake()
+    assert woken == ["first", "second"]
+
+
+def test_who_waits_for_the_troubled_half_is_not_woken_by_others() -> None:
+    slots = GlobalSlots(4)
+    for webhook in ("a", "a", "b"):
+        slots.take(webhook)
+    slots.mark("a", troubled=True)
+    woken: list[str] = []
+    slots.wait(lambda: woken.append("troubled"))
+    slots.give_back("b")
+    assert woken == []
+
+    slots.give_back("a")
+    assert woken == ["troubled"]
