@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from agents.governance import GovernanceOptions, governance_agent
 from agents.registry import RegistryOptions, registry_agent
@@ -275,7 +275,7 @@ class Program:
         stats: dict[str, Callable[[], Any]] = {
             "worker": lambda: self.settings.instance_id,
             "fenced": lambda: self.engine.fenced,
-            "numbers": lambda: {n: number.state.value for n, number in sorted(self.engine.numbers.items())},
+            "numbers": lambda: {str(n): number.state.value for n, number in sorted(self.engine.numbers.items())},
             "owners": lambda: {str(n): name for n, name in self.engine.status.owners().items()},
             "not_ready": self.engine.status.not_ready,
             "lag": lambda: {topic: lag for topic, lag in self.engine.status.lag().items() if lag},
@@ -357,11 +357,18 @@ def build(settings: Settings) -> Program:
     return Program(settings)
 
 
-def run_worker() -> int:
-    """`vault-stream worker`: the exit code."""
+async def _run_to_exit(program: Program) -> NoReturn:
+    code = await program.run()
+    logging.shutdown()
+    # Threads that still ask a dead broker or resolver would hold up an ordinary end.
+    os._exit(code)
+
+
+def run_worker() -> None:
+    """`vault-stream worker`: does not return, but ends the process with the worker's exit code."""
     import uvloop  # noqa: PLC0415  # Faust's own command line chooses its loop itself
 
-    return uvloop.run(build(load_settings()).run())
+    uvloop.run(_run_to_exit(build(load_settings())))
 
 
 def __getattr__(name: str) -> Any:

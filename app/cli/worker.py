@@ -19,7 +19,6 @@ def worker() -> None:
     from app.observability.logging import LogError  # noqa: PLC0415
 
     try:
-        code = run_worker()
+        run_worker()
     except (StartRefused, LogError) as error:
         raise click.ClickException(str(error)) from None
-    raise click.exceptions.Exit(code)

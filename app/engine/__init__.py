@@ -17,7 +17,7 @@ from app.engine.errors import (
     RowTooLarge,
     StartRefused,
 )
-from app.engine.outputs import Ack, Message, Outputs
+from app.engine.outputs import Message, Outputs
 from app.engine.ownership import Owner, Ownership
 from app.engine.records import Header, Record, Slice
 from app.engine.restore import Replica
@@ -25,7 +25,6 @@ from app.engine.table import Table
 from app.engine.unit import Unit
 
 __all__ = [
-    "Ack",
     "Agent",
     "CheckpointFailed",
     "Clock",

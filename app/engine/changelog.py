@@ -80,7 +80,7 @@ class FencedChangelog:
             client_id=self._transactional_id,
             transactional_id=self._transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            compression_type="lz4",
+            compression_type="zstd",
             max_batch_size=BATCH_BYTES + 100_000,
             max_request_size=2 << 20,
             request_timeout_ms=15_000,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from aiokafka import errors as kafka_errors
 from aiokafka.partitioner import murmur2
 
@@ -21,7 +21,7 @@ from app.engine.producer import HardProducer
 from app.engine.records import Header
 from app.observability import metrics
 
-__all__ = ["Ack", "Message", "Outputs", "partition_of"]
+__all__ = ["Message", "Outputs", "partition_of"]
 
 POOL = 4
 # Below the broker's default message.max.bytes of 1 MiB; a larger record goes alone.
@@ -29,7 +29,6 @@ BATCH_BYTES = 900_000
 REQUEST_BYTES = 2 << 20
 # The broker's own answer comes within request_timeout (15 s); beyond both, the outcome is unknown.
 SEND_DEADLINE_S = 20.0
-_RECORD_OVERHEAD_BYTES = 40
 
 
 @lru_cache(maxsize=65_536)
@@ -38,22 +37,13 @@ def partition_of(key: bytes, count: int) -> int:
     return int(murmur2(key) & 0x7FFFFFFF) % count
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One record to send."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """Where a record went."""
-
-    partition: int
-    offset: int
 
 
 class Outputs:
@@ -83,45 +73,38 @@ class Outputs:
         Raises:
             OutputFailed: Not acknowledged; it may be there all the same.
         """
-        (ack,) = await self.send_many([Message(topic, key, value, headers)])
-        return ack.partition, ack.offset
+        partition = partition_of(key or b"", self._counts.get(topic) or await self._count(topic))
+        return partition, await self._send_group(topic, partition, [Message(topic, key, value, headers)])
 
-    async def send_many(self, messages: Sequence[Message]) -> list[Ack]:
+    async def send_many(self, messages: Sequence[Message]) -> None:
         """Send records, as one batch a partition where they fit, and wait for every acknowledgement.
 
         Raises:
             OutputFailed: At least one batch was not acknowledged.
         """
-        groups: dict[tuple[str, int], list[int]] = {}
-        for at, message in enumerate(messages):
+        groups: dict[tuple[str, int], list[Message]] = {}
+        for message in messages:
             count = self._counts.get(message.topic) or await self._count(message.topic)
-            groups.setdefault((message.topic, partition_of(message.key or b"", count)), []).append(at)
-        acks: list[Ack | None] = [None] * len(messages)
-        jobs = [self._send_group(topic, partition, messages, ats, acks) for (topic, partition), ats in groups.items()]
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-        for result in results:
+            groups.setdefault((message.topic, partition_of(message.key or b"", count)), []).append(message)
+        jobs = [self._send_group(topic, partition, group) for (topic, partition), group in groups.items()]
+        for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-        return [ack for ack in acks if ack is not None]
 
-    async def _send_group(
-        self, topic: str, partition: int, messages: Sequence[Message], ats: list[int], acks: list[Ack | None]
-    ) -> None:
+    async def _send_group(self, topic: str, partition: int, messages: Sequence[Message]) -> int:
+        """The offset of the first, once all are acknowledged."""
         slot = partition_of(topic.encode(), POOL) + partition
         producer = await self._producer(slot % POOL)
         try:
             async with asyncio.timeout(SEND_DEADLINE_S):
-                waiting = await _enqueue(producer, topic, partition, messages, ats)
-                for future, first, count in waiting:
-                    base = (await future).offset
-                    for i in range(count):
-                        acks[ats[first + i]] = Ack(partition, base + i)
+                offsets = [(await sent).offset for sent in await _enqueue(producer, topic, partition, messages)]
         except (kafka_errors.KafkaError, TimeoutError, OSError) as error:
             # A late write may still land, and an idempotent producer with a hole in its sequence is refused for
             # ever: only a new producer id is sound.
             await self._drop(slot % POOL, producer)
             raise OutputFailed(f"{topic}/{partition}: {error!r}") from error
-        metrics.OUTPUTS.labels(topic=topic).inc(len(ats))
+        metrics.OUTPUTS.labels(topic=topic).inc(len(messages))
+        return int(offsets[0])
 
     async def _count(self, topic: str) -> int:
         try:
@@ -146,8 +129,8 @@ class Outputs:
                 client_id=f"{self._client_id}-out-{slot}",
                 acks="all",
                 enable_idempotence=True,
-                compression_type="lz4",
-                max_batch_size=BATCH_BYTES + 100_000,
+                compression_type="zstd",
+                max_batch_size=BATCH_BYTES,
                 max_request_size=REQUEST_BYTES,
                 request_timeout_ms=15_000,
                 retry_backoff_ms=50,
@@ -178,22 +161,23 @@ class Outputs:
 
 
 async def _enqueue(
-    producer: HardProducer, topic: str, partition: int, messages: Sequence[Message], ats: list[int]
-) -> list[tuple[Any, int, int]]:
-    """Cut into batches; a future with the first index and the count of each."""
-    waiting: list[tuple[Any, int, int]] = []
-    batch, first, size = producer.create_batch(), 0, 0
-    for index, at in enumerate(ats):
-        message = messages[at]
-        weight = len(message.key or b"") + len(message.value or b"") + _RECORD_OVERHEAD_BYTES
-        weight += sum(len(name) + len(value) + 4 for name, value in message.headers)
-        if size and size + weight > BATCH_BYTES:
+    producer: HardProducer, topic: str, partition: int, messages: Sequence[Message]
+) -> list[asyncio.Future[Any]]:
+    """Cut into batches; one future each."""
+    waiting = []
+    batch = producer.create_batch()
+    for message in messages:
+        if not _append(batch, message):
             batch.close()
-            waiting.append((await producer.send_batch(batch, topic, partition=partition), first, index - first))
-            batch, first, size = producer.create_batch(), index, 0
-        if batch.append(key=message.key, value=message.value, timestamp=None, headers=list(message.headers)) is None:
-            raise OutputFailed(f"{topic}/{partition}: a record of {weight} bytes does not fit a batch")
-        size += weight
+            waiting.append(await producer.send_batch(batch, topic, partition=partition))
+            batch = producer.create_batch()
+            # The first record of a batch always fits; one that is too large is the broker's to refuse.
+            _append(batch, message)
     batch.close()
-    waiting.append((await producer.send_batch(batch, topic, partition=partition), first, len(ats) - first))
+    waiting.append(await producer.send_batch(batch, topic, partition=partition))
     return waiting
+
+
+def _append(batch: Any, message: Message) -> bool:
+    added = batch.append(key=message.key, value=message.value, timestamp=None, headers=list(message.headers))
+    return added is not None

@@ -75,7 +75,7 @@ class EventFields(Protocol):
         """Extension attributes by name."""
 
 
-class CloudEvent(msgspec.Struct, frozen=True):
+class CloudEvent(msgspec.Struct, frozen=True, gc=False):
     """An event that has passed every check of its envelope.
 
     Attributes:

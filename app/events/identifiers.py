@@ -1,6 +1,5 @@
 """Ids that are a function of what they name (contracts 9.3)."""
 
-from base64 import b32encode
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
@@ -9,6 +8,9 @@ from app.events.partitioning import murmur2
 
 _PREFIX: Final = "dlv_"
 _DIGEST_BYTES: Final = 12
+_DIGITS: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
+_SHIFTS: Final = range(120, -1, -10)
 
 
 def delivery_id(webhook_id: str, source: str, event_id: str) -> str:
@@ -18,7 +20,9 @@ def delivery_id(webhook_id: str, source: str, event_id: str) -> str:
     the webhook) and 12 bytes of blake2b over source, event id and webhook id: constant however often the event is seen.
     """
     digest = blake2b(f"{source}\0{event_id}\0{webhook_id}".encode(), digest_size=_DIGEST_BYTES).digest()
-    return _PREFIX + b32encode(_hash_bytes(webhook_id) + digest).decode().rstrip("=").lower()
+    # 128 bits and two of padding are 13 pairs of digits; the standard library takes 3 us for the same.
+    bits = int.from_bytes(_hash_bytes(webhook_id) + digest, "big") << 2
+    return _PREFIX + "".join([_PAIRS[bits >> shift & 0x3FF] for shift in _SHIFTS])
 
 
 @lru_cache(maxsize=65536)

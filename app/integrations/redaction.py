@@ -68,11 +68,11 @@ def may_hold_secrets(document: bytes) -> bool:
         or b"creditcard" in small
         or b"ssn" in small
         or b"@" in small
-        or b"0000000000000" in small
-        or b"+00000000" in small
-        or b"000-00-0000" in dashed
-        or b"000-000-0000" in dashed
-        or b"000--000-0000" in dashed
+        or (b"00000000" in small and (b"0000000000000" in small or b"+00000000" in small))
+        or (
+            b"0-0000" in dashed
+            and (b"000-00-0000" in dashed or b"000-000-0000" in dashed or b"000--000-0000" in dashed)
+        )
         or b"\\u00" in document
     )
 

@@ -59,16 +59,12 @@ class _Lane:
         head: The one that its class offers.
         followers: What must wait behind it, by sequence; the beginning of the lane, without a hole.
         more: The index has followers that are not here.
-        deferred: Retries (best effort) that came up while one was in flight, sorted.
-        skipped: Classes of which more such retries are in the index only, and from where.
     """
 
     busy: bool = False
     head: Entry | None = None
     followers: list[tuple[int, Entry]] = field(default_factory=list)
     more: bool = False
-    deferred: list[Entry] = field(default_factory=list)
-    skipped: dict[int, Horizon] = field(default_factory=dict)
 
     @property
     def free(self) -> bool:
@@ -83,7 +79,7 @@ class Backlog:
         strict: Whether retried deliveries keep their place, too.
 
     Attributes:
-        share: How many entries a class may have in memory; also how many followers and deferred ones there may be.
+        share: How many entries a class may have in memory, and how many followers there may be.
     """
 
     def __init__(self, *, strict: bool) -> None:
@@ -94,7 +90,6 @@ class Backlog:
         self._lanes: dict[bytes, _Lane] = {}
         self._hungry_lanes: set[bytes] = set()
         self._followers = 0
-        self._deferred = 0
         self._firsts_in_row = 0
 
     def __len__(self) -> int:
@@ -244,13 +239,11 @@ class Backlog:
     def _top(self, tries: int) -> Entry | None:
         """The first entry of a class that could be offered."""
         class_ = self._classes[tries]
-        while class_.entries:
-            entry = class_.entries[0]
+        for entry in class_.entries:
             lane = self._lanes.get(entry.lane) if entry.lane is not None else None
             if lane is None or not lane.busy:
                 return entry
-            self._defer(class_.entries.pop(0), lane)
-        if class_.horizon is None:
+        if not class_.entries and class_.horizon is None:
             del self._classes[tries]
         return None
 
@@ -308,9 +301,6 @@ class Backlog:
         elif self._in_order(entry):
             lane.followers.remove((entry.sequence, entry))
             self._followers -= 1
-        elif entry in lane.deferred:
-            lane.deferred.remove(entry)
-            self._deferred -= 1
         else:
             self._pull_out(entry)
 
@@ -318,35 +308,11 @@ class Backlog:
         """Offer what a lane that is not busy has next, or ask the index for it."""
         if lane.busy:
             return
-        self._restore(lane)
         if lane.head is None and lane.followers:
             _, lane.head = lane.followers.pop(0)
             self._followers -= 1
             insort(self._classes.setdefault(lane.head.tries, _Class()).entries, lane.head)
         elif lane.head is None and lane.more:
             self._hungry_lanes.add(key)
-        elif lane.free and not lane.deferred and not lane.skipped:
+        elif lane.free:
             del self._lanes[key]
-
-    def _defer(self, entry: Entry, lane: _Lane) -> None:
-        """A retry whose lane is busy makes room for others; more of them than a share go back to the index."""
-        if self._deferred < self.share:
-            self._deferred += 1
-            insort(lane.deferred, entry)
-        else:
-            del self._known[entry.delivery_id]
-            lane.skipped[entry.tries] = min(entry[:2], lane.skipped.get(entry.tries, entry[:2]))
-
-    def _restore(self, lane: _Lane) -> None:
-        """Offer the next retry of a lane that is not busy any more."""
-        if lane.deferred:
-            entry = lane.deferred.pop(0)
-            self._deferred -= 1
-            insort(self._classes.setdefault(entry.tries, _Class()).entries, entry)
-            return
-        for tries, horizon in lane.skipped.items():
-            class_ = self._classes.setdefault(tries, _Class())
-            class_.horizon = horizon if class_.horizon is None else min(class_.horizon, horizon)
-            while class_.entries and class_.entries[-1][:2] >= horizon:
-                del self._known[class_.entries.pop().delivery_id]
-        lane.skipped.clear()
