@@ -237,7 +237,7 @@ def find_page(unit: Unit, flights: Mapping[str, DeliveryRow], query: DeliveryQue
         while flying and place_in_lists(flying[0]).order <= place.order:
             items.append(FoundDelivery(flying.pop(0), in_flight=True))
         if len(items) >= limit or looked_at >= SCAN_LIMIT:
-            return _cut(items, limit, last)
+            return _cut(items, limit, items[limit - 1].place if len(items) >= limit else last)
         last = place
         row = None if delivery_id in flights else unit.get(DELIVERIES, key)
         if row is not None and query.asks_for(row):

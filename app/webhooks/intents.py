@@ -13,7 +13,7 @@ from app.webhooks.errors import SerializationFailed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Intent", "IntentReason", "decode_intent", "encode_intent_headers"]
+__all__ = ["Intent", "IntentReason", "decode_intent"]
 
 Header = tuple[str, bytes]
 
@@ -109,29 +109,6 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
         raise SerializationFailed("the value of an intent is not a structured CloudEvent") from None
     except ValueError:
         raise SerializationFailed("the header vs-reason of an intent is not event, resend, ping or replay") from None
-
-
-def encode_intent_headers(
-    *,
-    delivery_id: str,
-    webhook_id: str,
-    reason: IntentReason,
-    origin: str,
-    request_id: str | None = None,
-    traceparent: str | None = None,
-) -> list[Header]:
-    """The headers of one record; its key is the webhook id and its value the bytes to POST."""
-    headers = [
-        ("vs-delivery-id", delivery_id.encode()),
-        ("vs-webhook-id", webhook_id.encode()),
-        ("vs-reason", reason.encode()),
-        ("vs-origin", origin.encode()),
-    ]
-    if request_id is not None:
-        headers.append(("vs-request-id", request_id.encode()))
-    if traceparent is not None:
-        headers.append(("traceparent", traceparent.encode()))
-    return headers
 
 
 def _time_ms(text: str | None) -> int | None:

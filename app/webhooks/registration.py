@@ -8,13 +8,23 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from app.events import canonical_json, format_time
 from app.webhooks.commands import WebhookPatch
-from app.webhooks.errors import InvalidField, InvalidHeader, InvalidPattern, InvalidSchedule, InvalidUrl
+from app.webhooks.errors import (
+    InvalidField,
+    InvalidFilter,
+    InvalidHeader,
+    InvalidPattern,
+    InvalidSchedule,
+    InvalidSecret,
+    InvalidUrl,
+    pointer,
+)
 from app.webhooks.matching import parse_filter
 from app.webhooks.model import Ordering
 from app.webhooks.patterns import canonical_patterns
@@ -33,19 +43,34 @@ MAX_TIMEOUT_S: Final = 60.0
 MAX_RATE_PER_S: Final = 10_000.0
 _SIGNATURES: Final = ("v1", "v1a")
 _ID_BYTES: Final = 16
-_SENSITIVE_HEADER_WORDS: Final = ("auth", "token", "key", "secret", "password", "credential")
+_MASK: Final = "***"
+# Too much masked is no harm: whoever registers a header knows its value.
+_SENSITIVE_NAME_PARTS: Final = (
+    "auth",
+    "credential",
+    "jwt",
+    "key",
+    "pass",
+    "pwd",
+    "secret",
+    "session",
+    "signature",
+    "token",
+)
+_SENSITIVE_VALUE_STARTS: Final = ("basic ", "bearer ", "digest ")
 
 
-class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """What a create asks for, checked but for the addresses that its host resolves to.
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a create asks for, checked but for its target.
 
     Attributes:
-        patch: The configuration.
+        patch: The configuration; its headers may hold credentials.
         secret: Given by the caller; None: one is to be made.
     """
 
-    patch: WebhookPatch
-    secret: str | None = None
+    patch: WebhookPatch = field(repr=False)
+    secret: Secret | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,26 +99,23 @@ def new_webhook_id(idempotency_key: str | None, actor: str, random_bytes: Callab
 
 
 def read_registration(body: Any, limits: Limits) -> Registration:
-    """Read the body of a create.
+    """Read the body of a create. Whether its target may be one is for `TargetGuard.check` to say.
 
     Raises:
         InvalidField: One of its subclasses; `field` is a JSON pointer, and no value is shown.
     """
     if not isinstance(body, Mapping):
-        raise InvalidField("the body must be an object", field="")
+        raise InvalidField("must be an object", field="")
     unknown = sorted(set(body) - set(_READERS) - {"secret"})
     if unknown:
-        raise InvalidField(f"unknown; one of {', '.join((*_READERS, 'secret'))}", field=f"/{unknown[0]}")
+        raise InvalidField(f"unknown; one of {', '.join((*_READERS, 'secret'))}", field=pointer(unknown[0]))
     if "url" not in body:
         raise InvalidUrl("is missing: an https URL")
     if "events" not in body:
         raise InvalidPattern("is missing: a list of types and patterns, such as dataset.*")
     values = {name: read(body[name], limits) for name, read in _READERS.items() if name in body}
-    fingerprint = hashlib.sha256(canonical_json(dict(body))).hexdigest()
-    secret = body.get("secret")
-    if secret is not None:
-        secret = Secret(_text(secret, "/secret", 128)).text
-    return Registration(patch=WebhookPatch(**values, fingerprint=fingerprint), secret=secret)
+    secret = _secret(body["secret"]) if "secret" in body else None
+    return Registration(WebhookPatch(**values, fingerprint=_fingerprint(body)), secret)
 
 
 def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
@@ -128,12 +150,19 @@ def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
     }
 
 
+def _fingerprint(body: Mapping[str, Any]) -> str:
+    """Of a request, without its secret: a hash of a weak one could be guessed from the row, which has it encrypted."""
+    told = {**body, "secret": _MASK} if "secret" in body else dict(body)
+    return hashlib.sha256(canonical_json(told)).hexdigest()
+
+
 def _time(at_ms: int | None) -> str | None:
     return None if at_ms is None else format_time(at_ms)
 
 
 def _masked(name: str, value: str) -> str:
-    return "***" if any(word in name.lower() for word in _SENSITIVE_HEADER_WORDS) else value
+    named = any(part in name.lower() for part in _SENSITIVE_NAME_PARTS)
+    return _MASK if named or value.lower().startswith(_SENSITIVE_VALUE_STARTS) else value
 
 
 def _text(value: Any, field: str, most: int) -> str:
@@ -154,6 +183,12 @@ def _number(value: Any, field: str, least: float, most: float) -> float:
     return float(value)
 
 
+def _secret(value: Any) -> Secret:
+    if not isinstance(value, str):
+        raise InvalidSecret("must be a text: whsec_ and base64 of 24 to 64 bytes; leave it out for one of ours")
+    return Secret(value)
+
+
 def _url(value: Any, _: Limits) -> str:
     if not isinstance(value, str):
         raise InvalidUrl("must be a text: an https URL")
@@ -161,30 +196,34 @@ def _url(value: Any, _: Limits) -> str:
 
 
 def _events(value: Any, _: Limits) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list):
         raise InvalidPattern("must be a list of types and patterns, such as dataset.*")
+    for place, item in enumerate(value):
+        if not isinstance(item, str):
+            raise InvalidPattern("must be a text, such as dataset.*", field=pointer("events", place))
     return canonical_patterns(value)
 
 
 def _headers(value: Any, _: Limits) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
+    if not isinstance(value, Mapping):
         raise InvalidHeader("must be an object of texts")
+    for name, item in value.items():
+        if not isinstance(item, str):
+            raise InvalidHeader("the value must be a text", field=pointer("headers", name))
     validate_headers(value)
     return dict(value)
 
 
 def _filter(value: Any, _: Limits) -> Any:
     if not isinstance(value, Mapping):
-        raise InvalidField("must be an object with tenant_id, dataset_id, data", field="/filter")
+        raise InvalidFilter("must be an object with tenant_id, dataset_id, data")
     return parse_filter(value)
 
 
 def _schedule(value: Any, _: Limits) -> tuple[float, ...]:
-    numbers = isinstance(value, list) and all(isinstance(s, int | float) and not isinstance(s, bool) for s in value)
-    if not numbers:
+    if not isinstance(value, list):
         raise InvalidSchedule("must be a list of seconds, such as [0, 5, 300]")
-    RetrySchedule.of(value)
-    return tuple(float(step) for step in value)
+    return tuple(map(float, RetrySchedule.of(value).steps_s))
 
 
 def _max_in_flight(value: Any, limits: Limits) -> int:

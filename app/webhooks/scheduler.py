@@ -128,11 +128,6 @@ class Scheduler:
         self._timers: list[tuple[float, str]] = []
         self._timer_of: dict[str, float] = {}
 
-    @property
-    def in_flight(self) -> int:
-        """How many attempts are under way."""
-        return sum(r.in_flight for r in self._receivers.values())
-
     def configure(self, webhook_id: str, limits: Limits, now: Now) -> None:
         """A webhook is there, or its configuration changed; what was learnt of it stays.
 

@@ -87,7 +87,10 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.posts_since_opened = 0
 
     @precondition(lambda self: self.state.in_flight)
-    @rule(status=st.sampled_from([200, 204, 302, 400, 404, 410, 429, 500, 503, None]), retry_after_s=st.none() | st.just(45))
+    @rule(
+        status=st.sampled_from([200, 204, 302, 400, 404, 410, 429, 500, 503, None]),
+        retry_after_s=st.none() | st.just(45),
+    )
     def answer(self, status: int | None, retry_after_s: int | None) -> None:
         error = "timeout" if status is None else None if 200 <= status < 300 else f"status_{status}"
         self.posts_since_opened += 1

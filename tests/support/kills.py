@@ -78,9 +78,10 @@ class Nemesis:
 
     async def _kill(self, worker: RunningWorker, *, wipe: bool) -> None:
         await worker.kill()
-        numbers = worker.held()
+        at, numbers = time.time(), worker.held()
         positions, ended = await asyncio.to_thread(read_log, self._deployment)
-        self.kills.append(Kill(worker.name, numbers, wipe, time.time(), positions, ended))
+        print("READ", time.time()-at)
+        self.kills.append(Kill(worker.name, numbers, wipe, at, positions, ended))
         if wipe:
             worker.wipe()
         await worker.start()

@@ -17,7 +17,7 @@ from app.events import delivery_id as delivery_id_of
 from app.topics import Topics
 from app.webhooks.commands import Command, Op, WebhookPatch, encode_command
 from app.webhooks.derived import Publisher
-from app.webhooks.intents import IntentReason, encode_intent_headers
+from app.webhooks.intents import IntentReason
 from app.webhooks.model import DeliveryRow, SealedSecret, WebhookRow
 from app.webhooks.owned import DeliveryOptions
 from app.webhooks.pace import GlobalSlots
@@ -31,7 +31,7 @@ from tests.support.memory_unit import START_MS, FakeClock, MemoryContext, Memory
 
 TOPICS = Topics("vault", "vault-stream")
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-KEYS = KeyRing(["k1:" + base64.b64encode(bytes(32)).decode()], lambda n: bytes(n))
+KEYS = KeyRing(["k1:" + base64.b64encode(bytes(32)).decode()], bytes)
 SCHEDULE = RetrySchedule((0, 5, 300, 1800))
 OK = AttemptOutcome(duration_ms=3, error=None, status=200)
 TIMEOUT = AttemptOutcome(duration_ms=15_000, error="timeout")
@@ -176,13 +176,13 @@ class Desk:
             "data": {"dataset_id": "d1"},
             **more,
         }
-        headers = encode_intent_headers(
-            delivery_id=delivery_id_of(webhook_id, "/vault", event_id),
-            webhook_id=webhook_id,
-            reason=reason,
-            origin="vault.events/0/7",
-            request_id=request_id,
-        )
+        headers = [
+            ("vs-delivery-id", delivery_id_of(webhook_id, "/vault", event_id).encode()),
+            ("vs-webhook-id", webhook_id.encode()),
+            ("vs-reason", reason.encode()),
+            ("vs-origin", b"vault.events/0/7"),
+            *([("vs-request-id", request_id.encode())] if request_id else []),
+        ]
         return record(
             orjson.dumps(event),
             topic=TOPICS.deliveries,

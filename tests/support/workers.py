@@ -292,6 +292,8 @@ def _reader(brokers: str) -> Iterator[Consumer]:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            # An empty answer says that the end is reached, and where somebody writes all the time none is empty for long.
+            "fetch.wait.max.ms": 10,
             "log_level": 0,
         }
     )
@@ -309,7 +311,7 @@ def read_topic(brokers: str, *topics: str) -> list[Message]:
         todo = {(topic, partition) for topic in topics for partition in metadata[topic].partitions}
         consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in sorted(todo)])
         while todo:
-            for message in consumer.consume(5000, 1):
+            for message in consumer.consume(500, 0.1):
                 if message.error() is None:
                     found.append(message)
                 else:
