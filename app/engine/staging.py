@@ -7,14 +7,52 @@ then disk. Nothing here is on disk: if the checkpoint fails, both are dropped an
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from app.engine.store import Store
 from app.engine.table import Table
 
-__all__ = ["Staging"]
+__all__ = ["Changes", "Staging"]
 
 Changes = dict[bytes, bytes | None]
+
+
+class _Layer:
+    """Rows by store key, and the index keys that follow from them, in order."""
+
+    def __init__(self, tables: Mapping[int, Table[Any]]) -> None:
+        self.rows: Changes = {}
+        self.bytes_ = 0
+        self._tables = tables
+        self._ordered: list[bytes] = []
+        self._row_of: dict[bytes, bytes] = {}
+        self._keys_of: dict[bytes, list[bytes]] = {}
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        self.rows[key] = value
+        self.bytes_ += len(key) + len(value or b"")
+        table = self._tables.get(key[0])
+        if table is None or table.index is None:
+            return
+        for gone in self._keys_of.pop(key, ()):
+            del self._ordered[bisect_left(self._ordered, gone)]
+            del self._row_of[gone]
+        if value is not None:
+            self._keys_of[key] = keys = table.index_of(key, value)
+            for added in keys:
+                insort(self._ordered, added)
+                self._row_of[added] = key
+
+    def index(self, start: bytes, stop: bytes, newer: Changes) -> Iterator[bytes]:
+        """Index keys in order, without those of rows that a newer layer has."""
+        for at in range(bisect_left(self._ordered, start), len(self._ordered)):
+            key = self._ordered[at]
+            if key >= stop:
+                return
+            if self._row_of[key] not in newer:
+                yield key
 
 
 class Staging:
@@ -22,46 +60,61 @@ class Staging:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.overlay: Changes = {}
-        self.frozen: Changes = {}
-        self.overlay_bytes = 0
+        self._overlay = _Layer(store.tables)
+        self._frozen = _Layer(store.tables)
+
+    @property
+    def overlay(self) -> Changes:
+        """Rows merged since the last freeze."""
+        return self._overlay.rows
+
+    @property
+    def overlay_bytes(self) -> int:
+        """Their size; over a limit they ask for a checkpoint."""
+        return self._overlay.bytes_
 
     def get(self, key: bytes) -> bytes | None:
         """The newest bytes of a key, or None."""
-        if key in self.overlay:
-            return self.overlay[key]
-        if key in self.frozen:
-            return self.frozen[key]
+        for layer in (self._overlay.rows, self._frozen.rows):
+            if key in layer:
+                return layer[key]
         return self.store.get(key)
 
     def merge(self, changes: Changes) -> None:
         """Take over the rows of a finished unit."""
-        self.overlay.update(changes)
-        self.overlay_bytes += sum(len(k) + len(v or b"") for k, v in changes.items())
+        for key, value in changes.items():
+            self._overlay.put(key, value)
 
     def freeze(self) -> Changes:
         """Move the overlay into the checkpoint that begins now."""
-        self.frozen, self.overlay, self.overlay_bytes = self.overlay, {}, 0
-        return self.frozen
+        self._frozen, self._overlay = self._overlay, _Layer(self.store.tables)
+        return self._frozen.rows
 
     def thaw(self) -> None:
         """The checkpoint is on disk."""
-        self.frozen = {}
+        self._frozen = _Layer(self.store.tables)
 
     def items(self, start: bytes, stop: bytes, own: Changes) -> Iterator[tuple[bytes, bytes]]:
         """Rows in key order, with `own` (a unit's staged rows) over everything."""
-        layers = self._layered(own)
+        layers = {**self._frozen.rows, **self._overlay.rows, **own}
         changed = sorted((k, v) for k, v in layers.items() if start <= k < stop and v is not None)
         disk = ((k, v) for k, v in self.store.items(start, stop) if k not in layers)
         yield from heapq.merge(changed, disk)
 
-    def index_items(self, table: Table[object], start: bytes, stop: bytes, own: Changes) -> Iterator[bytes]:
+    def index_items(self, start: bytes, stop: bytes, own: Changes) -> Iterator[bytes]:
         """Index keys in order, of disk rows that nothing newer replaces and of all newer rows."""
-        layers = self._layered(own)
-        mine = [(k, v) for k, v in layers.items() if k[0] == table.prefix and v is not None]
-        changed = sorted(i for k, v in mine for i in table.index_of(k, v) if start <= i < stop)
-        disk = (i for i, row_key in self.store.items(start, stop) if row_key not in layers)
-        yield from heapq.merge(changed, disk)
-
-    def _layered(self, own: Changes) -> Changes:
-        return {**self.frozen, **self.overlay, **own}
+        unit = _Layer(self.store.tables)
+        for key, value in own.items():
+            unit.put(key, value)
+        overlay, frozen = self._overlay.rows, self._frozen.rows
+        disk = (
+            key
+            for key, row_key in self.store.items(start, stop)
+            if row_key not in own and row_key not in overlay and row_key not in frozen
+        )
+        yield from heapq.merge(
+            unit.index(start, stop, {}),
+            self._overlay.index(start, stop, own),
+            self._frozen.index(start, stop, {**overlay, **own} if own else overlay),
+            disk,
+        )

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import rocksdict
 
@@ -52,6 +53,9 @@ def _options() -> rocksdict.Options:
 class Store:
     """A local copy of what the changelogs of one (agent, number) say.
 
+    Attributes:
+        tables: By their prefix.
+
     Args:
         path: Its directory; created, and removed and created again when it cannot be opened.
         tables: The tables it holds; their indexes are kept in step with the rows.
@@ -59,9 +63,9 @@ class Store:
             (`delete.retention.ms`), so it is removed.
     """
 
-    def __init__(self, path: Path, tables: Sequence[Table[object]], stale_after_s: float) -> None:
+    def __init__(self, path: Path, tables: Sequence[Table[Any]], stale_after_s: float) -> None:
         self.path = path
-        self._tables = {t.prefix: t for t in tables}
+        self.tables: Mapping[int, Table[Any]] = {t.prefix: t for t in tables}
         path.parent.mkdir(parents=True, exist_ok=True)
         self.wiped = 0
         self._db = self._open()
@@ -107,7 +111,7 @@ class Store:
         """Apply rows (None deletes) with the changelog offsets that they reach, in one write batch."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
-            table = self._tables.get(key[0])
+            table = self.tables.get(key[0])
             if table is not None and table.index is not None:
                 self._reindex(batch, table, key, value)
             if value is None:
@@ -119,7 +123,7 @@ class Store:
         batch.put(LAST_USED, struct.pack(">d", time.time()))
         self._db.write(batch)
 
-    def _reindex(self, batch: rocksdict.WriteBatch, table: Table[object], key: bytes, value: bytes | None) -> None:
+    def _reindex(self, batch: rocksdict.WriteBatch, table: Table[Any], key: bytes, value: bytes | None) -> None:
         before = self._db.get(key)
         old = set() if before is None else set(table.index_of(key, before))
         new = set() if value is None else set(table.index_of(key, value))

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from app.engine.errors import Revoked
 from app.engine.outputs import BATCH_BYTES, Message, Outputs
@@ -111,7 +111,7 @@ class Unit:
         high = _after_prefix(mark + prefix)
         if stop is not None:
             high = min(high, mark + stop)
-        found = self._scope.staging.index_items(cast("Table[object]", table), low, high, self._base | self._rows)
+        found = self._scope.staging.index_items(low, high, self._base | self._rows)
         return [key[1:] for key in islice(found, limit)]
 
     def put(self, table: Table[R], key: bytes, row: R) -> None:
