@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
-from rich.console import Console
-from rich.progress import Progress
+from confluent_kafka import KafkaException
 
 from app.cli.output import json_option, print_json, show
+from app.cli.topic_reader import BROKER_TIMEOUT_S, TopicReader, progress_bar
 from app.events import loads_strict
 from app.integrations.chain import Batch, TopicCheck, Verdict
 from app.integrations.chain import verify as verify_entries
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
-_BROKER_TIMEOUT_S: Final = 15.0
-_SILENCE_S: Final = 30.0
 _DEPTH: Final = 66
 _ENGINE_ROW: Final = b"\0"
 
@@ -107,7 +104,7 @@ def _print(verdicts: list[Verdict]) -> None:
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    with _progress() as progress, file.open("rb") as lines:
+    with progress_bar() as progress, file.open("rb") as lines:
         task = progress.add_task("checking", total=file.stat().st_size)
         for number, line in enumerate(lines, 1):
             progress.advance(task, len(line))
@@ -132,8 +129,8 @@ def _verify_topic(settings: Settings, noted: Heads) -> list[Verdict]:
     topics = Topics(settings.topic_prefix, settings.app_id)
     try:
         config = client_config(settings.brokers, settings.kafka)
-        embedded = TopicAdmin(config, timeout_s=_BROKER_TIMEOUT_S).embedded
-        reader = _Reader(config, embedded=embedded)
+        embedded = TopicAdmin(config, timeout_s=BROKER_TIMEOUT_S).embedded
+        reader = TopicReader(config, embedded=embedded)
         try:
             # The batches first: every record that they speak of is in the topic by then.
             batches = _sealed_batches(reader, topics.changelog(AUDIT.name))
@@ -144,7 +141,7 @@ def _verify_topic(settings: Settings, noted: Heads) -> list[Verdict]:
         raise click.ClickException(f"the audit topic could not be read: {error}") from None
 
 
-def _sealed_batches(reader: _Reader, changelog: str) -> dict[int, list[Batch]]:
+def _sealed_batches(reader: TopicReader, changelog: str) -> dict[int, list[Batch]]:
     """The sealed batches of each partition's present chain."""
     rows: dict[bytes, AuditRow] = {}
     for message in reader.records(changelog, "reading batches"):
@@ -163,7 +160,7 @@ def _sealed_batches(reader: _Reader, changelog: str) -> dict[int, list[Batch]]:
     return batches
 
 
-def _check_topic(reader: _Reader, topic: str, batches: dict[int, list[Batch]], noted: Heads) -> list[Verdict]:
+def _check_topic(reader: TopicReader, topic: str, batches: dict[int, list[Batch]], noted: Heads) -> list[Verdict]:
     checks = {
         partition: TopicCheck(partition, batches.get(partition, ()), noted.get(partition))
         for partition in sorted({*reader.partitions(topic), *batches, *noted})
@@ -175,78 +172,3 @@ def _check_topic(reader: _Reader, topic: str, batches: dict[int, list[Batch]], n
             message.offset() or 0, timestamp_ms, value if isinstance(value, bytes) else None
         )
     return [check.end(reader.ends.get(partition, 0)) for partition, check in checks.items()]
-
-
-class _Reader:
-    """Reads whole topics, committed records only; on the embedded cluster, which cannot do that, all of them.
-
-    Attributes:
-        ends: By partition, one beyond the last record of the topic that was read last.
-    """
-
-    def __init__(self, config: dict[str, str | int], *, embedded: bool) -> None:
-        self.ends: dict[int, int] = {}
-        self._consumer = Consumer(
-            {
-                **config,
-                "group.id": "vault-stream-audit-verify",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_uncommitted" if embedded else "read_committed",
-            }
-        )
-
-    def close(self) -> None:
-        """Leave the broker alone."""
-        self._consumer.close()
-
-    def partitions(self, topic: str) -> list[int]:
-        """The partitions of a topic.
-
-        Raises:
-            click.ClickException: There is no such topic.
-        """
-        found = self._consumer.list_topics(topic, timeout=_BROKER_TIMEOUT_S).topics[topic]
-        if found.error is not None or not found.partitions:
-            raise click.ClickException(f"there is no topic {topic}: has a worker run with these settings?")
-        return sorted(found.partitions)
-
-    def records(self, topic: str, doing: str) -> Iterator[Message]:
-        """Every record that is in the topic now, in the order of each partition.
-
-        Raises:
-            click.ClickException: There is no such topic, or the broker fell silent.
-        """
-        open_ = dict.fromkeys(self.partitions(topic), 0)
-        total = 0
-        for partition in open_:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), _BROKER_TIMEOUT_S)
-            total += high - low
-        self.ends = dict(open_)
-        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_])
-        with _progress() as progress:
-            task = progress.add_task(doing, total=total)
-            while open_:
-                message = self._consumer.poll(_SILENCE_S)
-                if message is None:
-                    raise click.ClickException(f"the broker sent nothing of {topic} for {_SILENCE_S:.0f} s")
-                if not self._ended(message, open_):
-                    progress.advance(task)
-                    yield message
-        self._consumer.unassign()
-
-    def _ended(self, message: Message, open_: dict[int, int]) -> bool:
-        """Whether this says that a partition has no more records."""
-        error = message.error()
-        if error is None:
-            return False
-        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name for it)
-            raise KafkaException(error)
-        partition = message.partition() or 0
-        open_.pop(partition, None)
-        self.ends[partition] = message.offset() or 0
-        return True
-
-
-def _progress() -> Progress:
-    return Progress(console=Console(stderr=True), transient=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import click
@@ -32,7 +33,7 @@ def list_webhooks(*, as_json: bool) -> None:
 
     Example: vault-stream webhooks list --json
     """
-    found = _all("/v1/webhooks", {})
+    found = _all("/v1/webhooks", {}).items
     if as_json:
         print_json({"items": found})
     elif not found:
@@ -87,7 +88,7 @@ def create(  # one parameter an option
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     made = ApiClient.of(load_settings()).call("POST", "/v1/webhooks", body, headers=headers)
     _print(made, as_json=as_json)
-    if not as_json:
+    if "secret" in made:
         click.echo("keep the secret; it is not shown again", err=True)
 
 
@@ -101,7 +102,7 @@ def delete(webhook_id: str, *, yes: bool, as_json: bool) -> None:
     Example: vault-stream webhooks delete wh_abc --yes
     """
     if not yes:
-        click.confirm(f"delete {webhook_id}, and cancel what waits for it?", abort=True)
+        click.confirm(f"delete {webhook_id}, and cancel what waits for it?", abort=True, err=True)
     call("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}")
     if as_json:
         print_json({"deleted": webhook_id})
@@ -133,13 +134,16 @@ def list_deliveries(
     """
     query = {"webhook_id": webhook_id, "status": status, "event_id": event_id, "since": since}
     found = _all("/v1/deliveries", {name: value for name, value in query.items() if value is not None}, limit)
+    if found.missing:
+        numbers = ", ".join(map(str, sorted(found.missing)))
+        click.echo(f"partitions {numbers} did not answer; their deliveries are not among these", err=True)
     if as_json:
-        print_json({"items": found})
-    elif not found:
+        print_json({"items": found.items, "missing": sorted(found.missing)})
+    elif not found.items:
         click.echo("no such deliveries; ended ones are remembered for a day, failed ones for a week")
     else:
         columns = ("id", "status", "attempts", "event_type", "created_at", "next_attempt_at", "last_error")
-        print_table(columns, [[d.get(column) for column in columns] for d in found])
+        print_table(columns, [[d.get(column) for column in columns] for d in found.items])
 
 
 @deliveries.command("show")
@@ -153,14 +157,26 @@ def show_delivery(delivery_id: str, *, as_json: bool) -> None:
     _print(call("GET", f"/v1/deliveries/{quote(delivery_id, safe='')}"), as_json=as_json)
 
 
-def _all(path: str, query: dict[str, str], limit: int | None = None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A list, read to its end or to a limit.
+
+    Attributes:
+        missing: The partitions that did not answer to at least one page.
+    """
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    missing: set[int] = field(default_factory=set)
+
+
+def _all(path: str, query: dict[str, str], limit: int | None = None) -> _Found:
+    found = _Found()
     cursor: str | None = None
-    while limit is None or len(found) < limit:
-        page = PAGE if limit is None else min(PAGE, limit - len(found))
-        more = {} if cursor is None else {"cursor": cursor}
-        answer = call("GET", path, params={**query, "limit": str(page), **more})
-        found += answer["items"]
+    while limit is None or len(found.items) < limit:
+        page = PAGE if limit is None else min(PAGE, limit - len(found.items))
+        answer = call("GET", path, params={**query, "limit": str(page), "cursor": cursor})
+        found.items.extend(answer["items"])
+        found.missing.update(answer.get("missing", ()))
         cursor = answer["next_cursor"]
         if cursor is None:
             break
@@ -176,6 +192,10 @@ def _print(value: dict[str, Any], *, as_json: bool) -> None:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except ValueError as error:
         raise click.UsageError(f"--filter is no JSON: {error}") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")

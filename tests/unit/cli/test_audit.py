@@ -165,7 +165,7 @@ class TestATopic:
 
 
 def test_a_broker_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cli.audit._BROKER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("app.cli.audit.BROKER_TIMEOUT_S", 0.5)
     monkeypatch.setenv("VAULT_STREAM_BROKERS", "127.0.0.1:1")
     result = run("--topic")
     assert result.exit_code == 1
