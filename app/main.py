@@ -234,8 +234,8 @@ class Program:
                 await upstream.close()
         if self.sender.sender is not None:
             await self.sender.sender.close()
-        await self.forwarder.close()
         await self.web.stop()
+        await self.forwarder.close()
         self.watch.stop()
 
     async def run(self) -> int:

@@ -146,6 +146,7 @@ class Engine:
         for replica in self.replicas:
             client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
             self._tasks.append(asyncio.create_task(replica.run(self.reader, client_id)))
+            self._tasks.append(asyncio.create_task(replica.become_ready(self.reader)))
         self._tasks.append(asyncio.create_task(self.status.feed_gauges()))
 
     async def shutdown(self, *, drain_s: float = DRAIN_ON_SHUTDOWN_S) -> None:

@@ -267,14 +267,22 @@ def _stated(event: CloudEvent, data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_audit_record(value: bytes | None) -> dict[str, Any]:
+def read_audit_record(value: bytes | None, timestamp_ms: int) -> dict[str, Any]:
     """The AuditEvent in a record of the audit topic (contracts 9.1: a structured CloudEvent, `audit.recorded`).
 
     The size limit of vault events does not hold here: an AuditEvent may be a little larger than the event it is of.
 
+    Args:
+        value: Of the record.
+        timestamp_ms: Of the record; it becomes `recorded_at`, so it must be a date.
+
     Raises:
         UnreadableAudit: It has no entry in the chain.
     """
+    try:
+        format_time(timestamp_ms)
+    except ValueError:
+        raise UnreadableAudit("the record's timestamp, in milliseconds, is outside the years 1 to 9999") from None
     try:
         envelope = loads_strict(value or b"", depth=_DEPTH)
     except ValueError:

@@ -309,7 +309,7 @@ class TopicCheck:
         while self._batches and offset > self._batches[-1].last:
             self._close()
         try:
-            audit = read_audit_record(value)
+            audit = read_audit_record(value, timestamp_ms)
         except UnreadableAudit:
             return
         batch = self._batches[-1] if self._batches else None

@@ -253,7 +253,8 @@ class HttpUpstream:
                 retry_after = response.headers.get("Retry-After")
         except TimeoutError:
             raise Unavailable("no answer in time") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            # RuntimeError: uvloop's way of an OSError.
             raise Unavailable(f"no answer: {_kind(error)}") from None
         return _sort(answer, accept, parse_retry_after(retry_after, self._now_s()))
 

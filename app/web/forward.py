@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import aiohttp
-import orjson
 from aiohttp import web
 from yarl import URL
 
 from app.web.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["HOP_HEADER", "Forwarder", "Owner", "Ownership"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("app.web.forward")
 
@@ -69,6 +71,13 @@ class Ownership(Protocol):
         """The worker that holds it, None while nobody does."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
 class Forwarder:
     """Sends requests on to the owners of numbers.
 
@@ -104,7 +113,7 @@ class Forwarder:
         if owner is None:
             raise _unavailable("no_owner", "No worker owns the row at the moment.")
         try:
-            return await self._ask(request, owner)
+            answer = await self._ask(request, owner)
         except TimeoutError:
             log.warning("an owner did not answer in time", extra={"owner": owner.name, "number": number})
             detail = (
@@ -116,59 +125,61 @@ class Forwarder:
                 "an owner cannot be reached", extra={"owner": owner.name, "number": number, "error": str(error)}
             )
             raise _unavailable("owner_unreachable", "The worker that owns the row cannot be reached.") from None
+        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
-    async def ask_owners(self, request: web.Request, numbers: Sequence[int]) -> tuple[list[Any], list[int]]:
+    async def ask_owners(
+        self, request: web.Request, numbers: Iterable[int], read: Callable[[bytes], T]
+    ) -> list[tuple[frozenset[int], T | None]]:
         """Ask the owners of these numbers the same question, side by side.
 
-        Returns:
-            The JSON answers, and the numbers that none of them answered for (its `missing` says so, or it did not
-            answer, or nobody owns it).
-        """
-        owners: dict[str, tuple[Owner, set[int]]] = {}
-        unanswered: set[int] = set()
-        for number in numbers:
-            owner = self._ownership.owner(number)
-            if owner is None or self._ownership.is_mine(number):
-                unanswered.add(number)
-            else:
-                owners.setdefault(owner.url, (owner, set()))[1].add(number)
-        answers = await asyncio.gather(*(self._ask_json(request, owner) for owner, _ in owners.values()))
-        found = []
-        for answer, (_, asked) in zip(answers, owners.values(), strict=True):
-            if answer is None:
-                unanswered |= asked
-            else:
-                found.append(answer)
-                unanswered |= asked & set(answer["missing"])
-        return found, sorted(unanswered)
+        Args:
+            read: Reads the body of an answer; raises ValueError if it is none.
 
-    async def _ask_json(self, request: web.Request, owner: Owner) -> Any | None:
+        Returns:
+            For each owner the numbers that it was asked for, and its answer; None: it gave none within 10 s. So, too,
+            for the numbers that nobody owns.
+        """
+        asked: dict[Owner | None, set[int]] = {}
+        for number in numbers:
+            asked.setdefault(self._ownership.owner(number), set()).add(number)
+        await request.read()
+        answers = await asyncio.gather(*(self._answer(request, owner, read) for owner in asked))
+        return [(frozenset(group), answer) for group, answer in zip(asked.values(), answers, strict=True)]
+
+    async def _answer(self, request: web.Request, owner: Owner | None, read: Callable[[bytes], T]) -> T | None:
+        if owner is None:
+            return None
         try:
             answer = await self._ask(request, owner)
-            return orjson.loads(answer.text or "") if answer.status == HTTPStatus.OK else None
+            if answer.status == HTTPStatus.OK:
+                return read(answer.body)
+            reason = f"status {answer.status}"
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.warning("an owner did not answer", extra={"owner": owner.name, "error": type(error).__name__})
-            return None
+            reason = type(error).__name__
+        log.warning("an owner did not answer", extra={"owner": owner.name, "error": reason})
+        return None
 
-    async def _ask(self, request: web.Request, owner: Owner) -> web.Response:
+    async def _ask(self, request: web.Request, owner: Owner) -> _Answer:
         headers = _chosen(_SENT, request.headers) | {HOP_HEADER: "1"}
+        # Read again if a handler has read it already.
+        body = await request.read()
         if self._session is None:
             self._session = self._new_session()
         async with self._session.request(
             request.method,
             # rel_url is path and query as they came, still encoded; a target with a host of its own loses it.
             URL(owner.url.rstrip("/") + str(request.rel_url), encoded=True),
-            data=io.BytesIO(await request.read()) if request.can_read_body else None,
+            data=io.BytesIO(body) if body else None,
             headers=headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
         ) as answer:
-            body = await answer.content.read(MAX_ANSWER_BYTES + 1)
-            while len(body) <= MAX_ANSWER_BYTES and not answer.content.at_eof():
-                body += await answer.content.read(MAX_ANSWER_BYTES + 1 - len(body))
-            if len(body) > MAX_ANSWER_BYTES:
+            found = bytearray()
+            while len(found) <= MAX_ANSWER_BYTES and not answer.content.at_eof():
+                found += await answer.content.read(MAX_ANSWER_BYTES + 1 - len(found))
+            if len(found) > MAX_ANSWER_BYTES:
                 raise ValueError("the answer is too large")
-            return web.Response(status=answer.status, body=body, headers=_chosen(_RETURNED, answer.headers))
+            return _Answer(answer.status, _chosen(_RETURNED, answer.headers), bytes(found))
 
 
 def _chosen(names: tuple[str, ...], headers: Mapping[str, str]) -> dict[str, str]:

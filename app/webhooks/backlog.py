@@ -102,8 +102,10 @@ class Backlog:
         return len(self._classes)
 
     def lane_free(self, lane: bytes | None) -> bool:
-        """Whether a new delivery would be the head of its lane, with none in flight."""
-        return lane is None or (found := self._lanes.get(lane)) is None or found.free
+        """Whether a new delivery would be the head of its lane, with none in flight, as far as lanes are known."""
+        if lane is None:
+            return True
+        return not self._heads_unknown and ((found := self._lanes.get(lane)) is None or found.free)
 
     def first_waits(self, now_ms: int) -> bool:
         """Whether a delivery that was never tried waits for nothing but a slot, or may do so beyond the horizon."""

@@ -14,6 +14,7 @@
     ├── UnreadableSecret            a stored secret that its key does not open
     ├── NotFound
     ├── SerializationFailed
+    │   └── TooLargeToKeep
     ├── RequestFailed
     │   └── DeliveryFailed          answered, and not with 2xx
     ├── MaxRetriesExceeded
@@ -162,6 +163,10 @@ class SerializationFailed(WebhookError):
     """A row, command or event of a webhook does not decode."""
 
     code: ClassVar[str] = "serialization_failed"
+
+
+class TooLargeToKeep(SerializationFailed):
+    """An event whose delivery would not fit into a row once it must wait."""
 
 
 class RequestFailed(WebhookError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from app.events import parse_time_ms
-from app.webhooks.errors import SerializationFailed
+from app.webhooks.errors import SerializationFailed, TooLargeToKeep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["Intent", "IntentReason", "decode_intent"]
 
 Header = tuple[str, bytes]
+
+# A waiting row holds the body and, beside it, attributes out of it. Rows end at 512 KiB; the rest of that is for
+# what attempts leave in one: twenty in the log, and 2 KiB of an answer.
+MAX_KEPT_BYTES: Final = 496 * 1024
 
 
 class IntentReason(StrEnum):
@@ -81,10 +85,14 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
     Raises:
         SerializationFailed: A header is missing or the value is not a structured event; the message names what,
             without any value.
+        TooLargeToKeep: The event with its attributes is larger than a row may be.
     """
     found = {name: data.decode("utf-8", "replace") for name, data in headers}
     try:
         head = _decode_head(value or b"")
+        # What is kept beside the body is in it, too, so a body of half the limit has room for that.
+        if len(value or b"") > MAX_KEPT_BYTES // 2:
+            _check_size(value or b"", head)
         reason = IntentReason(found["vs-reason"])
         return Intent(
             delivery_id=found["vs-delivery-id"],
@@ -109,6 +117,12 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
         raise SerializationFailed("the value of an intent is not a structured CloudEvent") from None
     except ValueError:
         raise SerializationFailed("the header vs-reason of an intent is not event, resend, ping or replay") from None
+
+
+def _check_size(body: bytes, head: _Head) -> None:
+    kept = sum(len(text.encode()) for text in msgspec.structs.astuple(head) if text is not None)
+    if len(body) + kept > MAX_KEPT_BYTES:
+        raise TooLargeToKeep("the event and its attributes together are larger than a row may be: shorten the subject")
 
 
 def _time_ms(text: str | None) -> int | None:

@@ -193,6 +193,12 @@ class GlobalSlots:
         if call not in waiting:
             waiting.append(call)
 
+    def forget(self, call: Callable[[], None]) -> None:
+        """Whoever waits by this call is gone; woken in its place, another one would wait on."""
+        for waiting in (self._waiting, self._waiting_troubled):
+            if call in waiting:
+                waiting.remove(call)
+
     def wake(self) -> None:
         """Wake the one who has waited longest for what is free now."""
         if self._free <= 0:

@@ -26,6 +26,8 @@ __all__ = ["ENTRIES_LIMIT", "Limits", "Now", "Refill", "Result", "Scheduler"]
 
 ENTRIES_LIMIT: Final = 10_000
 _LANE_REFILL: Final = 8
+# Timers that an earlier one replaced stay in the heap until their time, or until there are more of them than this.
+_STALE_TIMERS: Final = 32
 
 
 class Now(NamedTuple):
@@ -156,6 +158,7 @@ class Scheduler:
 
     def close(self) -> None:
         """The number is gone."""
+        self._slots.forget(self._wake)
         for webhook_id in list(self._receivers):
             self.remove(webhook_id)
 
@@ -254,6 +257,10 @@ class Scheduler:
         self._receivers[webhook_id].no_key_until_s = until_s
         self._enqueue(webhook_id)
 
+    def lacks_key(self, webhook_id: str, now_s: float) -> bool:
+        """Whether it was said so by `without_key`, for a time that is not over."""
+        return now_s < self._receivers[webhook_id].no_key_until_s
+
     def expect(self, webhook_id: str, tries: int, horizon: Horizon) -> None:
         """The index has rows of this class from here on."""
         self._receivers[webhook_id].backlog.fill_class(tries, [], horizon)
@@ -320,6 +327,8 @@ class Scheduler:
         if known is None or until_s < known:
             self._timer_of[webhook_id] = until_s
             heapq.heappush(self._timers, (until_s, webhook_id))
+            if len(self._timers) > 2 * len(self._timer_of) + _STALE_TIMERS:
+                self._timers = sorted((at_s, of) for of, at_s in self._timer_of.items())
 
     def _enqueue(self, webhook_id: str, *, wake: bool = True) -> None:
         self._touched.add(webhook_id)

@@ -1,0 +1,269 @@
+"""`vault-stream webhooks` and `vault-stream deliveries`, against an API that a test scripts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli.webhooks import deliveries, webhooks
+
+SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+TYPED = " y\n"
+"""What the runner shows of an answer, as a terminal would."""
+WEBHOOK = {"id": "wh_a", "url": "https://example.com/hook", "events": ["*"], "version": 1, "health": "ok"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Api:
+    """Answers in turn with what it was given, the last answer for ever; keeps what it was asked."""
+
+    answers: list[tuple[int, Any]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+
+    def will_answer(self, *answers: Any, status: int = 200) -> None:
+        self.answers += [(status, answer) for answer in answers]
+
+    def answer(self, request: Asked) -> tuple[int, bytes]:
+        self.asked.append(request)
+        status, document = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        return status, b"" if document is None else json.dumps(document).encode()
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
+    scripted = Api()
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+            asked = Asked(self.command, path, query, dict(self.headers), json.loads(body) if body else None)
+            status, content = scripted.answer(asked)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  # the names that http.server looks for
+
+        def log_message(self, *_arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("VAULT_STREAM_API__URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("VAULT_STREAM_API__ADMIN_TOKEN", "hunter2")
+        try:
+            yield scripted
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def run(group: Any, *arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(group, list(arguments), input=stdin)
+
+
+def page(*items: Any, cursor: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"items": list(items), "next_cursor": cursor, **more}
+
+
+class TestWebhooksList:
+    def test_shows_a_row_for_each_webhook(self, api: Api) -> None:
+        api.will_answer(page(WEBHOOK))
+        result = run(webhooks, "list")
+        assert result.exit_code == 0
+        assert result.stdout.splitlines() == [
+            "ID    HEALTH  VERSION  EVENTS  URL",
+            "wh_a  ok      1        *       https://example.com/hook",
+        ]
+        (asked,) = api.asked
+        assert (asked.method, asked.path, asked.headers["Authorization"]) == ("GET", "/v1/webhooks", "Bearer hunter2")
+
+    def test_reads_all_pages(self, api: Api) -> None:
+        api.will_answer(page(WEBHOOK, cursor="c=1"), page(cursor="c2"), page(WEBHOOK | {"id": "wh_b"}))
+        result = run(webhooks, "list", "--json")
+        assert [webhook["id"] for webhook in json.loads(result.stdout)["items"]] == ["wh_a", "wh_b"]
+        assert [asked.query.get("cursor") for asked in api.asked] == [None, ["c=1"], ["c2"]]
+
+    def test_says_how_to_make_the_first_one(self, api: Api) -> None:
+        api.will_answer(page())
+        assert "vault-stream webhooks create" in run(webhooks, "list").stdout
+
+
+class TestWebhooksCreate:
+    def test_sends_what_was_asked_for_and_shows_the_secret(self, api: Api) -> None:
+        api.will_answer(WEBHOOK | {"secret": SECRET}, status=201)
+        result = run(
+            webhooks,
+            "create",
+            *("--url", "https://example.com/hook", "--events", "dataset.*", "--events", "version.created"),
+            *("--description", "lake", "--filter", '{"dataset_id":["ds-1"]}'),
+            *("--ordering", "strict", "--max-in-flight", "3", "--idempotency-key", "k-1"),
+        )
+        assert result.exit_code == 0
+        (asked,) = api.asked
+        assert (asked.method, asked.path, asked.headers["Idempotency-Key"]) == ("POST", "/v1/webhooks", "k-1")
+        assert asked.body == {
+            "url": "https://example.com/hook",
+            "events": ["dataset.*", "version.created"],
+            "description": "lake",
+            "filter": {"dataset_id": ["ds-1"]},
+            "ordering": "strict",
+            "max_in_flight": 3,
+        }
+        assert SECRET in result.stdout
+        assert result.stderr == "keep the secret; it is not shown again\n"
+
+    def test_sends_nothing_that_was_not_asked_for(self, api: Api) -> None:
+        api.will_answer(WEBHOOK | {"secret": SECRET}, status=201)
+        result = run(webhooks, "create", "--url", "https://x.example", "--events", "*", "--json")
+        (asked,) = api.asked
+        assert asked.body == {"url": "https://x.example", "events": ["*"]}
+        assert "Idempotency-Key" not in asked.headers
+        assert json.loads(result.stdout) == WEBHOOK | {"secret": SECRET}
+
+    def test_says_nothing_of_a_secret_that_is_not_shown(self, api: Api) -> None:
+        api.will_answer(WEBHOOK, status=201)
+        result = run(webhooks, "create", "--url", "https://x.example", "--events", "*", "--idempotency-key", "k")
+        assert (result.exit_code, result.stderr) == (0, "")
+
+    @pytest.mark.parametrize("text", ["{", "nonsense", '{"data":{"a":[NaN]}}'])
+    def test_a_filter_that_is_no_json_is_wrong_usage(self, api: Api, text: str) -> None:
+        result = run(webhooks, "create", "--url", "https://x.example", "--events", "*", "--filter", text)
+        assert result.exit_code == 2
+        assert "--filter is no JSON" in result.stderr
+        assert api.asked == []
+
+    @pytest.mark.parametrize("arguments", [["--events", "*"], ["--url", "https://x.example"]])
+    def test_url_and_events_are_needed(self, api: Api, arguments: list[str]) -> None:
+        assert run(webhooks, "create", *arguments).exit_code == 2
+
+    def test_a_change_that_is_unconfirmed_exits_1_and_names_the_webhook(self, api: Api) -> None:
+        problem = {"status": 503, "code": "unconfirmed", "detail": "The change of wh_a was not seen.", "id": "wh_a"}
+        api.will_answer(problem, status=503)
+        result = run(webhooks, "create", "--url", "https://x.example", "--events", "*")
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert result.stderr == "Error: 503 unconfirmed: The change of wh_a was not seen.\n"
+
+    def test_a_refused_field_exits_1_and_is_named(self, api: Api) -> None:
+        errors = [{"field": "/url", "code": "insecure_url", "message": "must be https"}]
+        api.will_answer({"code": "insecure_url", "detail": "Not usable.", "errors": errors}, status=422)
+        result = run(webhooks, "create", "--url", "http://x.example", "--events", "*")
+        assert (result.exit_code, result.stderr) == (
+            1,
+            "Error: 422 insecure_url: Not usable.; /url: must be https\n",
+        )
+
+
+class TestWebhooksShowAndDelete:
+    @pytest.mark.parametrize(("id_", "path"), [("wh_a", "wh_a"), ("a/../b?c", "a%2F..%2Fb%3Fc")])
+    def test_the_id_is_one_segment_of_the_path(self, api: Api, id_: str, path: str) -> None:
+        api.will_answer(WEBHOOK)
+        run(webhooks, "show", id_)
+        run(webhooks, "delete", id_, "--yes")
+        assert [(asked.method, asked.path) for asked in api.asked] == [
+            ("GET", f"/v1/webhooks/{path}"),
+            ("DELETE", f"/v1/webhooks/{path}"),
+        ]
+
+    def test_show_prints_a_field_a_line_or_json(self, api: Api) -> None:
+        api.will_answer(WEBHOOK)
+        assert "url      https://example.com/hook" in run(webhooks, "show", "wh_a").stdout.splitlines()
+        assert json.loads(run(webhooks, "show", "wh_a", "--json").stdout) == WEBHOOK
+
+    def test_delete_asks_first(self, api: Api) -> None:
+        api.will_answer(None, status=204)
+        refused = run(webhooks, "delete", "wh_a", stdin="n\n")
+        assert refused.exit_code == 1
+        assert api.asked == []
+        agreed = run(webhooks, "delete", "wh_a", stdin="y\n")
+        assert (agreed.exit_code, agreed.stdout.removeprefix(TYPED)) == (0, "deleted wh_a\n")
+
+    def test_delete_prints_nothing_but_json_to_machines(self, api: Api) -> None:
+        api.will_answer(None, status=204)
+        for arguments, stdin in ((["--yes"], None), ([], "y\n")):
+            result = run(webhooks, "delete", "wh_a", "--json", *arguments, stdin=stdin)
+            assert json.loads(result.stdout.removeprefix(TYPED)) == {"deleted": "wh_a"}
+
+    def test_one_that_is_not_there_exits_1(self, api: Api) -> None:
+        api.will_answer({"code": "not_found", "detail": "There is no webhook of this id."}, status=404)
+        for command in (["show", "wh_x"], ["delete", "wh_x", "--yes"]):
+            result = run(webhooks, *command)
+            assert (result.exit_code, result.stderr) == (1, "Error: 404 not_found: There is no webhook of this id.\n")
+
+
+class TestDeliveries:
+    def test_a_list_asks_for_what_was_chosen(self, api: Api) -> None:
+        api.will_answer(page(missing=[]))
+        since = "2026-01-31T12:00:00Z"
+        chosen = ("--webhook", "wh_a", "--status", "failed", "--event", "e 1", "--since", since)
+        result = run(deliveries, "list", *chosen, "--limit", "7")
+        assert "no such deliveries" in result.stdout
+        (asked,) = api.asked
+        assert asked.query == {
+            "webhook_id": ["wh_a"],
+            "status": ["failed"],
+            "event_id": ["e 1"],
+            "since": [since],
+            "limit": ["7"],
+        }
+
+    def test_a_list_ends_at_its_limit(self, api: Api) -> None:
+        first = page(*({"id": f"dlv_{n}"} for n in range(200)), cursor="c1", missing=[])
+        api.will_answer(first, page({"id": "dlv_200"}, cursor="c2", missing=[]))
+        result = run(deliveries, "list", "--limit", "201", "--json")
+        assert len(json.loads(result.stdout)["items"]) == 201
+        assert [(asked.query["limit"], asked.query.get("cursor")) for asked in api.asked] == [
+            (["200"], None),
+            (["1"], ["c1"]),
+        ]
+
+    def test_a_short_page_is_not_the_end(self, api: Api) -> None:
+        api.will_answer(page(cursor="c1", missing=[]), page({"id": "dlv_a"}, missing=[]))
+        assert json.loads(run(deliveries, "list", "--json").stdout)["items"] == [{"id": "dlv_a"}]
+
+    def test_a_list_says_whose_deliveries_are_missing(self, api: Api) -> None:
+        api.will_answer(page({"id": "dlv_a"}, cursor="c1", missing=[5]), page({"id": "dlv_b"}, missing=[3, 5]))
+        result = run(deliveries, "list", "--json")
+        assert json.loads(result.stdout)["missing"] == [3, 5]
+        assert result.stderr == "partitions 3, 5 did not answer; their deliveries are not among these\n"
+
+    def test_a_whole_list_says_nothing_of_that(self, api: Api) -> None:
+        api.will_answer(page({"id": "dlv_a", "status": "delivered", "attempts": 1}, missing=[]))
+        result = run(deliveries, "list")
+        assert result.stderr == ""
+        assert result.stdout.splitlines()[1].split() == ["dlv_a", "delivered", "1", "-", "-", "-", "-"]
+
+    @pytest.mark.parametrize("arguments", [["--status", "happy"], ["--limit", "0"]])
+    def test_wrong_usage_exits_2(self, api: Api, arguments: list[str]) -> None:
+        assert run(deliveries, "list", *arguments).exit_code == 2
+        assert api.asked == []
+
+    def test_one_is_shown_with_its_attempts(self, api: Api) -> None:
+        delivery = {"id": "dlv_a", "attempt_log": [{"attempt": 1, "outcome": "retry"}]}
+        api.will_answer(delivery)
+        assert json.loads(run(deliveries, "show", "dlv_a", "--json").stdout) == delivery
+        assert '[{"attempt":1,"outcome":"retry"}]' in run(deliveries, "show", "dlv_a").stdout
+        assert {asked.path for asked in api.asked} == {"/v1/deliveries/dlv_a"}
