@@ -145,7 +145,7 @@ class _Governance(Processor):
     async def process(self, slice_: Slice, unit: Unit) -> None:
         for record in slice_.records:
             try:
-                audit = read_audit_record(record.value)
+                audit = read_audit_record(record.value, record.timestamp)
             except UnreadableAudit as error:
                 unit.quarantine(record, "invalid_envelope", str(error))
                 continue

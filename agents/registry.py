@@ -8,6 +8,7 @@ dataset that alone is not taken waits by itself.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from app.events import (
     format_time,
     parse_time_ms,
 )
-from app.integrations.registry import DatasetRow, acknowledged, change_kind, document, fold, refused
+from app.integrations.registry import DatasetRow, acknowledged, change_kind, document, fold, is_dirty, refused
 from app.integrations.upstream import Malformed, Rejected, Unavailable, backoff_s, draw_jitter
 from tables.datasets import DATASETS, dataset_key
 
@@ -40,8 +41,11 @@ __all__ = ["RegistryOptions", "registry_agent"]
 log = logging.getLogger("app.agents.registry")
 
 WINDOW: Final = 16
+LOOK_AHEAD: Final = 256
 _CONFLICT: Final = 409
 _GONE: Final = 404
+# An id goes into a row and a record, which have limits of their own; whoever answers with more has none.
+_MAX_ID_CHARS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class _Push:
         except Rejected as error:
             return _Refused(error.status or 0)
         found = _id_in(answer)
-        if answer.status == _CONFLICT and found not in {row.id, row.registration_id}:
+        if answer.status == _CONFLICT and (found is None or found not in {row.id, row.registration_id}):
             return _Refused(_CONFLICT, found)
         return _Pushed(found or row.registration_id or row.id)
 
@@ -143,7 +147,7 @@ def _id_in(answer: Answer) -> str | None:
     except Malformed:
         return None
     found = body.get("id") if isinstance(body, dict) else None
-    return found if isinstance(found, str) and found else None
+    return found if isinstance(found, str) and 0 < len(found) <= _MAX_ID_CHARS else None
 
 
 class _Registry(Processor):
@@ -153,7 +157,11 @@ class _Registry(Processor):
         self._push = push
         self._jitter = jitter
         self._running: set[bytes] = set()
-        self._delayed: dict[bytes, tuple[int, float]] = {}
+        self._found: deque[bytes] = deque()
+        # Whether the index may hold dirty rows beside those found, running and delayed.
+        self._look = True
+        self._attempts: dict[bytes, int] = {}
+        self._delayed: dict[bytes, float] = {}
         self._failures = 0
         self._not_before_s = 0.0
         self._draining = False
@@ -175,6 +183,7 @@ class _Registry(Processor):
         for key, row in rows.items():
             unit.put(DATASETS, key, row)
         if rows:
+            self._look = True
             self._wake()
 
     async def tick(self, unit: Unit) -> None:
@@ -185,18 +194,38 @@ class _Registry(Processor):
         if now_s < self._not_before_s:
             self.context.tick_at(self._not_before_s)
             return
-        waiting = {key for key, (_, due_s) in self._delayed.items() if due_s > now_s}
+        for key in [key for key, due_s in self._delayed.items() if due_s <= now_s]:
+            del self._delayed[key]
+            self._found.append(key)
         free = (1 if self._failures else WINDOW) - len(self._running)
-        if free > 0:
-            taken = self._running | waiting
-            dirty = unit.scan_index(DATASETS, limit=free + len(taken))
-            for key in [key for key in dirty if key not in taken][:free]:
-                row = unit.get(DATASETS, key)
-                if row is not None:
-                    self._running.add(key)
-                    self.context.spawn(self._tell(self._push, key, row))
-        if waiting:
-            self.context.tick_at(min(self._delayed[key][1] for key in waiting))
+        while free > 0 and (found := self._next(unit)) is not None:
+            self._running.add(found[0])
+            self.context.spawn(self._tell(self._push, *found))
+            free -= 1
+        if self._delayed:
+            self.context.tick_at(min(self._delayed.values()))
+
+    def _next(self, unit: Unit) -> tuple[bytes, DatasetRow] | None:
+        """A dirty row of which no push is under way or delayed."""
+        while self._found or self._look:
+            if not self._found:
+                self._find(unit)
+                continue
+            key = self._found.popleft()
+            if key in self._running or key in self._delayed:
+                continue
+            row = unit.get(DATASETS, key)
+            if row is not None and is_dirty(row):
+                return key, row
+            self._attempts.pop(key, None)
+        return None
+
+    def _find(self, unit: Unit) -> None:
+        """Ask the index, as rarely as can be: each time it walks over the tombstones of all that was pushed."""
+        limit = LOOK_AHEAD + len(self._running) + len(self._delayed)
+        dirty = unit.scan_index(DATASETS, limit=limit)
+        self._look = len(dirty) == limit
+        self._found.extend(dirty)
 
     def begin_drain(self) -> None:
         self._draining = True
@@ -218,17 +247,18 @@ class _Registry(Processor):
                 return
             if isinstance(outcome, _Refused):
                 log.warning("the registry answered %s to a dataset, which waits for its next change", outcome.status)
-            await self.context.submit(lambda unit: self._acknowledge(unit, key, row, outcome))
+            if await self.context.submit(lambda unit: self._acknowledge(unit, key, row, outcome)):
+                self._found.append(key)
             self._failures = 0
-            self._delayed.pop(key, None)
+            self._attempts.pop(key, None)
         finally:
             self._running.discard(key)
             self._wake()
 
     def _back_off(self, key: bytes, error: Unavailable) -> None:
         now_s = self.context.clock.monotonic_s()
-        attempts = self._delayed.get(key, (0, 0.0))[0] + 1
-        self._delayed[key] = (attempts, now_s + backoff_s(attempts, self._jitter(), error.retry_after_s))
+        attempts = self._attempts[key] = self._attempts.get(key, 0) + 1
+        self._delayed[key] = now_s + backoff_s(attempts, self._jitter(), error.retry_after_s)
         if now_s < self._not_before_s:
             return  # It was under way together with one that has already told us.
         self._failures += 1
@@ -236,25 +266,25 @@ class _Registry(Processor):
         self._not_before_s = now_s + wait_s
         log.warning("pushes to the registry wait %.1f s: %s", wait_s, error)
 
-    def _acknowledge(self, unit: Unit, key: bytes, pushed: DatasetRow, outcome: _Pushed | _Refused) -> None:
+    def _acknowledge(self, unit: Unit, key: bytes, pushed: DatasetRow, outcome: _Pushed | _Refused) -> bool:
+        """Write what the registry said of a state; whether the dataset has gone on meanwhile."""
         row = unit.get(DATASETS, key)
         if row is None:
-            return
+            return False
         data: dict[str, Any] = {"dataset_id": row.id}
         if isinstance(outcome, _Refused):
-            unit.put(DATASETS, key, refused(row, pushed))
-            if outcome.status != _CONFLICT:
-                return
-            kind = "conflict"
+            after, kind = refused(row, pushed), "conflict"
             data["conflict"] = {"vault": row.id, "registry": outcome.other_id, "winner": "registry"}
         else:
-            unit.put(DATASETS, key, acknowledged(row, pushed, outcome.registration_id))
-            kind = change_kind(row, pushed)
+            after, kind = acknowledged(row, pushed, outcome.registration_id), change_kind(row, pushed)
             if outcome.registration_id is not None:
                 data["registration_id"] = outcome.registration_id
             if "version" in pushed.fields:
                 data["version"] = pushed.fields["version"]
-        self._send_change(unit, f"{row.id}-{pushed.version}-{kind}", kind, data)
+        unit.put(DATASETS, key, after)
+        if not isinstance(outcome, _Refused) or outcome.status == _CONFLICT:
+            self._send_change(unit, f"{row.id}-{pushed.version}-{kind}", kind, data)
+        return is_dirty(after)
 
     def _send_change(self, unit: Unit, id_: str, kind: str, data: dict[str, Any]) -> None:
         dataset_id = data["dataset_id"]

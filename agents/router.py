@@ -94,6 +94,7 @@ class _Router:
         type_ = "unknown"
         try:
             event = decode_record(record.value, record.headers)
+            _check_timestamp(record)
             kind = check_type(event)
             type_ = event.type
             payload = decode_payload(event)
@@ -162,6 +163,19 @@ class _Router:
         dataset_id: str = event.data["dataset_id"]
         headers = (("vs-timestamp", b"%d" % record.timestamp), *_trace_header(event))
         unit.send(self._topics.registry_datasets, dataset_id.encode(), event.posted, headers)
+
+
+def _check_timestamp(record: Record) -> None:
+    """A record that claims a time of no calendar (microseconds, mostly) has none to pass on.
+
+    Raises:
+        InvalidEvent: It has none.
+    """
+    try:
+        format_time(record.timestamp)
+    except ValueError:
+        detail = "the record's timestamp is outside the years 1 to 9999: it must be in milliseconds"
+        raise InvalidEvent("invalid_envelope", detail) from None
 
 
 def _trace_header(event: CloudEvent) -> tuple[tuple[str, bytes], ...]:

@@ -98,8 +98,9 @@ class _Violations(Processor):
             unit.hold(record)
             place = (record.partition, record.offset)
             if place not in self._known:
-                self._known.add(place)
+                # First what may fail: a record that is known without being queued would be held for ever.
                 self._queue.append(_Report(record, event, canonical_json(event.data)))
+                self._known.add(place)
         self._go_on()
 
     async def tick(self, unit: Unit) -> None:  # noqa: ARG002  (a timer's unit; outcomes are jobs of their own)

@@ -30,6 +30,7 @@ class Endings:
         self._holdings = holdings
         self._sweeping = False
         self._ending: set[str] = set()
+        self._asked: set[str] = set()
 
     def sweep(self) -> None:
         """Look for rows that expired, unless that is under way."""
@@ -38,7 +39,8 @@ class Endings:
             self._holdings.context.spawn(self._sweep())
 
     def end(self, webhook_id: str) -> None:
-        """End what waits for a webhook that is disabled or deleted, unless that is under way."""
+        """End what waits for a webhook that is disabled or deleted; if that is under way, once more after it."""
+        self._asked.add(webhook_id)
         if webhook_id not in self._ending:
             self._ending.add(webhook_id)
             self._holdings.context.spawn(self._end_all(webhook_id))
@@ -74,8 +76,10 @@ class Endings:
         return False
 
     async def _end_all(self, webhook_id: str) -> None:
-        while await self._holdings.context.submit(partial(self._end_some, webhook_id)):
-            pass
+        while webhook_id in self._asked:
+            self._asked.discard(webhook_id)
+            while await self._holdings.context.submit(partial(self._end_some, webhook_id)):
+                pass
         self._ending.discard(webhook_id)
 
     def _end_some(self, webhook_id: str, unit: Unit) -> bool:

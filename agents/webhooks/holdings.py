@@ -7,8 +7,11 @@ from functools import partial
 from random import random
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from app.webhooks.census import Census
 from app.webhooks.health import Heart
+from app.webhooks.model import Reason
 from app.webhooks.owned import DeliveryOptions, OwnedWebhook
 from app.webhooks.scheduler import Now, Scheduler
 from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
@@ -181,13 +184,14 @@ class Holdings:
         lane = lane_of(follower.subject)
         ahead = None if lane is None else self.lane_flights.get((follower.webhook_id, lane))
         if ahead is not None and ahead.stored is None:
-            row = ahead.row
+            row = msgspec.structs.replace(ahead.row, reason=Reason.SLOT)
             unit.put(DELIVERIES, delivery_key(row.webhook_id, row.delivery_id), row)
             unit.on_done(partial(self._stored, ahead, row))
 
     def _stored(self, flight: Flight, row: DeliveryRow) -> None:
+        # Several followers in one slice write it once each.
+        self.census.row_changed(flight.stored, row)
         flight.stored = row
-        self.census.row_changed(None, row)
 
     def write(self, unit: Unit, known: DeliveryRow, stored: DeliveryRow | None, step: Step) -> None:
         """Make a step of a delivery part of a unit.

@@ -18,7 +18,7 @@ from app.engine import Agent, Processor
 from app.observability import metrics
 from app.webhooks.commands import apply_command, decode_command
 from app.webhooks.delivery import Arrived, Delivery, Due, transition
-from app.webhooks.errors import SerializationFailed
+from app.webhooks.errors import SerializationFailed, TooLargeToKeep
 from app.webhooks.intents import decode_intent
 from app.webhooks.model import Ordering, Reason, Status, WebhookState
 from app.webhooks.scheduler import Result
@@ -95,6 +95,8 @@ class WebhooksProcessor(Processor):
                     self._command(record, unit)
                 else:
                     self._intent(record, unit)
+            except TooLargeToKeep as error:
+                unit.quarantine(record, "too_large", str(error))
             except SerializationFailed as error:
                 unit.quarantine(record, "invalid_envelope", str(error))
             if place % YIELD_EVERY == 0:
@@ -240,7 +242,11 @@ class WebhooksProcessor(Processor):
         self._scheduler.finish(entry.webhook_id, entry.lane, Result.NOTHING, now)
 
     def _has_key(self, webhook: OwnedWebhook, now: Now) -> bool:
-        if webhook.secrets is not None or webhook.open_secrets():
+        if webhook.secrets is not None:
+            return True
+        if self._scheduler.lacks_key(webhook.row.webhook_id, now.monotonic_s):
+            return False
+        if webhook.open_secrets():
             return True
         log.error(
             "the secrets of a webhook cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing; its events wait",

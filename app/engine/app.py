@@ -11,7 +11,7 @@ from typing import Any
 import faust
 
 from app.engine.agent import Agent
-from app.engine.consumer import SliceSchema, SliceTransport
+from app.engine.consumer import POLL_RECORDS, SliceSchema, SliceTransport
 from app.engine.engine import Engine
 from app.engine.errors import StartRefused
 
@@ -24,7 +24,8 @@ Hook = Callable[[], Awaitable[None]]
 # Revoke takes at most 8 s, an opening joins at once; the group waits this long for the slowest member.
 REBALANCE_TIMEOUT_S = 20.0
 REQUEST_TIMEOUT_S = 30.0
-POLL_RECORDS = 4096
+# aiokafka reads ahead for every assigned partition, with room or not: 29 topics of 12 partitions are 170 MiB at most.
+FETCH_BYTES = 512 << 10
 
 
 class EngineApp(faust.App):  # type: ignore[misc]  # Faust ships no types
@@ -91,7 +92,7 @@ def create_app(engine: Engine, *, stats_port: int) -> EngineApp:
         broker_request_timeout=REQUEST_TIMEOUT_S,
         broker_max_poll_records=POLL_RECORDS,
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=1 << 20,
+        consumer_max_fetch_size=FETCH_BYTES,
         # Without a deadline it would wait for acknowledgements that we do not give through Faust.
         stream_wait_empty=False,
         worker_redirect_stdouts=False,
@@ -115,7 +116,7 @@ def create_app(engine: Engine, *, stats_port: int) -> EngineApp:
 def _register(app: EngineApp, agent: Agent) -> None:
     async def body(stream: Any) -> None:
         async for event in stream.events():
-            app.engine.accept(agent.name, event.value)
+            app.engine.intake.accept(agent.name, event.value)
 
     body.__name__ = agent.name
     app.agent(app.topic(*agent.topics, schema=SliceSchema()), name=agent.name)(body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -22,6 +22,12 @@ __all__ = ["Assigned", "Claim", "ColocatedAssignor", "deal"]
 log = logging.getLogger("app.engine.assignor")
 
 MAX_REJOINS = 3
+# Metadata of two workers differ for a moment after a topic was made or grown; each wait is four times the last.
+FIRST_REJOIN_S = 0.5
+METADATA_RETRY_S = 5.0
+
+
+_NO_METADATA = "no metadata of topic"
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,12 +65,14 @@ class Assigned:
         numbers: Its own.
         owners: Everybody's.
         problem: "" or why the assignment is not whole.
+        hopeless: It stayed so however often we joined again.
     """
 
     generation: int
     numbers: tuple[int, ...]
     owners: Mapping[int, Owner]
     problem: str
+    hopeless: bool = False
 
 
 def deal(count: int, claims: Mapping[str, Claim]) -> dict[int, str]:
@@ -113,13 +121,10 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
     """The assignor instance of one consumer; called in the consumer's thread.
 
     Args:
-        name: The worker's name.
-        url: Its public URL.
-        numbers: N.
+        claim: Ours, with what was kept from before a restart.
         generation: The coordinator's generation, already the new one when an assignment arrives.
         assigned: Told of each assignment; must not raise, and must not block.
-        rejoin: Ask the coordinator to join again.
-        held: Claims kept from before a restart.
+        rejoin: Look at the metadata, and ask the coordinator to join again after so many seconds.
     """
 
     name = "vault-stream-colocated"
@@ -130,7 +135,7 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
         claim: Claim,
         generation: Callable[[], int],
         assigned: Callable[[Assigned], None],
-        rejoin: Callable[[], None],
+        rejoin: Callable[[float], None],
     ) -> None:
         self._claim = claim
         self._generation = generation
@@ -186,10 +191,15 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
         self._claim = msgspec.structs.replace(self._claim, held=got.numbers, generation=got.generation)
         if not got.problem:
             self.rejoins = 0
+        elif got.problem.startswith(_NO_METADATA):
+            # It waits in the log until there is metadata; that is nobody's end.
+            self._rejoin(METADATA_RETRY_S)
         elif self.rejoins < MAX_REJOINS:
             log.warning("joining again: %s", got.problem)
+            self._rejoin(FIRST_REJOIN_S * 4**self.rejoins)
             self.rejoins += 1
-            self._rejoin()
+        else:
+            got = replace(got, hopeless=True)
         self._assigned(got)
 
     def _read(self, assignment: Any) -> Assigned:
@@ -208,10 +218,13 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
         for topic in sorted(self._topics):
             partitions = self._counts(topic)
             if partitions is None:
-                return f"no metadata of topic {topic}"
-            wanted = {p for p in partitions if p % count in numbers}
-            if got.get(topic, set()) != wanted:
-                return f"topic {topic} is not whole: {sorted(got.get(topic, set()))} of {sorted(wanted)}"
+                return f"{_NO_METADATA} {topic}"
+            mine = got.get(topic, set())
+            # The leader may know of partitions that we have not heard of yet, never less.
+            missing = {p for p in partitions if p % count in numbers} - mine
+            strays = {p for p in mine if p % count not in numbers}
+            if missing or strays:
+                return f"topic {topic} is not whole: {sorted(missing)} missing, {sorted(strays)} of other numbers"
         return ""
 
 

@@ -119,12 +119,13 @@ class Checkpointer:
             try:
                 with metrics.CHECKPOINT_SECONDS.time():
                     offsets = await self._changelog.write(self._writes(frozen))
+                faults.point("checkpoint:committed")
+                self._store(frozen, offsets)
             except BaseException:
+                # Frozen rows are neither surely logged nor on disk: nothing may be frozen over them.
                 self._broken = True
                 metrics.CHECKPOINTS.labels(outcome="failed").inc()
                 raise
-            faults.point("checkpoint:committed")
-            self._store(frozen, offsets)
             metrics.CHECKPOINTS.labels(outcome="committed").inc()
             faults.point("checkpoint:stored")
             await self._copy_offsets(frozen)

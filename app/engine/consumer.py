@@ -49,6 +49,8 @@ IDLE_POLL_S = 0.2
 THREAD_DEADLINE_S = 30.0
 HEARTBEAT_DEADLINE_S = 3.0
 WATCH_INTERVAL_S = 1.0
+UNREADABLE_PAUSE_S = 5.0
+POLL_RECORDS = 4096
 
 
 class SliceSchema(Schema):  # type: ignore[misc]  # Faust ships no types
@@ -65,31 +67,46 @@ class SliceSchema(Schema):  # type: ignore[misc]  # Faust ships no types
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
-    """The thread in which aiokafka's consumer runs; puts in our assignor and watches the heartbeats."""
+    """The thread in which aiokafka's consumer runs; puts in our assignor, watches the heartbeats, fetches safely."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.unreadable: dict[tuple[str, int], tuple[float, str]] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         engine: Engine = self.app.engine
         kept = engine.data_dir.membership()
         claim = Claim(engine.instance, engine.url, engine.numbers_count, kept.held, kept.generation)
+
+        def rejoin(delay_s: float) -> None:
+            # Passing differences of metadata are the usual cause, so look first.
+            consumer._client.force_metadata_update()
+            self.thread_loop.call_later(delay_s, consumer._coordinator.request_rejoin)
+
         assignor = ColocatedAssignor(
             claim,
             lambda: int(consumer._coordinator.generation),
             lambda got: engine.assigned(got, str(consumer._coordinator.member_id)),
-            lambda: consumer._coordinator.request_rejoin(),  # noqa: PLW0108  # the coordinator exists only after start()
+            rejoin,
         )
         assignor.bind(consumer._client.cluster.partitions_for_topic)
-        # No setting selects an assignor; start() reads both attributes.
+        # No setting selects an assignor; start() reads these attributes.
         consumer._partition_assignment_strategy = [assignor]
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        # An aborted transaction of a vault service never happened; and ends are those of committed reads.
+        consumer._isolation_level = "read_committed" if engine.fenced else "read_uncommitted"
+        # Whether skipped records may be skipped is for an opening to say, never for the client.
+        consumer._auto_offset_reset = "none"
         self._assignor = assignor
         return consumer
 
     async def on_start(self) -> None:
-        """Wrap the heartbeat: one that is answered renews the lease from the moment it was sent."""
+        """Wrap the heartbeat (an answer renews the lease from the moment it was asked for) and the leader's deal."""
         await super().on_start()
-        coordinator = self._consumer._coordinator
-        beat = coordinator._do_heartbeat
+        consumer = self._consumer
+        coordinator = consumer._coordinator
+        beat, perform = coordinator._do_heartbeat, coordinator._perform_assignment
 
         async def heartbeat() -> bool:
             sent = time.monotonic()
@@ -98,7 +115,75 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
                 self.app.engine.lease_from(sent)
             return answered
 
+        async def deal_with_fresh_metadata(response: Any) -> Any:
+            await consumer._client.force_metadata_update()
+            return await perform(response)
+
         coordinator._do_heartbeat = heartbeat
+        coordinator._perform_assignment = deal_with_fresh_metadata
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: Any,
+        timeout: float | None = None,  # noqa: ASYNC109  # the signature is Faust's
+        max_records: int | None = None,
+    ) -> dict[Any, Any]:
+        """Take what was fetched, one partition at a time.
+
+        In one call for all, a partition that cannot be read (a corrupt batch, an offset that retention took) makes
+        aiokafka forget what it has already taken of the others, and their positions have moved.
+        """
+        fetcher, now, found = consumer._fetcher, time.monotonic(), {}
+        if consumer._closed or fetcher._closed:
+            raise driver.ConsumerStoppedError
+        if not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
+            await asyncio.sleep(timeout or 0)
+            return {}
+        left = max_records or POLL_RECORDS
+        with fetcher._subscriptions.fetch_context():
+            for tp in [tp for tp in fetcher._records if tp in active_partitions]:
+                if self.unreadable.get(tp, (0.0, ""))[0] > now:
+                    continue
+                records = await self._take(consumer, tp, left)
+                if records:
+                    found[tp] = records
+                    left -= len(records)
+                if left <= 0:
+                    break
+            if not found and timeout:
+                await self._wait_for_a_fetch(fetcher, timeout)
+        return found
+
+    async def _take(self, consumer: Any, tp: Any, limit: int) -> list[Any]:
+        """Fetched records of one partition; none while it cannot be read, and nothing of it is skipped."""
+        fetcher = consumer._fetcher
+        position = consumer._subscription.subscription.assignment.state_value(tp)._position
+        try:
+            records: list[Any] = (await fetcher.fetched_records({tp}, 0, limit)).get(tp, [])
+        except kafka_errors.OffsetOutOfRangeError:
+            self.app.engine.out_of_range(tp.topic, tp.partition, position)
+        except kafka_errors.NoOffsetForPartitionError:
+            # Set before our seek, by the look-up of a committed offset that we never use.
+            if position is not None:
+                consumer.seek(TopicPartition(*tp), position)
+        except Exception as error:
+            log.exception("%s/%d cannot be read at offset %s", tp.topic, tp.partition, position)
+            self.unreadable[tp] = (time.monotonic() + UNREADABLE_PAUSE_S, f"offset {position}: {error!r}")
+            if position is not None:
+                consumer.seek(TopicPartition(*tp), position)
+        else:
+            self.unreadable.pop(tp, None)
+            return records
+        return []
+
+    async def _wait_for_a_fetch(self, fetcher: Any, timeout_s: float) -> None:
+        waiter = fetcher._create_fetch_waiter()
+        done, _ = await asyncio.wait([waiter], timeout=timeout_s)
+        if not done:
+            waiter.cancel()
+        elif not waiter.cancelled() and waiter.exception() is not None:
+            log.warning("fetch: %r", waiter.exception())
 
 
 class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
@@ -170,6 +255,11 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         if values:
             await self._in_thread(self._thread._consumer.commit(values), deadline_s)
 
+    @property
+    def unreadable(self) -> dict[tuple[str, int], str]:
+        """Partitions that cannot be read now, with the reason."""
+        return {tuple(tp): reason for tp, (_, reason) in list(self._thread.unreadable.items())}
+
     def end_of(self, tp: tuple[str, int]) -> int | None:
         """The partition's end as of the last fetch, None before the first."""
         try:
@@ -200,7 +290,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         try:
             return await self._in_thread(check(), HEARTBEAT_DEADLINE_S)
         except TimeoutError:
-            return None
+            return "the consumer's thread does not answer"
 
     # -- fetching
 
@@ -217,7 +307,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
                 raise
 
     async def _drain_once(self) -> None:
-        wanted = self.engine.wanted() if self.flow_active else {}
+        wanted = self.engine.intake.wanted() if self.flow_active else {}
         if not wanted:
             await self._idle()
             return
@@ -231,9 +321,11 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
             records = await self._thread.getmany({TP(*tp) for tp in wanted}, timeout=POLL_S)
         except (kafka_errors.KafkaError, kafka_errors.IllegalStateError, TimeoutError) as error:
             log.info("fetch: %r", error)
+            for tracker in wanted.values():
+                tracker.unplace()
             await asyncio.sleep(IDLE_POLL_S)
             return
-        for slice_ in self.engine.slices({(tp.topic, tp.partition): r for tp, r in records.items()}, wanted):
+        for slice_ in self.engine.intake.slices({(tp.topic, tp.partition): r for tp, r in records.items()}, wanted):
             await self.callback(self._message(slice_))
         await asyncio.sleep(0)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,12 @@ from app.engine.assignor import MAX_REJOINS, Assigned
 from app.engine.changelog import Changelog, FencedChangelog, PlainChangelog
 from app.engine.connection import Connection
 from app.engine.errors import NotMember
+from app.engine.intake import Intake
 from app.engine.membership import DataDir, Membership, leave_group
-from app.engine.number import Number, State
+from app.engine.number import Number
 from app.engine.outputs import Outputs
 from app.engine.ownership import Ownership
 from app.engine.positions import Bounds
-from app.engine.records import Record, Slice, cut, merge_by_time
 from app.engine.restore import LogReader, Replica
 from app.engine.status import Status
 from app.engine.store import Store
@@ -31,7 +31,6 @@ from app.observability import metrics
 if TYPE_CHECKING:
     from app.engine.consumer import SliceConsumer
     from app.engine.table import Table
-    from app.engine.tracker import Tracker
 
 __all__ = ["Engine", "EngineConfig"]
 
@@ -98,6 +97,7 @@ class Engine:
         self.numbers: dict[int, Number] = {}
         self.ownership = Ownership(config.numbers, self._is_ready)
         self.status = Status(self)
+        self.intake = Intake(self)
         self.consumer: SliceConsumer | None = None
         self.draining = False
         self.rebalances = 0
@@ -118,6 +118,7 @@ class Engine:
         self._ids_lock = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._leaving: list[Number] = []
+        self._skip_drain = False
 
     # -- begin and end
 
@@ -145,9 +146,21 @@ class Engine:
             log.info("took the former member %s out of the group", kept.member_id)
         for replica in self.replicas:
             client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
-            self._tasks.append(asyncio.create_task(replica.run(self.reader, client_id)))
-            self._tasks.append(asyncio.create_task(replica.become_ready(self.reader)))
-        self._tasks.append(asyncio.create_task(self.status.feed_gauges()))
+            self._watch(replica.run(self.reader, client_id), f"the replica of {replica.table.name}")
+            self._watch(replica.become_ready(self.reader), f"the start of the replica of {replica.table.name}")
+        self._watch(self.status.feed_gauges(), "the gauges")
+
+    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run for as long as the process; one that fails must not be missed in silence."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.critical("%s ended", name, exc_info=error)
+                self.die(f"{name} ended: {error!r}")
+
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(ended)
+        self._tasks.append(task)
 
     async def shutdown(self, *, drain_s: float = DRAIN_ON_SHUTDOWN_S) -> None:
         """Drain, checkpoint, close the numbers; the consumer then leaves the group."""
@@ -176,11 +189,24 @@ class Engine:
     # -- the group; these three are called in the consumer's thread
 
     def assigned(self, got: Assigned, member_id: str) -> None:
-        """A new assignment, told by the assignor."""
+        """A new assignment, told by the assignor; never raises, for that ends aiokafka's coordinator in silence."""
         self._lease = time.monotonic()
-        self.data_dir.remember(Membership(member_id, got.generation, got.numbers))
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._learn, got)
+        try:
+            self.data_dir.remember(Membership(member_id, got.generation, got.numbers))
+        except OSError:
+            log.exception("the assignment is not remembered over a restart")
+
+    def out_of_range(self, topic: str, partition: int, position: int | None) -> None:
+        """The next offset of a partition is gone; its number is opened again, which counts the gap or refuses."""
+        if self._loop is not None:
+            why = f"{topic}/{partition}: offset {position} is not there any more"
+            self._loop.call_soon_threadsafe(self._reopen, partition % self.numbers_count, why)
+
+    def _reopen(self, number: int, why: str) -> None:
+        if (found := self.numbers.get(number)) is not None:
+            found.reopen(why)
 
     def lease_from(self, sent: float) -> None:
         """A heartbeat sent then was answered."""
@@ -194,9 +220,8 @@ class Engine:
         self.problem = got.problem
         if not got.numbers:
             self._release_stores()
-        assignor = self.consumer and self.consumer.assignor
-        if got.problem and assignor is not None and assignor.rejoins >= MAX_REJOINS:
-            self.die(f"the assignment stays wrong after {MAX_REJOINS} joins: {got.problem}")
+        if got.hopeless:
+            self.die(f"the assignment stays wrong after {MAX_REJOINS} more joins: {got.problem}")
 
     def lease_valid(self) -> bool:
         """See `number.Services.lease_valid`."""
@@ -239,12 +264,16 @@ class Engine:
 
     async def revoked(self) -> None:
         """The group rebalances: end everything within 8 s; lost sessions get no drain and no checkpoint."""
+        if self.draining and self._loop is not None:
+            # A shutdown may drain for longer than a whole group should stand.
+            self._loop.call_later(DRAIN_ON_REVOKE_S, self.skip_drain)
         lost = self.consumer is None or self.consumer.generation < 0 or not self.lease_valid()
         await self._close_numbers(DRAIN_ON_REVOKE_S, lost=lost)
         self._assigned = set()
 
     def skip_drain(self) -> None:
         """A second signal: whatever is still under way has an unknown outcome."""
+        self._skip_drain = True
         for number in self._leaving:
             number.skip_drain()
 
@@ -252,12 +281,14 @@ class Engine:
         async with self._closing:
             numbers, self.numbers = self.numbers, {}
             self._leaving = list(numbers.values())
+            drain_s = 0.0 if self._skip_drain else drain_s
             results = await asyncio.gather(
                 *(number.close(drain_s, lost=lost) for number in numbers.values()), return_exceptions=True
             )
         for result in results:
             if isinstance(result, BaseException):
-                log.error("a number did not close cleanly", exc_info=result)
+                log.critical("a number did not close cleanly", exc_info=result)
+                self.die(f"a number did not close cleanly: {result!r}")
 
     # -- Services of the numbers
 
@@ -325,50 +356,6 @@ class Engine:
         if self.consumer is not None:
             self.consumer.poke()
 
-    # -- records
-
-    def wanted(self) -> dict[TP, Tracker]:
-        """Partitions that are open and have room."""
-        return {
-            tp: tracker
-            for number in self.numbers.values()
-            if number.state is State.OPEN
-            for runner in number.runners.values()
-            if runner.has_room()
-            for tp, tracker in runner.trackers.items()
-        }
-
-    def slices(self, records: Mapping[TP, Sequence[Record]], wanted: Mapping[TP, Tracker]) -> list[Slice]:
-        """Merge fetched records by number and agent, cut them, and interleave the numbers.
-
-        Records of a partition whose opening has changed since they were asked for are dropped: the new opening seeks.
-        """
-        groups: dict[tuple[int, str], list[Sequence[Record]]] = {}
-        for tp, found in records.items():
-            number = self.numbers.get(tp[1] % self.numbers_count)
-            if not found or number is None or number.trackers.get(tp) is not wanted.get(tp):
-                continue
-            groups.setdefault((number.number, self.agent_of[tp[0]].name), []).append(found)
-        now = self.clock.monotonic_s()
-        queues = []
-        for (number_id, agent), runs in groups.items():
-            number = self.numbers[number_id]
-            limit = number.runners[agent].spec.slice_records
-            queues.append(cut(number_id, merge_by_time(runs), limit, number.trackers, number.epoch, now))
-        return [slice_ for turn in _turns(queues) for slice_ in turn]
-
-    def accept(self, agent: str, slice_: Slice) -> None:
-        """Hand a slice to its runner; one of an opening gone by is dropped. Never blocks, never raises."""
-        number = self.numbers.get(slice_.number)
-        if number is not None and number.epoch is slice_.epoch and agent in number.runners:
-            number.runners[agent].accept(slice_)
-
     def _is_ready(self, number: int) -> bool:
         found = self.numbers.get(number)
         return found is not None and found.ready
-
-
-def _turns(queues: list[list[Slice]]) -> list[list[Slice]]:
-    """One slice of each queue a turn."""
-    longest = max((len(queue) for queue in queues), default=0)
-    return [[queue[at] for queue in queues if at < len(queue)] for at in range(longest)]

@@ -5,6 +5,8 @@ EngineError
 ├── Retriable            an agent asks for the same slice again, after a back-off
 ├── Revoked              the number is not ours any more; nothing of the unit was kept
 ├── OutputFailed         Kafka did not acknowledge; the outcome is unknown
+│   └── OutputTooLarge   Kafka refuses the record for its size, however often it is sent
+├── PositionLost         the partition can no longer be read from where we stand; the number is reopened
 ├── CheckpointFailed     the changelog did not acknowledge; the number is reopened
 ├── NotMember            the group did not confirm us; ask again later
 ├── ProducerTaken        another worker has opened this number's producer since we did
@@ -46,6 +48,18 @@ class Revoked(EngineError):
 
 class OutputFailed(EngineError):
     """A batch was not acknowledged in time; it may or may not be in the topic."""
+
+    retriable = True
+
+
+class OutputTooLarge(OutputFailed):
+    """A record is larger than its topic takes."""
+
+    retriable = False
+
+
+class PositionLost(EngineError):
+    """Retention, or a topic made again, took the offset that we read next; the opening decides what that means."""
 
     retriable = True
 

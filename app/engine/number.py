@@ -14,34 +14,29 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiokafka import errors as kafka_errors
 
 from app.engine import faults
-from app.engine.agent import Agent, Clock
-from app.engine.changelog import Changelog
+from app.engine.agent import Agent
 from app.engine.checkpoint import AgentState, Checkpointer
-from app.engine.errors import EngineError, NotMember, PositionRefused, Revoked, StartRefused
+from app.engine.errors import EngineError, NotMember, PositionLost, PositionRefused, Revoked, StartRefused
 from app.engine.positions import META_KEY, POSITIONS_KEY, Bounds, Meta, decode_positions, start_of
-from app.engine.restore import LogReader, Replica, apply_records
+from app.engine.restore import apply_records
 from app.engine.runner import Runner
+from app.engine.services import Services, State
 from app.engine.staging import Staging
-from app.engine.store import Store
 from app.engine.table import ROW_VERSION
 from app.engine.tracker import Tracker
 from app.engine.unit import Scope
 from app.observability import metrics
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from app.engine.outputs import Outputs
     from app.engine.records import Record
 
-__all__ = ["Number", "Services", "State"]
+__all__ = ["Number", "State"]
 
 log = logging.getLogger("app.engine.number")
 
@@ -49,66 +44,12 @@ TP = tuple[str, int]
 
 REOPEN_MIN_S = 0.2
 REOPEN_MAX_S = 5.0
+REFUSED_RETRY_S = 30.0
 OPEN_DEADLINE_S = 30.0
 CHECKPOINT_BYTES = 1 << 20
 # Revoke: the whole group stands while we are here; 3 + 5 s is below the rebalance timeout.
 CHECKPOINT_ON_CLOSE_S = 5.0
 _EXPECTED = (EngineError, kafka_errors.KafkaError, TimeoutError, OSError, faults.FaultInjected)
-
-
-class State(StrEnum):
-    """What a number is doing."""
-
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSING = "closing"
-    REFUSED = "refused"
-
-
-class Services(Protocol):
-    """What numbers share; the engine gives it."""
-
-    clock: Clock
-    numbers_count: int
-    agents: tuple[Agent, ...]
-    outputs: Outputs
-    reader: LogReader
-    replicas: list[Replica[Any]]
-    quarantine_topic: str
-    checkpoint_interval_s: float
-
-    def changelog_topic(self, table: str) -> str:
-        """The changelog of a table."""
-
-    def new_changelog(self, number: int) -> Changelog:
-        """A writer for one number."""
-
-    def store(self, agent: Agent, number: int) -> Store:
-        """The open store of an agent's number."""
-
-    def partitions_of(self, number: int, agent: Agent) -> list[TP]:
-        """The assigned source partitions."""
-
-    async def confirm(self) -> bool:
-        """Does the group still know our generation, asked now?"""
-
-    def lease_valid(self) -> bool:
-        """Was a heartbeat answered within the session timeout?"""
-
-    async def bounds(self, partitions: Sequence[TP]) -> dict[TP, Bounds]:
-        """What the broker says of source partitions."""
-
-    async def commit_offsets(self, offsets: Mapping[TP, int]) -> None:
-        """Copy positions to the group."""
-
-    async def gap(self, topic: str, partition: int, first: int, next_: int) -> None:
-        """Retention took `[first, next_)` before it was read."""
-
-    def room(self) -> None:
-        """Look again at what may be fetched."""
-
-    def die(self, why: str, code: int) -> None:
-        """End the process."""
 
 
 class Number:
@@ -119,6 +60,7 @@ class Number:
         self.clock = services.clock
         self.state = State.OPENING
         self.reason = ""
+        self._reopen_reason = ""
         self.epoch = object()
         self.trackers: dict[TP, Tracker] = {}
         self.runners: dict[str, Runner] = {}
@@ -129,8 +71,11 @@ class Number:
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
+        self._gaps: list[tuple[str, int, int, int]] = []
+        self._dropping: asyncio.Task[None] | None = None
         self._checkpointer = self._new_checkpointer()
         self._task = asyncio.create_task(self._run(), name=f"number-{number}")
+        self._task.add_done_callback(self._ended)
 
     def _new_checkpointer(self) -> Checkpointer:
         services = self._services
@@ -155,8 +100,16 @@ class Number:
             raise Revoked(f"number {self.number} is closing")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        self._dirty.set()
         self._urgent.set()
         await waiter
+
+    def reopen(self, why: str) -> None:
+        """Drop everything that is not in the log, and open again: what was fetched cannot be trusted."""
+        if self.state is State.OPEN and not self._reopen_reason:
+            self._reopen_reason = why
+            self._dirty.set()
+            self._urgent.set()
 
     def room(self) -> None:
         """See `runner.Host.room`."""
@@ -173,6 +126,14 @@ class Number:
 
     # -- life
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self._closing:
+            return
+        error = task.exception()
+        if error is not None:
+            log.critical("number %s died", self.number, exc_info=error)
+        self._services.die(f"number {self.number} ended without being closed: {error!r}", 70)
+
     async def _run(self) -> None:
         delay_s = REOPEN_MIN_S
         while not self._closing:
@@ -184,23 +145,19 @@ class Number:
             except PositionRefused as refused:
                 self.state, self.reason = State.REFUSED, str(refused)
                 log.error("number %s is not opened: %s", self.number, refused)  # noqa: TRY400  # no stack: it is for an operator
-                await self._drop()
-                return
+                # A truncated log may grow again, and an operator may have decided.
+                delay_s = REFUSED_RETRY_S
             except StartRefused as refused:
                 self._services.die(str(refused), 1)
                 return
             except _EXPECTED as error:
-                self.reason = repr(error)
+                self.state, self.reason = State.OPENING, repr(error)
                 level = logging.INFO if isinstance(error, NotMember) else logging.WARNING
                 log.log(level, "number %s: opened again in %.1f s: %r", self.number, delay_s, error)
-            except Exception:
-                log.exception("number %s died", self.number)
-                self._services.die(f"number {self.number} died", 70)
-                return
-            self.state = State.OPENING
             await self._drop()
             await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, REOPEN_MAX_S)
+            refused_now = self.state is State.REFUSED
+            delay_s = REOPEN_MIN_S if refused_now else min(delay_s * 2, REOPEN_MAX_S)
 
     async def _open(self, deadline: asyncio.Timeout) -> None:
         services = self._services
@@ -262,10 +219,13 @@ class Number:
         stagings = {agent.name: Staging(services.store(agent, self.number)) for agent in services.agents}
         partitions = {agent.name: services.partitions_of(self.number, agent) for agent in services.agents}
         bounds = await services.bounds([tp for tps in partitions.values() for tp in tps])
+        self._gaps = []
         states = [
-            await self._state_of(agent, stagings[agent.name], partitions[agent.name], bounds)
-            for agent in services.agents
+            self._state_of(agent, stagings[agent.name], partitions[agent.name], bounds) for agent in services.agents
         ]
+        for gap in self._gaps:
+            await services.gap(*gap)
+        self._reopen_reason = ""
         self._checkpointer = self._new_checkpointer()
         self._checkpointer.states = states
         self.epoch = object()
@@ -280,7 +240,7 @@ class Number:
         services.room()
         log.info("number %s is open", self.number)
 
-    async def _state_of(
+    def _state_of(
         self, agent: Agent, staging: Staging, partitions: Sequence[TP], bounds: Mapping[TP, Bounds]
     ) -> AgentState:
         name = agent.name.encode()
@@ -299,7 +259,7 @@ class Number:
             row = logged.get(tp)
             start = start_of(*tp, row, bounds[tp])
             if start.gap and row is not None:
-                await self._services.gap(*tp, row.offset, start.offset)
+                self._gaps.append((*tp, row.offset, start.offset))
             trackers[tp] = Tracker(start.offset)
         topic_ids = {tp[0]: bounds[tp].topic_id for tp in partitions}
         return AgentState(agent, staging, trackers, topic_ids, logged, meta_row is not None)
@@ -312,6 +272,8 @@ class Number:
                     await self._urgent.wait()
             self._dirty.clear()
             self._urgent.clear()
+            if self._reopen_reason:
+                raise PositionLost(self._reopen_reason)
             await self._checkpoint()
             if self._waiters:
                 self._dirty.set()
@@ -338,19 +300,21 @@ class Number:
             lost: The session is over, somebody else may own it: no drain, no checkpoint.
         """
         self._closing = True
-        if self.state is State.OPEN and not lost:
-            await self._drain(drain_s)
-        self.state = State.CLOSING if self.state is State.OPEN and not lost else State.OPENING
-        if self.state is State.CLOSING:
-            try:
+        try:
+            if self.state is State.OPEN and not lost:
+                await self._drain(drain_s)
+            if self.state is State.OPEN and not lost:
+                self.state = State.CLOSING
                 async with asyncio.timeout(CHECKPOINT_ON_CLOSE_S):
                     await self._checkpoint()
-            except (*_EXPECTED,) as error:
-                log.warning("number %s: no checkpoint at close: %r", self.number, error)
-            faults.point("revoke:checkpointed")
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await self._drop()
+                faults.point("revoke:checkpointed")
+        except _EXPECTED as error:
+            log.warning("number %s: no checkpoint at close: %r", self.number, error)
+        finally:
+            self.state = State.OPENING
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._drop()
 
     def skip_drain(self) -> None:
         """Do not wait for work under way any longer."""
@@ -370,15 +334,22 @@ class Number:
         faults.point("revoke:drained")
 
     async def _drop(self) -> None:
-        """Forget everything that is not in the log."""
+        """Forget everything that is not in the log; whoever is cancelled while waiting, it goes on to its end."""
+        if self._dropping is None or self._dropping.done():
+            self._dropping = asyncio.create_task(self._drop_now())
+        await asyncio.shield(self._dropping)
+
+    async def _drop_now(self) -> None:
         for scope in self._scopes:
             scope.valid = False
         runners, self.runners = self.runners, {}
         self._scopes = []
         self.trackers = {}
         self.epoch = object()
-        for runner in runners.values():
-            await runner.close()
+        closed = await asyncio.gather(*(runner.close() for runner in runners.values()), return_exceptions=True)
+        for error in closed:
+            if isinstance(error, BaseException):
+                log.error("number %s: a runner did not close cleanly", self.number, exc_info=error)
         await self._changelog.drop()
         for waiter in self._waiters:
             if not waiter.done():

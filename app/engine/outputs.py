@@ -16,7 +16,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.partitioner import murmur2
 
 from app.engine.connection import Connection
-from app.engine.errors import OutputFailed
+from app.engine.errors import OutputFailed, OutputTooLarge
 from app.engine.producer import HardProducer
 from app.engine.records import Header
 from app.observability import metrics
@@ -98,6 +98,9 @@ class Outputs:
         try:
             async with asyncio.timeout(SEND_DEADLINE_S):
                 offsets = [(await sent).offset for sent in await _enqueue(producer, topic, partition, messages)]
+        except kafka_errors.MessageSizeTooLargeError as error:
+            await self._drop(slot % POOL, producer)
+            raise OutputTooLarge(f"{topic}/{partition} takes no record of that size") from error
         except (kafka_errors.KafkaError, TimeoutError, OSError) as error:
             # A late write may still land, and an idempotent producer with a hole in its sequence is refused for
             # ever: only a new producer id is sound.

@@ -106,11 +106,14 @@ class HardProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka ships no
         return run
 
     async def hard_close(self) -> bool:
-        """Never flush, never wait for a broker.
+        """Never flush, never wait for a broker; goes on to its end though the caller is cancelled.
 
         Returns:
             True when no task and no socket is left.
         """
+        return await asyncio.shield(asyncio.create_task(self._close_now()))
+
+    async def _close_now(self) -> bool:
         self._closed = True
         client, sender = self.client, self._sender
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from app.engine import faults
 from app.engine.agent import Agent, Clock
-from app.engine.errors import OutputFailed, Retriable, Revoked
+from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked
+from app.engine.poison import PoisonWatch, place_of
 from app.engine.records import Slice
 from app.engine.tracker import Tracker
 from app.engine.unit import Scope, Unit
@@ -32,8 +32,13 @@ RETRY_MIN_S = 0.05
 RETRY_MAX_S = 30.0
 FLUSH_RETRY_MAX_S = 5.0
 LEASE_POLL_S = 0.05
-# In a row; more is a bad deploy or a changed upstream, not poison.
-POISON_LIMITS = {"handler_error": 100, "rejected_upstream": 20}
+TICK_FAILURES = 20
+# A broker that restarts takes about as long; beyond it somebody should know.
+FLUSH_PROBLEM_S = 15.0
+
+
+class _SliceLeft(Exception):
+    """The number drains, so the slice that waits to run again is left to the next owner."""
 
 
 class Host(Protocol):
@@ -70,7 +75,9 @@ class Runner:
         self._drained = asyncio.Event()
         self._tick_at: float | None = None
         self._draining = False
-        self._poison: Counter[str] = Counter()
+        self._poison = PoisonWatch(agent.name)
+        self._tick_failures = 0
+        self._flush_failing: tuple[float, str] | None = None
         self._spawned: set[asyncio.Task[None]] = set()
         self.opened = asyncio.Event()
         self.processor = agent.processor(self)
@@ -118,13 +125,13 @@ class Runner:
 
     def may_act(self) -> bool:
         """See `Context.may_act`."""
-        return self._scope.valid and not self._draining and self._host.may_act()
+        return self._going_on and self._host.may_act()
 
     async def until_may_act(self) -> None:
         """See `Context.until_may_act`."""
         while not self.may_act():
-            if not self._scope.valid or self._draining:
-                raise Revoked(f"{self.agent}: number {self.number} is closing")
+            if not self._going_on:
+                raise Revoked(f"{self.agent}: number {self.number} is closing, or was stopped")
             await asyncio.sleep(LEASE_POLL_S)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -139,11 +146,21 @@ class Runner:
             await work
         except Revoked:
             return
-        except Exception:
-            log.exception("a task of %s/%s died", self.agent, self.number)
-            self._host.runner_died(self.agent)
+        except Exception as error:
+            # Whatever it was, it would be again after a restart, and end the other numbers of this worker each time.
+            log.exception("a task of %s/%s failed", self.agent, self.number)
+            self._stop(f"{self.agent}: work of number {self.number} failed: {place_of(error)}")
         finally:
             self._wake.set()
+
+    @property
+    def _going_on(self) -> bool:
+        return self._scope.valid and not self._draining and self.stopped_reason is None
+
+    def _stop(self, reason: str) -> None:
+        if self.stopped_reason is None:
+            self.stopped_reason = reason
+            log.critical("%s; number %s of it stands until the worker is started again", reason, self.number)
 
     # -- what the number sees
 
@@ -164,6 +181,14 @@ class Runner:
         """Age of the oldest record that was handed over and is not done."""
         ages = [t.oldest_at for t in self.trackers.values() if t.oldest_at is not None]
         return self.clock.monotonic_s() - min(ages) if ages else 0.0
+
+    def problem(self) -> str | None:
+        """Why it does not go on, for readiness; None when it does."""
+        if self.stopped_reason is not None:
+            return self.stopped_reason
+        if self._flush_failing is not None and self.clock.monotonic_s() - self._flush_failing[0] > FLUSH_PROBLEM_S:
+            return f"{self.agent}: Kafka takes no outputs of number {self.number}: {self._flush_failing[1]}"
+        return None
 
     async def drain(self, timeout_s: float) -> bool:
         """Begin nothing new; True when nothing was under way within the time."""
@@ -195,45 +220,75 @@ class Runner:
 
     async def _main(self) -> None:
         try:
-            unit = Unit(self._scope)
-            await self.processor.opened(unit)
-            await self._commit(unit)
-            self.opened.set()
+            await self._open()
             while True:
                 await self._turn()
         except Revoked:
-            pass
+            if self._scope.valid and not self._draining and self.stopped_reason is None:
+                log.exception("runner %s/%s ended though its number is ours", self.agent, self.number)
+                self._host.runner_died(self.agent)
         except Exception:
             log.exception("runner %s/%s died", self.agent, self.number)
             self._host.runner_died(self.agent)
         finally:
             self._drained.set()
 
+    async def _open(self) -> None:
+        unit = Unit(self._scope)
+        try:
+            await self.processor.opened(unit)
+        except Revoked:
+            raise
+        except Exception as error:
+            # One bad row must not end every worker that this number moves to, with all its other numbers.
+            log.exception("%s/%s cannot begin", self.agent, self.number)
+            self._stop(f"{self.agent}: number {self.number} cannot begin: {place_of(error)}")
+            return
+        await self._commit(unit)
+        self.opened.set()
+
     async def _turn(self) -> None:
         worked = False
         if self._jobs:
             await self._run_jobs()
             worked = True
-        if self._tick_at is not None and self._tick_at <= self.clock.monotonic_s():
+        if self._tick_at is not None and self._tick_at <= self.clock.monotonic_s() and self.stopped_reason is None:
             self._tick_at = None
-            unit = Unit(self._scope)
-            await self.processor.tick(unit)
-            await self._commit(unit)
+            await self._run_tick()
             worked = True
         if self._slices and not self._draining and self.stopped_reason is None:
             await self._until_member()
-            await self._run_slice(self._slices[0])
-            self._slices.popleft()
+            with contextlib.suppress(_SliceLeft):
+                await self._run_slice(self._slices[0])
+                self._slices.popleft()
             self._host.room()
             worked = True
         if not worked:
             await self._rest()
 
+    async def _run_tick(self) -> None:
+        unit = Unit(self._scope)
+        try:
+            await self.processor.tick(unit)
+        except Revoked:
+            raise
+        except Exception as error:
+            self._tick_failures += 1
+            delay_s = min(RETRY_MIN_S * 2**self._tick_failures, RETRY_MAX_S)
+            log.exception("%s/%s: a timer failed, again in %.1f s", self.agent, self.number, delay_s)
+            self.tick_at(self.clock.monotonic_s() + delay_s)
+            if self._tick_failures > TICK_FAILURES:
+                self._stop(f"{self.agent}: the timer of number {self.number} fails: {place_of(error)}")
+            return
+        self._tick_failures = 0
+        await self._commit(unit)
+
     async def _rest(self) -> None:
         self._wake.clear()
         if self._draining and not self._jobs and not self.processor.busy():
             self._drained.set()
-        timeout_s = None if self._tick_at is None else max(0.0, self._tick_at - self.clock.monotonic_s())
+        ticks = self._tick_at is not None and self.stopped_reason is None
+        timeout_s = max(0.0, (self._tick_at or 0.0) - self.clock.monotonic_s()) if ticks else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
@@ -265,32 +320,30 @@ class Runner:
                 future.set_result(result)
 
     async def _run_slice(self, slice_: Slice) -> None:
-        unit = Unit(self._scope, slice_)
         try:
-            unit = await self._attempt(slice_, whole=True)
-        except Revoked:
+            await self._commit(await self._attempt(slice_, whole=True))
+        except (Revoked, _SliceLeft):
             raise
         except Exception as error:  # noqa: BLE001  # whatever an agent throws must not lose or stop anything
-            log.warning("%s/%s: a slice failed, running it record by record: %r", self.agent, self.number, error)
+            place = place_of(error)
+            log.warning("%s/%s: a slice failed, running it record by record: %s", self.agent, self.number, place)
             await self._one_by_one(slice_)
-        else:
-            await self._commit(unit)
 
     async def _one_by_one(self, slice_: Slice) -> None:
         for record in slice_.records:
             tp = (record.topic, record.partition)
             single = Slice(slice_.number, [record], slice_.epoch, {tp: slice_.parts[tp]})
             try:
-                unit = await self._attempt(single, whole=False)
-            except Revoked:
+                await self._commit(await self._attempt(single, whole=False))
+            except (Revoked, _SliceLeft):
                 raise
             except Exception as error:
                 log.exception("%s: %s/%d/%d is quarantined", self.agent, *tp, record.offset)
                 unit = Unit(self._scope, single, whole=False)
-                unit.quarantine(record, "handler_error", _where(error))
-            await self._commit(unit)
+                unit.quarantine(record, "handler_error", place_of(error))
+                await self._commit(unit)
             if self.stopped_reason is not None:
-                raise Revoked(self.stopped_reason)
+                raise _SliceLeft
 
     async def _attempt(self, slice_: Slice, *, whole: bool) -> Unit:
         """Run the handler until it does not ask for another run."""
@@ -315,28 +368,19 @@ class Runner:
             try:
                 await unit.flush()
                 break
+            except OutputTooLarge:
+                raise
             except OutputFailed as error:
+                self._flush_failing = self._flush_failing or (self.clock.monotonic_s(), str(error))
                 log.warning("%s/%s: outputs again in %.1f s: %s", self.agent, self.number, delay_s, error)
                 await self._pause(delay_s)
                 delay_s = min(delay_s * 2, FLUSH_RETRY_MAX_S)
+        self._flush_failing = None
         faults.point("unit:flushed")
         unit.done()
         faults.point("unit:done")
-        self._judge(unit)
-
-    def _judge(self, unit: Unit) -> None:
-        if not unit.quarantined:
-            if unit.progressed:
-                self._poison.clear()
-            return
-        for reason in unit.quarantined:
-            self._poison[reason] += 1
-            limit = POISON_LIMITS.get(reason)
-            if limit is not None and self._poison[reason] > limit and self.stopped_reason is None:
-                self.stopped_reason = f"{self.agent}: more than {limit} records in a row quarantined as {reason}"
-                log.critical(
-                    "%s; number %s of it stands until the worker is restarted", self.stopped_reason, self.number
-                )
+        if (reason := self._poison.judge(unit)) is not None:
+            self._stop(reason)
 
     async def _until_member(self) -> None:
         while not self._host.may_act():
@@ -347,13 +391,8 @@ class Runner:
     async def _pause(self, delay_s: float) -> None:
         deadline = self.clock.monotonic_s() + delay_s
         while (left := deadline - self.clock.monotonic_s()) > 0:
-            if self._draining or not self._scope.valid:
-                raise Revoked(f"{self.agent}: number {self.number} is closing")
+            if not self._scope.valid:
+                raise Revoked(f"{self.agent}: number {self.number} is closed")
+            if self._draining:
+                raise _SliceLeft
             await asyncio.sleep(min(left, 0.2))
-
-
-def _where(error: Exception) -> str:
-    """Class and place of an exception; its text may hold values of fields."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"

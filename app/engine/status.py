@@ -37,7 +37,10 @@ class Status:
         for number in engine.numbers.values():
             if not number.ready:
                 reasons.append(f"number {number.number} is {number.state}: {number.reason or 'restoring'}")
-            reasons += [runner.stopped_reason for runner in number.runners.values() if runner.stopped_reason]
+            reasons += [problem for runner in number.runners.values() if (problem := runner.problem())]
+        if engine.consumer is not None:
+            unreadable = engine.consumer.unreadable
+            reasons += [f"{topic}/{p} cannot be read: {why}" for (topic, p), why in unreadable.items()]
         return reasons
 
     def owners(self) -> dict[int, str]:

@@ -97,10 +97,10 @@ class Store:
 
     def items(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Key order, `start` included, `stop` not."""
-        for key, value in self._db.items(from_key=start):
-            if key >= stop:
-                return
-            yield key, value
+        # A bound of the iterator, or it would walk the tombstones behind `stop` to the next live key.
+        bounded = rocksdict.ReadOptions()
+        bounded.set_iterate_upper_bound(stop)
+        yield from self._db.items(from_key=start, read_opt=bounded)
 
     def applied(self, changelog: str) -> int:
         """The next offset of a changelog that this copy has not applied."""

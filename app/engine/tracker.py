@@ -29,12 +29,18 @@ class Tracker:
 
     Args:
         start: The first offset that is not done; where the partition is read from.
+
+    Attributes:
+        next: The offset after the last one that was delivered.
+        position: The first offset that is not done.
+        placed: Whether the consumer was told to read from `start`.
     """
 
-    __slots__ = ("_spans", "placed", "position", "start", "unfinished", "unfinished_bytes")
+    __slots__ = ("_spans", "next", "placed", "position", "start", "unfinished", "unfinished_bytes")
 
     def __init__(self, start: int) -> None:
         self.start = start
+        self.next = start
         self.position = start
         self.placed = False
         self.unfinished = 0
@@ -48,11 +54,17 @@ class Tracker:
 
     def deliver(self, offsets: list[int], bytes_: int, at: float) -> Span:
         """Note that these records, in order and beyond all earlier ones, are on their way to the agent."""
+        self.next = offsets[-1] + 1
         span = Span(offsets, bytes_, at)
         self._spans.append(span)
         self.unfinished += len(offsets)
         self.unfinished_bytes += bytes_
         return span
+
+    def unplace(self) -> None:
+        """Read on behind what was delivered: what was fetched since may be lost on its way here."""
+        self.start = self.next
+        self.placed = False
 
     def finish(self, span: Span, offset: int) -> None:
         """Mark one record done; a second time changes nothing."""

@@ -201,7 +201,8 @@ class Unit:
     @property
     def progressed(self) -> bool:
         """Whether any source record is done by this unit."""
-        return self._slice is not None or bool(self._finished)
+        held = sum(map(len, self._held.values()))
+        return bool(self._finished) or (self._slice is not None and held < len(self._slice.records))
 
     def _finish_slice(self, slice_: Slice) -> None:
         held = self._scope.held

@@ -267,6 +267,8 @@ class HttpUpstream:
     def _pool(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                # Callers bound themselves; whoever waited here would take its turn for a time-out.
+                connector=aiohttp.TCPConnector(limit=0),
                 headers=self._config.headers(),
                 timeout=aiohttp.ClientTimeout(
                     total=self._config.timeout_s,

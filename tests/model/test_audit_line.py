@@ -89,7 +89,7 @@ class AuditLine(RuleBasedStateMachine):
                 fate = self.line.add(
                     self.read,
                     timestamp_ms,
-                    read_audit_record(value),
+                    read_audit_record(value, timestamp_ms),
                     size_bytes=len(value),
                     due_s=self.now_s + FLUSH.interval_s,
                 )

@@ -163,12 +163,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def a_hold_is_set(self, webhook: str) -> None:
         self.scheduler.hold(webhook, self.now.wall_ms + 1500)
 
-    @rule()
-    def the_owner_crashes(self) -> None:
+    @rule(pumped=st.booleans())
+    def the_owner_crashes(self, *, pumped: bool) -> None:
         lost = [f.entry for f in self.flying.values() if not f.stored]
         self.flying.clear()
         self.open_scheduler()
-        self.pump()
+        if pumped:
+            self.pump()
         for entry in sorted(lost, key=lambda e: e.sequence):
             if entry.tries == 0:
                 self.arrive(entry)

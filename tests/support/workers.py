@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
+import pytest
 from aiohttp import web
 from confluent_kafka import Consumer, Message, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
@@ -227,11 +228,18 @@ class Deployment:
     async def idle(self) -> None:
         """Waits until no worker has any lag: every record of every topic is done."""
 
-        async def settled() -> bool:
-            sections = [await worker.stats() for worker in self.workers.values()]
-            return all(stats and not stats["lag"] and not stats["not_ready"] for stats in sections)
+        left: dict[str, Any] = {}
 
-        await until(settled, "no lag anywhere")
+        async def settled() -> bool:
+            for name, worker in self.workers.items():
+                stats = await worker.stats()
+                left[name] = (stats["lag"] or stats["not_ready"]) if stats else "no answer"
+            return not any(left.values())
+
+        try:
+            await until(settled, "no lag anywhere")
+        except AssertionError:
+            pytest.fail(f"lag, or why a worker is not ready: {left}")
 
     async def stop(self) -> list[int | None]:
         """SIGTERM to all at once; their exit codes."""
@@ -292,7 +300,7 @@ def _reader(brokers: str) -> Iterator[Consumer]:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
-            # An empty answer says that the end is reached, and where somebody writes all the time none is empty for long.
+            # Only an empty answer says that the end is reached, and one that waits for a busy writer is never empty.
             "fetch.wait.max.ms": 10,
             "log_level": 0,
         }

@@ -259,6 +259,14 @@ async def test_a_record_that_is_no_audit_event_is_put_aside_and_the_chain_goes_o
     assert check.end(4).ok
 
 
+async def test_a_record_whose_timestamp_no_calendar_has_is_put_aside(scene: Scene) -> None:
+    bad = record(audit_value(0), topic=TOPICS.audit, offset=0, timestamp=START_MS * 1000)
+    await scene.deliver(bad, *audits(1, 2, 3))
+    assert [put.reason for put in scene.context.quarantined] == ["invalid_envelope"]
+    assert scene.ranges() == [(1, 3)]
+    assert scene.unfinished() == []
+
+
 async def test_an_accepted_batch_and_the_seal_of_the_next_are_one_unit(scene: Scene) -> None:
     heads: list[int | None] = []
 

@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from agents.registry import WINDOW, registry_agent
+from agents.registry import LOOK_AHEAD, WINDOW, registry_agent
 from app.engine import Processor, Record
 from app.events import STRUCTURED_HEADERS
 from app.integrations.registry import DatasetRow
 from app.topics import Topics
 from tables.datasets import DATASETS, dataset_key
-from tests.support.memory_unit import START_MS, MemoryContext, record
+from tests.support.memory_unit import START_MS, MemoryContext, MemoryUnit, record
 from tests.support.scripted_upstream import Call, ScriptedUpstream
 
 TOPICS = Topics("vault", "vs")
@@ -200,6 +200,23 @@ async def test_a_conflict_under_another_id_is_told_and_waits_for_the_next_change
     ]
 
 
+async def test_a_conflict_without_an_id_is_no_success(scene: Scene) -> None:
+    scene.upstream.script = deque([409])
+    await scene.deliver(created())
+    assert scene.row().pushed == 0
+    assert [type_ for type_, _, _ in scene.changes()] == ["llm.vault-stream.registry.conflict"]
+
+
+@pytest.mark.parametrize("status", [200, 409])
+async def test_an_id_longer_than_any_is_none(scene: Scene, status: int) -> None:
+    scene.upstream.script = deque([status])
+    scene.upstream.body = lambda _: orjson.dumps({"id": "x" * 2_000_000})
+    await scene.deliver(created())
+    ((_, _, data),) = scene.changes()
+    assert len(orjson.dumps(data)) < 1000
+    assert scene.row().registration_id == ("ds-1" if status == 200 else None)
+
+
 async def test_a_rejected_state_is_not_sent_again_before_the_next_change(scene: Scene) -> None:
     scene.upstream.script = deque([422])
     await scene.deliver(created())
@@ -255,6 +272,27 @@ async def test_at_most_16_pushes_are_under_way(scene: Scene) -> None:
     await scene.advance(0)
     assert scene.upstream.most_under_way == 16
     assert all(scene.row(f"ds-{number}").pushed == 1 for number in range(50))
+
+
+async def test_the_index_is_asked_once_for_many_pushes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each question walks over the tombstones of all that was pushed.
+    asked: list[int] = []
+    scan_index = MemoryUnit.scan_index
+
+    def counted(unit: MemoryUnit, *args: Any, **more: Any) -> list[bytes]:
+        asked.append(1)
+        return scan_index(unit, *args, **more)
+
+    monkeypatch.setattr(MemoryUnit, "scan_index", counted)
+    await scene.deliver(*(created(f"ds-{number}") for number in range(10 * WINDOW)))
+    assert len(scene.upstream.calls) == 10 * WINDOW
+    assert len(asked) == 1
+
+
+async def test_more_datasets_than_are_looked_for_at_once_are_all_pushed(scene: Scene) -> None:
+    count = 2 * LOOK_AHEAD + 10
+    await scene.deliver(*(created(f"ds-{number}") for number in range(count)))
+    assert len({call.key for call in scene.upstream.calls}) == count
 
 
 async def test_without_an_endpoint_it_folds_and_a_later_endpoint_gets_everything() -> None:

@@ -211,6 +211,14 @@ def consumed(type_: str, outcome: str) -> float:
     return metrics.REGISTRY.get_sample_value("vault_stream_events_consumed_total", labels) or 0
 
 
+@pytest.mark.parametrize("timestamp", [TIMESTAMP_MS * 1000, -(10**15)])
+async def test_a_record_whose_timestamp_no_calendar_has_is_no_event(timestamp: int) -> None:
+    unit = await route(of(DELETED.posted, timestamp=timestamp))
+
+    assert [(put.reason, put.record.timestamp) for put in unit.quarantined] == [("invalid_envelope", timestamp)]
+    assert unit.sent == []
+
+
 async def test_events_are_counted_by_a_closed_list_of_types_and_by_outcome() -> None:
     keys = [(DELETED.type, "routed"), ("unknown", "unknown_type"), ("unknown", "invalid_envelope")]
     keys.append((DELETED.type, "invalid_data"))

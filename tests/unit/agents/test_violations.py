@@ -200,6 +200,21 @@ async def test_a_slice_that_runs_again_reports_nothing_twice(scene: Scene) -> No
     assert scene.unfinished() == []
 
 
+async def test_a_violation_that_cannot_be_read_fails_again_when_its_slice_runs_again(scene: Scene) -> None:
+    nested = b'{"violation_id":"v-0","evidence":' + b"[" * 600 + b"0.5" + b"]" * 600 + b"}"
+    poison = record(
+        derived_event(
+            "violation.raised", id_="v-0", source="/vault", subject="ds-1", time="2026-01-01T00:00:00Z", data=nested
+        ),
+        topic=TOPICS.violations,
+        key=b"ds-1",
+    )
+    for _ in range(2):
+        # The engine puts it aside for this; held without a report, it would keep the position for ever.
+        with pytest.raises(RecursionError):
+            await scene.deliver(poison)
+
+
 async def test_a_drain_starts_nothing_new(scene: Scene) -> None:
     assert scene.processor is not None
     scene.engine.gate.clear()

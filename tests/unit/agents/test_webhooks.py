@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
+from app.engine import Unit
+from app.observability import metrics
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.intents import IntentReason
 from app.webhooks.model import Health, Ordering, Reason, Status
@@ -238,6 +242,16 @@ async def test_strict_order_holds_over_a_restart() -> None:
     await second.context.close(second.processor)
 
 
+async def test_order_that_is_made_strict_holds_from_the_next_record_on(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(desk.intent("e0", subject="d1"))
+    stricter = desk.command(Op.UPDATE, patch=WebhookPatch(ordering=Ordering.STRICT))
+    await desk.deliver(stricter, desk.intent("e1", subject="d1"))
+    await desk.pass_time(10)
+
+    assert desk.receiver.events() == ["e0", "e0", "e1"]
+
+
 async def test_order_holds_over_a_crash_with_the_first_call_in_flight(desk: Desk) -> None:
     desk.receiver.hold()
     first, follower = desk.intent("e0", subject="d1"), desk.intent("e1", subject="d1")
@@ -368,6 +382,29 @@ async def test_a_deleted_webhook_cancels_what_waits_and_goes_last(desk: Desk) ->
     assert desk.context.unfinished == []
 
 
+async def test_a_deleted_webhook_goes_though_its_last_call_ends_while_its_rows_are_looked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e1"))
+    merged, resumed = desk.context.submit, asyncio.Event()
+
+    async def submit(job: Callable[[Unit], Any]) -> Any:
+        """Jobs are merged together; whoever awaits one goes on some time later."""
+        result = await merged(job)
+        await resumed.wait()
+        return result
+
+    monkeypatch.setattr(desk.context, "submit", submit)
+    await desk.deliver(desk.command(Op.DELETE, base_version=1))
+    desk.receiver.release()
+    await desk.settle()
+    resumed.set()
+    await desk.settle()
+
+    assert desk.webhook() is None
+
+
 async def test_a_disabled_webhook_misses_what_waits_and_an_enabled_one_goes_on(desk: Desk) -> None:
     desk.receiver.will_answer(answer(500))
     await desk.deliver(desk.intent("e1"))
@@ -426,6 +463,39 @@ async def test_a_webhook_whose_key_is_missing_waits_without_attempts() -> None:
     assert row is not None
     assert (row.status, row.reason, row.attempts) == (Status.PENDING, Reason.NO_KEY, 0)
     await desk.context.close(desk.processor)
+
+
+async def test_a_missing_key_is_told_once_and_not_for_each_intent(caplog: pytest.LogCaptureFixture) -> None:
+    desk = await Desk(keys=KeyRing([], bytes)).open(webhook_row())
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(5)))
+
+    assert len(caplog.records) == 1
+    await desk.context.close(desk.processor)
+
+
+async def test_an_event_that_no_row_could_keep_is_put_aside_before_it_is_posted(desk: Desk) -> None:
+    desk.receiver.always(answer(500))
+    await desk.deliver(desk.intent("e1", subject="s" * 255_000), desk.intent("e2"))
+
+    assert [put.reason for put in desk.context.quarantined] == ["too_large"]
+    assert desk.receiver.events() == ["e2"]
+
+
+async def test_a_row_that_is_written_for_order_alone_is_counted_once_as_waiting(desk: Desk) -> None:
+    waiting = metrics.DELIVERIES_WAITING.labels(reason="slot")
+    pending = metrics.DELIVERIES.labels(status="pending")
+    waited_before, pending_before = waiting._value.get(), pending._value.get()
+    desk.receiver.hold()
+    first = desk.intent("e0", subject="d1")
+    await desk.deliver(first, *(desk.intent(f"e{n}", subject="d1") for n in (1, 2)))
+    assert pending._value.get() - pending_before == 3
+    await desk.context.close(desk.processor)
+
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.deliver(first)
+    assert second.receiver.events() == ["e0", "e1", "e2"]
+    assert waiting._value.get() == waited_before
+    await second.context.close(second.processor)
 
 
 async def test_an_intent_that_is_none_is_put_aside_and_the_next_one_is_posted(desk: Desk) -> None:

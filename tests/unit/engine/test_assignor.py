@@ -21,7 +21,8 @@ class Member:
         )
         self.assignor.bind(COUNTS.get)
 
-    def rejoin(self) -> None:
+    def rejoin(self, delay_s: float) -> None:
+        assert delay_s > 0
         self.rejoined += 1
 
     def metadata(self) -> object:
@@ -127,9 +128,37 @@ def test_the_owner_table_of_all_members_stays_small(numbers: int, workers: int, 
 
 
 def test_the_counter_in_the_metadata_moves_so_that_the_leader_looks() -> None:
-    member = Member("a", ("absent",))
+    leader, member = Member("a"), Member("b", numbers=12)
     before = msgspec.json.decode(member.metadata().user_data).get("again", 0)
+
+    assign(leader, member)
+
+    assert msgspec.json.decode(member.metadata().user_data)["again"] == before + 1
+
+
+def test_a_member_that_stays_wrong_is_hopeless_only_after_the_last_join() -> None:
+    leader, member = Member("a"), Member("b", numbers=12)
+
+    for _ in range(MAX_REJOINS + 1):
+        assign(leader, member)
+
+    assert [got.hopeless for got in member.seen] == [False] * MAX_REJOINS + [True]
+
+
+def test_a_topic_without_metadata_is_waited_for_and_never_hopeless() -> None:
+    member = Member("a", ("wide", "absent"))
+
+    for _ in range(MAX_REJOINS + 3):
+        assign(member)
+
+    assert not any(got.hopeless for got in member.seen)
+    assert member.rejoined == MAX_REJOINS + 3
+
+
+def test_a_leader_that_knows_more_partitions_than_we_do_is_right() -> None:
+    member = Member("a")
+    member.assignor.bind({**COUNTS, "narrow": {0}}.get)
 
     assign(member)
 
-    assert msgspec.json.decode(member.metadata().user_data)["again"] == before + 1
+    assert member.seen[-1].problem == ""

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.engine import Agent, Clock, Context, OutputFailed, Processor, Retriable, Revoked, Slice, Unit
-from app.engine.runner import POISON_LIMITS, Runner
+from app.engine.poison import POISON_LIMITS
+from app.engine.runner import Runner
 from app.engine.tracker import Tracker
 from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row, new_scope, new_store
 

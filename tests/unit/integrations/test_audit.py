@@ -115,7 +115,7 @@ def test_every_type_of_the_catalogue_is_audited_with_a_resource_and_an_action(ty
     assert audited["category"] in {"data_access", "security", "policy", "administration"}
     assert audited["resource"]["id"] in {"d", "r", "c"}
     assert read_audit_record(
-        orjson.dumps({"specversion": "1.0", "type": "llm.vault-stream.audit.recorded", "data": audited})
+        orjson.dumps({"specversion": "1.0", "type": "llm.vault-stream.audit.recorded", "data": audited}), AT_MS
     )
 
 
@@ -193,7 +193,7 @@ def test_an_audit_event_of_a_service_that_says_nothing_still_has_every_field() -
 
 
 def test_an_audit_record_gives_back_the_audit_event() -> None:
-    assert read_audit_record(audit_value(7)) == audit(7)
+    assert read_audit_record(audit_value(7), AT_MS) == audit(7)
 
 
 @pytest.mark.parametrize(
@@ -211,4 +211,9 @@ def test_an_audit_record_gives_back_the_audit_event() -> None:
 )
 def test_a_record_that_is_no_audit_event_is_named_by_its_fault(value: bytes | None, named: str) -> None:
     with pytest.raises(UnreadableAudit, match=named):
-        read_audit_record(value)
+        read_audit_record(value, AT_MS)
+
+
+def test_a_record_without_a_date_is_no_audit_event() -> None:
+    with pytest.raises(UnreadableAudit, match="timestamp"):
+        read_audit_record(audit_value(7), AT_MS * 1000)

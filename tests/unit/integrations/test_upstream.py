@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -102,6 +103,34 @@ async def test_every_other_status_is_unavailable(status: int) -> None:
         with pytest.raises(Unavailable) as caught:
             await client.send("POST", "/", b"")
     assert caught.value.status == status
+
+
+async def test_no_request_waits_for_the_connection_of_another() -> None:
+    # Else a slow upstream would look like a dead one to whoever waits, after `connect_timeout_s`.
+    count = 110
+    under_way, all_there = 0, asyncio.Event()
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal under_way
+        under_way += 1
+        if under_way == count:
+            all_there.set()
+        await all_there.wait()
+        return web.Response()
+
+    async with upstream(handler, timeout_s=10.0) as client:
+        answers = await asyncio.gather(*(client.send("POST", "/", b"") for _ in range(count)), return_exceptions=True)
+    assert answers == [Answer(200)] * count
+
+
+async def test_an_error_of_the_loop_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", closed)
+    async with upstream(answering(200)) as client:
+        with pytest.raises(Unavailable):
+            await client.send("GET", "/")
 
 
 async def test_a_status_that_the_caller_accepts_is_an_answer() -> None:

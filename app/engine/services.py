@@ -1,0 +1,74 @@
+"""What the numbers of one process share, as a number sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from app.engine.agent import Agent, Clock
+    from app.engine.changelog import Changelog
+    from app.engine.outputs import Outputs
+    from app.engine.positions import Bounds
+    from app.engine.restore import LogReader, Replica
+    from app.engine.store import Store
+
+__all__ = ["Services", "State"]
+
+TP = tuple[str, int]
+
+
+class State(StrEnum):
+    """What a number is doing."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+    REFUSED = "refused"
+
+
+class Services(Protocol):
+    """What numbers share; the engine gives it."""
+
+    clock: Clock
+    numbers_count: int
+    agents: tuple[Agent, ...]
+    outputs: Outputs
+    reader: LogReader
+    replicas: list[Replica[Any]]
+    quarantine_topic: str
+    checkpoint_interval_s: float
+
+    def changelog_topic(self, table: str) -> str:
+        """The changelog of a table."""
+
+    def new_changelog(self, number: int) -> Changelog:
+        """A writer for one number."""
+
+    def store(self, agent: Agent, number: int) -> Store:
+        """The open store of an agent's number."""
+
+    def partitions_of(self, number: int, agent: Agent) -> list[TP]:
+        """The assigned source partitions."""
+
+    async def confirm(self) -> bool:
+        """Does the group still know our generation, asked now?"""
+
+    def lease_valid(self) -> bool:
+        """Was a heartbeat answered within the session timeout?"""
+
+    async def bounds(self, partitions: Sequence[TP]) -> dict[TP, Bounds]:
+        """What the broker says of source partitions."""
+
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> None:
+        """Copy positions to the group."""
+
+    async def gap(self, topic: str, partition: int, first: int, next_: int) -> None:
+        """Retention took `[first, next_)` before it was read."""
+
+    def room(self) -> None:
+        """Look again at what may be fetched."""
+
+    def die(self, why: str, code: int) -> None:
+        """End the process."""
