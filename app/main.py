@@ -26,6 +26,7 @@ from app.engine.engine import Engine, EngineConfig
 from app.events import STRUCTURED_HEADERS, new_event
 from app.integrations.governance import Flush
 from app.integrations.upstream import HttpUpstream, UpstreamConfig
+from app.observability import metrics
 from app.observability.health import HealthRegistry, LoopWatch
 from app.observability.logging import LogError, configure_logging
 from app.readiness import add_checks
@@ -62,6 +63,8 @@ log = logging.getLogger("app.main")
 EMBEDDED_PARTITIONS: Final = 4
 BROKER_RETRY_S: Final = 2.0
 CRASH_POLL_S: Final = 0.5
+# Drain (15 s) and checkpoint (5 s) first; below the 30 s that supervisors give.
+STOP_S: Final = 25.0
 
 
 class _LateSender:
@@ -93,6 +96,11 @@ class Program:
         self.index = MatchIndex()
         self.readers = Readers()
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
+        metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
+        if self.keys.active_key_id is None:
+            log.warning(
+                "no WEBHOOKS__ENCRYPTION_KEYS: webhooks cannot be created, and existing ones wait for their key"
+            )
         self.guard = TargetGuard(settings.webhooks.allow_targets, allow_http=settings.webhooks.allow_http)
         self.sender = _LateSender()
         self.engine = self._engine()
@@ -266,7 +274,12 @@ class Program:
                 self.engine.die("the application crashed; the log says why")
         starting.cancel()
         log.info("stopping: drain, checkpoint, leave the group")
-        await self.app.stop()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.app.stop()
+        except TimeoutError:
+            # A frozen broker takes no goodbye; numbers are checkpointed and closed by then, or their log has the truth.
+            log.warning("not everything ended within %.0f s", STOP_S)
         return 0
 
     # -- what operators see

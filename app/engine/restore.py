@@ -60,22 +60,22 @@ async def tail(consumer: AIOKafkaConsumer, start: Mapping[TP, int], until: Mappi
         until: Where to stop, a partition; None: never. Control records and compacted gaps move the position without
             records, so positions are compared, never counts.
     """
-    todo = {TopicPartition(*tp): tp for tp, offset in start.items() if until is None or offset < until[tp]}
-    if not todo:
+    unread = {TopicPartition(*tp): tp for tp, offset in start.items() if until is None or offset < until[tp]}
+    if not unread:
         return
-    consumer.assign(list(todo))
-    for partition, tp in todo.items():
+    consumer.assign(list(unread))
+    for partition, tp in unread.items():
         consumer.seek(partition, start[tp])
     poll_ms = FOLLOW_POLL_MS if until is None else RESTORE_POLL_MS
-    while todo:
-        found = await consumer.getmany(*todo, timeout_ms=poll_ms, max_records=POLL_RECORDS)
-        for partition, tp in list(todo.items()):
+    while unread:
+        found = await consumer.getmany(*unread, timeout_ms=poll_ms, max_records=POLL_RECORDS)
+        for partition, tp in list(unread.items()):
             records = found.get(partition, ())
             position = await consumer.position(partition)
             if records or until is None or position >= until[tp]:
                 await sink(tp, records, position)
             if until is not None and position >= until[tp]:
-                del todo[partition]
+                del unread[partition]
 
 
 class LogReader:
