@@ -279,7 +279,7 @@ class Program:
                 await self.app.stop()
         except TimeoutError:
             # A frozen broker takes no goodbye; numbers are checkpointed and closed by then, or their log has the truth.
-            log.warning("not everything ended within %.0f s", STOP_S)
+            self.engine.die(f"not everything ended within {STOP_S:.0f} s", 0)
         return 0
 
     # -- what operators see
