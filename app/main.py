@@ -149,7 +149,7 @@ class Program:
         agents.append(registry_agent(topics, pushes, paths))
         for name, upstream in self.upstreams.items():
             if upstream is None:
-                log.warning("%s has no endpoint: it is off, and nothing for it is thrown away", name)
+                log.info("%s has no endpoint: it is off, and nothing for it is thrown away", name)
         return agents
 
     def _webhooks_deps(self) -> WebhooksDeps:

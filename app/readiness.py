@@ -34,7 +34,8 @@ def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams
     async def kafka() -> CheckOutcome:
         if engine.lease_valid():
             return CheckOutcome(HealthStatus.HEALTHY)
-        return CheckOutcome(HealthStatus.UNHEALTHY, "no heartbeat was answered within the session timeout")
+        silent = "no heartbeat was answered within the session timeout"
+        return CheckOutcome(HealthStatus.UNHEALTHY, silent if engine.assignment_seen else "not connected yet")
 
     async def assignment() -> CheckOutcome:
         if not engine.assignment_seen:

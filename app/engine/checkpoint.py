@@ -115,8 +115,8 @@ class Checkpointer:
             frozen = [self._freeze(state) for state in self.states if state.dirty()]
             if not frozen:
                 return False
-            faults.point("checkpoint:frozen")
             try:
+                faults.point("checkpoint:frozen")
                 with metrics.CHECKPOINT_SECONDS.time():
                     offsets = await self._changelog.write(self._writes(frozen))
                 faults.point("checkpoint:committed")

@@ -86,6 +86,7 @@ class Engine:
         self.numbers_count = config.numbers
         self.quarantine_topic = config.quarantine_topic
         self.checkpoint_interval_s = config.checkpoint_interval_s
+        self.session_s = config.session_timeout_s
         self.data_dir = DataDir(config.data_dir)
         self.instance = config.instance
         self.url = config.url
@@ -149,6 +150,7 @@ class Engine:
             self._watch(replica.run(self.reader, client_id), f"the replica of {replica.table.name}")
             self._watch(replica.become_ready(self.reader), f"the start of the replica of {replica.table.name}")
         self._watch(self.status.feed_gauges(), "the gauges")
+        self._watch(self.status.follow_ends(), "the ends of the partitions")
 
     def _watch(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run for as long as the process; one that fails must not be missed in silence."""

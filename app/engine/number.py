@@ -96,8 +96,8 @@ class Number:
 
     async def checkpoint_now(self) -> None:
         """See `runner.Host.checkpoint_now`."""
-        if self.state not in (State.OPEN, State.OPENING):
-            raise Revoked(f"number {self.number} is closing")
+        if self.state is not State.OPEN:
+            raise Revoked(f"number {self.number} is not open")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._dirty.set()
@@ -238,7 +238,7 @@ class Number:
         self.reason = ""
         self._dirty.set()
         services.room()
-        log.info("number %s is open", self.number)
+        log.debug("number %s is open", self.number)
 
     def _state_of(
         self, agent: Agent, staging: Staging, partitions: Sequence[TP], bounds: Mapping[TP, Bounds]

@@ -120,7 +120,9 @@ class Runner:
         self.tick_at(0.0)
 
     async def checkpoint(self) -> None:
-        """See `Context.checkpoint`."""
+        """See `Context.checkpoint`; one of a later opening says nothing about what this one merged."""
+        if not self._scope.valid:
+            raise Revoked(f"{self.agent}: number {self.number} is closed")
         await self._host.checkpoint_now()
 
     def may_act(self) -> bool:

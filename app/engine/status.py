@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
+
+from aiokafka import errors as kafka_errors
 
 from app.engine.number import State
 from app.observability import metrics
@@ -13,7 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Status"]
 
+log = logging.getLogger("app.engine.status")
+
 GAUGE_INTERVAL_S = 1.0
+ENDS_INTERVAL_S = 5.0
 
 
 class Status:
@@ -21,6 +27,10 @@ class Status:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._ends: dict[tuple[str, int], int] = {}
+        self._began = engine.clock.monotonic_s()
+        self._was_ready = False
+        self._was_heard = False
 
     def not_ready(self) -> list[str]:
         """Why this worker is not ready; empty when it is. A spare, without numbers, is ready."""
@@ -57,14 +67,26 @@ class Status:
         return ages
 
     def lag(self) -> dict[str, int]:
-        """Records between the position and the end as of the last fetch, by topic."""
+        """Records between the position and the end, as it was a few seconds ago or at the last fetch, by topic."""
         lags = dict.fromkeys(self._engine.agent_of, 0)
         consumer = self._engine.consumer
         for number in self._engine.numbers.values() if consumer is not None else ():
             for tp, tracker in number.trackers.items():
-                end = consumer.end_of(tp) if consumer is not None else None
-                lags[tp[0]] += 0 if end is None else max(0, end - tracker.position)
+                fetched = consumer.end_of(tp) if consumer is not None else None
+                end = max(fetched or 0, self._ends.get(tp, 0))
+                lags[tp[0]] += max(0, end - tracker.position)
         return lags
+
+    async def follow_ends(self) -> None:
+        """Ask where the partitions end, until cancelled: one without room is not fetched and tells nothing."""
+        while True:
+            partitions = [tp for number in self._engine.numbers.values() for tp in number.trackers]
+            try:
+                bounds = await self._engine.reader.bounds(partitions) if partitions else {}
+                self._ends = {tp: end for tp, (_, end) in bounds.items()}
+            except (kafka_errors.KafkaError, TimeoutError, OSError) as error:
+                log.info("the ends are not known now: %r", error)
+            await asyncio.sleep(ENDS_INTERVAL_S)
 
     async def feed_gauges(self) -> None:
         """Keep the gauges of contracts 7 up to date until cancelled."""
@@ -76,4 +98,25 @@ class Status:
                 metrics.OLDEST_UNFINISHED_SECONDS.labels(agent=agent).set(age_s)
             for topic, lag in self.lag().items():
                 metrics.CONSUMER_LAG.labels(topic=topic).set(lag)
+            self._tell()
             await asyncio.sleep(GAUGE_INTERVAL_S)
+
+    def _tell(self) -> None:
+        """One line when this worker becomes ready, or is no longer, and when the group goes silent or answers again."""
+        engine = self._engine
+        heard = engine.lease_valid()
+        if heard != self._was_heard and engine.assignment_seen:
+            if heard:
+                log.info("the group answers")
+            else:
+                log.warning("no heartbeat was answered for %.0f s: positions stay, nothing starts", engine.session_s)
+            self._was_heard = heard
+        reasons = self.not_ready()
+        if not reasons and not self._was_ready:
+            age_s = engine.clock.monotonic_s() - self._began
+            log.info(
+                "ready: %d of %d numbers, %.1f s after the start", len(engine.numbers), engine.numbers_count, age_s
+            )
+        elif reasons and self._was_ready and not engine.draining:
+            log.warning("not ready: %s", "; ".join(reasons))
+        self._was_ready = not reasons

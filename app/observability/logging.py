@@ -67,8 +67,10 @@ _RESERVED: Final = frozenset(
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _SOURCE_ROOT: Final = f"{Path(__file__).parents[2]}/"
 
-_AIOKAFKA_LINES_PER_S: Final = 5
-"""aiokafka logs some hundred lines a second while a broker is away."""
+_AIOKAFKA_LINES_PER_S: Final = 1
+"""aiokafka logs some hundred lines a second while a broker is away; what it means, the engine says itself."""
+_QUIET: Final = ("aiokafka", "faust", "mode")
+"""They tell of each start of each part. Their warnings are shown, and all of it where LOG__LEVEL names one."""
 
 _leveled: set[str] = set()
 """The targets whose level is set, to be given back when the levels change."""
@@ -138,7 +140,7 @@ def configure_logging(form: str, level: str, output: str, *, stream: TextIO | No
     make = _FORMATTERS.get(form)
     if make is None:
         raise LogError(f"log format must be one of {', '.join(_FORMATTERS)}")
-    levels = parse_levels(level)
+    levels = dict.fromkeys(_QUIET, logging.WARNING) | parse_levels(level)
     where = parse_output(output)
     handlers: list[logging.Handler] = []
     if where.file is not None:

@@ -4,12 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.devstack.kafka import KafkaServer
+from app.webhooks.secrets import new_secret
+from app.webhooks.signing import sign_headers
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -41,7 +44,7 @@ def test_the_publishing_example_publishes(kafka: KafkaServer, unique: Callable[[
     applied = run("-m", "app", "topics", "apply", **settings)
     # Another test may have made the vault's topics with its own partition count, which is nobody's difference.
     assert applied.returncode in {0, 1}, applied.stderr
-    (example,) = blocks("python")
+    example = blocks("python")[0]
     script = tmp_path / "example.py"
     script.write_text(example.replace("localhost:9092", kafka.bootstrap))
 
@@ -58,6 +61,27 @@ COMMANDS = sorted(
         if re.match(r"(\.venv/bin/)?vault-stream [a-z]", line)
     }
 )
+
+
+def test_the_receiving_example_verifies_what_we_sign() -> None:
+    example = blocks("python")[1]
+    secret = new_secret(os.urandom)
+    body = b'{"specversion":"1.0"}'
+    headers = sign_headers(
+        body,
+        webhook_id="wh_1",
+        delivery_id="dlv_1",
+        event_id="ev-1",
+        event_type="llm.data-vault.dataset.created",
+        attempt=1,
+        timestamp_s=int(time.time()),
+        secrets=[secret],
+    )
+    names = {"body": body, "headers": dict(headers)}
+
+    exec(example.replace("whsec_…", secret.text), names)  # noqa: S102  # it is ours, and it is the test
+
+    assert names["event"] == {"specversion": "1.0"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
