@@ -3,89 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import gzip
 import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from app.webhooks.errors import InvalidHeader
 from app.webhooks.guard import TargetGuard
-from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender, parse_retry_after, validate_headers
-
-NOW_S = 1_700_000_000.0
-BODY = b'{"id":"1"}'
-LOOPBACK = TargetGuard(["127.0.0.0/8", "::1"], allow_http=True)
-
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-def sender(guard: TargetGuard = LOOPBACK, **changes: Any) -> Sender:
-    return Sender(guard, max_connections=8, max_connections_per_host=4, now_s=lambda: NOW_S, **changes)
-
-
-def outgoing(url: str, **changes: Any) -> OutgoingRequest:
-    request = OutgoingRequest(url=url, body=BODY, protected_headers=(("webhook-id", "dlv_1"),), timeout_s=5)
-    return replace(request, **changes)
-
-
-@asynccontextmanager
-async def receiver(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A receiver that gives this answer; yields its URL."""
-    server = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
-    await server.setup()
-    site = web.TCPSite(server, "127.0.0.1", 0, ssl_context=tls)
-    await site.start()
-    port = server.addresses[0][1]
-    try:
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}/hook"
-    finally:
-        await server.cleanup()
-
-
-@asynccontextmanager
-async def raw_receiver(answer: bytes, *, then_hang: bool = False) -> AsyncIterator[str]:
-    """A receiver that sends these bytes after the head of the request, and closes or hangs."""
-    finished = asyncio.Event()
-
-    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        if then_hang:
-            await finished.wait()
-        writer.close()
-
-    server = await asyncio.start_server(on_connection, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    finally:
-        finished.set()
-        server.close()
-        await server.wait_closed()
-
-
-async def post_to(answer: Answer, **changes: Any) -> AttemptOutcome:
-    async with receiver(answer) as url, sender() as one:
-        return await one.post(outgoing(url, **changes))
-
-
-def answering(status: int = 200, **response: Any) -> Answer:
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(status=status, **response)
-
-    return answer
+from tests.support.sending import (
+    answering,
+    outgoing,
+    post_to,
+    raw_receiver,
+    receiver,
+    sender,
+)
 
 
 class TestRequest:
@@ -405,132 +340,3 @@ class TestFailures:
 
         with pytest.raises(RuntimeError, match="closed"):
             await one.post(outgoing("https://example.com/"))
-
-
-class TestTls:
-    @pytest.fixture
-    def certificate(self, tmp_path: Path) -> Path:
-        """A certificate for 127.0.0.1 that signs itself, and its key, in one file."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
-        now = dt.datetime.now(dt.UTC)
-        loopback = x509.DNSName("localhost")
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        file = tmp_path / "receiver.pem"
-        file.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return file
-
-    @pytest.fixture
-    def server_tls(self, certificate: Path) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        return context
-
-    async def test_an_unknown_certificate_is_tls(self, server_tls: ssl.SSLContext) -> None:
-        async with receiver(answering(), server_tls) as url, sender() as one:
-            outcome = await one.post(outgoing(url.replace("127.0.0.1", "localhost")))
-
-        assert outcome.error == "tls"
-
-    async def test_an_extra_root_makes_it_known(self, server_tls: ssl.SSLContext, certificate: Path) -> None:
-        async with receiver(answering(), server_tls) as url, sender(extra_ca_file=certificate) as one:
-            outcome = await one.post(outgoing(url.replace("127.0.0.1", "localhost")))
-
-        assert outcome.delivered
-
-    async def test_a_certificate_for_another_name_is_tls(self, server_tls: ssl.SSLContext, certificate: Path) -> None:
-        async with receiver(answering(), server_tls) as url, sender(extra_ca_file=certificate) as one:
-            outcome = await one.post(outgoing(url))
-
-        assert outcome.error == "tls"
-
-    async def test_a_receiver_that_does_not_speak_tls_is_tls(self) -> None:
-        async with receiver(answering()) as url, sender() as one:
-            outcome = await one.post(outgoing(url.replace("http:", "https:")))
-
-        assert outcome.error == "tls"
-
-
-class TestRetryAfter:
-    @pytest.mark.parametrize(
-        ("value", "asked_s"),
-        [
-            (None, None),
-            ("0", 0),
-            ("120", 120),
-            (" 120 ", 120),
-            ("1.2", 2),
-            ("Tue, 14 Nov 2023 22:14:20 GMT", 60),
-            ("Tuesday, 14-Nov-23 22:14:20 GMT", 60),
-            ("Tue Nov 14 22:14:20 2023", 60),
-            ("Tue, 14 Nov 2023 22:13:00 GMT", 0),
-            ("", None),
-            ("-5", None),
-            ("soon", None),
-            ("1e9", None),
-            ("9" * 5000, None),
-            ("nan", None),
-            ("Tue, 99 Nov 2023 22:14:20 GMT", None),
-            ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
-        ],
-    )
-    def test_seconds_and_dates_are_understood_and_junk_is_ignored(self, value: str | None, asked_s: int | None) -> None:
-        assert parse_retry_after(value, NOW_S) == asked_s
-
-
-class TestCustomHeaders:
-    def test_tokens_with_any_text_pass(self) -> None:
-        validate_headers(
-            {"Authorization": "Bearer x", "X-Team": "größe\t1", "x_odd!#$%&'*+-.^_`|~": "", "Accept": "*/*"}
-        )
-
-    @pytest.mark.parametrize(
-        "name",
-        ["Host", "Content-Type", "content-length", "Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade",
-         "Expect", "Keep-Alive", "Proxy-Authorization", "Cookie", "Webhook-Signature", "X-Webhook-Id", "X-Event-Id",
-         "X-Delivery-Attempt", "Ce-Id", "Traceparent", "tracestate"],
-    )  # fmt: skip
-    def test_the_reserved_ones_are_refused_in_any_case(self, name: str) -> None:
-        for written in (name, name.upper(), name.lower()):
-            with pytest.raises(InvalidHeader, match="reserved") as refused:
-                validate_headers({written: "x"})
-            assert refused.value.field == f"/headers/{written}"
-
-    @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "ü", "a/b"])
-    def test_a_name_must_be_a_token(self, name: str) -> None:
-        with pytest.raises(InvalidHeader, match="must be a token"):
-            validate_headers({name: "x"})
-
-    @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b", "a\x7f"])
-    def test_a_value_must_not_break_the_line_and_is_not_shown(self, value: str) -> None:
-        with pytest.raises(InvalidHeader, match="no line break") as refused:
-            validate_headers({"X-Team": value})
-
-        assert value not in str(refused.value)
-
-    def test_a_name_twice_in_two_cases_is_refused(self) -> None:
-        with pytest.raises(InvalidHeader, match="twice"):
-            validate_headers({"X-Team": "a", "x-team": "b"})
-
-    def test_32_headers_of_4096_characters_are_the_most(self) -> None:
-        validate_headers({f"X-{n}": "v" * 4096 for n in range(32)})
-        with pytest.raises(InvalidHeader, match="at most 32"):
-            validate_headers({f"X-{n}": "v" for n in range(33)})
-        with pytest.raises(InvalidHeader, match="at most 4096 characters"):
-            validate_headers({"X-Team": "v" * 4097})

@@ -1,0 +1,333 @@
+"""What happens to webhooks and rows beside their attempts: health, holds, ends, commands, what is put aside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.engine import Unit
+from app.observability import metrics
+from app.webhooks.commands import Op, WebhookPatch
+from app.webhooks.intents import IntentReason
+from app.webhooks.model import Health, Reason, Status
+from app.webhooks.owned import DeliveryOptions
+from app.webhooks.pace import GlobalSlots
+from app.webhooks.schedule import RetrySchedule
+from app.webhooks.secrets import KeyRing
+from tables.delivery_queries import DeliveryQuery, find_delivery, find_page
+from tests.support.memory_unit import record
+from tests.support.webhooks import OK, SCHEDULE, TIMEOUT, TOPICS, Desk, answer, header, webhook_row
+
+
+async def test_410_fails_the_delivery_and_disables_the_webhook(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(410))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.intent("e2"))
+
+    row, webhook, missed = desk.row("e1"), desk.webhook(), desk.row("e2")
+    assert row is not None
+    assert webhook is not None
+    assert missed is not None
+    assert (row.status, row.reason) == (Status.FAILED, Reason.GONE)
+    assert (webhook.health, webhook.enabled, webhook.disabled_reason) == (Health.DISABLED, False, "gone")
+    assert webhook.version == 1
+    assert (missed.status, missed.body) == (Status.MISSED, None)
+    (event,) = desk.sent(TOPICS.events)
+    assert event["type"] == "llm.data-vault.webhook.disabled"
+    assert event["data"] | {"since": ""} == {"webhook_id": "wh_a", "reason": "gone", "since": "", "last_code": 410}
+    assert desk.sent(TOPICS.dead_letters) == []
+
+
+async def test_429_holds_the_whole_webhook(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(429, retry_after_s=60))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.intent("e2"))
+
+    held = desk.row("e2")
+    webhook = desk.webhook()
+    assert held is not None
+    assert webhook is not None
+    assert held.reason is Reason.HOLD
+    assert webhook.hold_until_ms == desk.clock.now_ms() + 60_000
+    await desk.pass_time(59)
+    assert desk.receiver.events() == ["e1"]
+    await desk.pass_time(2)
+    assert sorted(desk.receiver.events()) == ["e1", "e1", "e2"]
+
+
+async def test_health_is_written_and_announced_when_it_changes_only(desk: Desk) -> None:
+    desk.receiver.always(answer(500))
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(4)))
+    await desk.deliver(*(desk.intent(f"f{n}") for n in range(4)))
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert webhook.health is Health.OK
+    await desk.deliver(*(desk.intent(f"g{n}") for n in range(2)))
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert (webhook.health, webhook.failures) == (Health.FAILING, 10)
+
+    desk.receiver.always(OK)
+    await desk.pass_time(10)
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert (webhook.health, webhook.failing_since_ms) == (Health.OK, None)
+    assert [e["type"].rpartition(".")[2] for e in desk.sent(TOPICS.events)] == ["failing", "recovered"]
+
+
+async def test_a_row_that_waits_too_long_expires_without_an_attempt() -> None:
+    desk = await Desk(options=DeliveryOptions(schedule=SCHEDULE, max_age_s=60)).open(
+        webhook_row(hold_until_ms=2_000_000_000_000)
+    )
+    await desk.deliver(desk.intent("e1"))
+    await desk.pass_time(62)
+
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.reason, row.attempts) == (Status.FAILED, Reason.EXPIRED, 0)
+    assert len(desk.sent(TOPICS.dead_letters)) == 1
+    assert desk.receiver.requests == []
+    await desk.context.close(desk.processor)
+
+
+async def test_an_ended_row_is_forgotten_after_its_time() -> None:
+    desk = await Desk(options=DeliveryOptions(schedule=SCHEDULE, history_s=100)).open(webhook_row())
+    await desk.deliver(desk.intent("e1"))
+    assert desk.row("e1") is not None
+    await desk.pass_time(102)
+
+    assert desk.row("e1") is None
+    await desk.context.close(desk.processor)
+
+
+async def test_a_resend_makes_an_ended_delivery_again_once(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1"))
+    resend = {"reason": IntentReason.RESEND, "request_id": "r1"}
+    await desk.deliver(desk.intent("e1", **resend))
+    await desk.deliver(desk.intent("e1", **resend))
+
+    assert desk.receiver.events() == ["e1", "e1"]
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.attempts, row.resends, row.request_id) == (Status.DELIVERED, 2, 1, "r1")
+
+
+async def test_a_deleted_webhook_cancels_what_waits_and_goes_last(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500), answer(500))
+    await desk.deliver(desk.intent("e1"), desk.intent("e2"))
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e3"))
+    await desk.deliver(desk.command(Op.DELETE, base_version=1))
+
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert webhook.deleting
+    assert [r.status if r else None for r in map(desk.row, ("e1", "e2", "e3"))] == [
+        Status.CANCELLED,
+        Status.CANCELLED,
+        None,
+    ]
+    desk.receiver.release()
+    await desk.settle()
+    assert desk.webhook() is None
+    row = desk.row("e3")
+    assert row is not None
+    assert row.status is Status.DELIVERED
+    assert desk.context.unfinished == []
+
+
+async def test_a_deleted_webhook_goes_though_its_last_call_ends_while_its_rows_are_looked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e1"))
+    merged, resumed = desk.context.submit, asyncio.Event()
+
+    async def submit(job: Callable[[Unit], Any]) -> Any:
+        """Jobs are merged together; whoever awaits one goes on some time later."""
+        result = await merged(job)
+        await resumed.wait()
+        return result
+
+    monkeypatch.setattr(desk.context, "submit", submit)
+    await desk.deliver(desk.command(Op.DELETE, base_version=1))
+    desk.receiver.release()
+    await desk.settle()
+    resumed.set()
+    await desk.settle()
+
+    assert desk.webhook() is None
+
+
+async def test_a_disabled_webhook_misses_what_waits_and_an_enabled_one_goes_on(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.command(Op.DISABLE))
+    await desk.deliver(desk.intent("e2"))
+    await desk.deliver(desk.command(Op.ENABLE, command_id="c2"))
+    await desk.deliver(desk.intent("e3"))
+
+    assert [r.status if r else None for r in map(desk.row, ("e1", "e2", "e3"))] == [
+        Status.MISSED,
+        Status.MISSED,
+        Status.DELIVERED,
+    ]
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert (webhook.health, webhook.enabled, webhook.version) == (Health.OK, True, 3)
+
+
+async def test_a_created_webhook_is_audited_and_served(desk: Desk) -> None:
+    row = webhook_row("wh_b")
+    patch = WebhookPatch(url=row.url, events=row.events)
+    await desk.deliver(desk.command(Op.CREATE, "wh_b", patch=patch, secrets=row.secrets))
+    await desk.deliver(desk.intent("e1", "wh_b"))
+
+    assert desk.receiver.events() == ["e1"]
+    (event,) = desk.sent(TOPICS.events)
+    assert event["type"] == "llm.data-vault.webhook.created"
+    assert event["data"]["actor"]["id"] == "ops"
+
+
+async def test_a_command_for_another_version_or_too_late_changes_nothing(desk: Desk) -> None:
+    await desk.deliver(desk.command(Op.DISABLE, base_version=7))
+    await desk.deliver(desk.command(Op.DISABLE, expires_at=desk.clock.now_ms() - 1))
+
+    webhook = desk.webhook()
+    assert webhook is not None
+    assert webhook.enabled
+
+
+async def test_a_hold_command_is_honoured(desk: Desk) -> None:
+    until_ms = desk.clock.now_ms() + 30_000
+    await desk.deliver(desk.command(Op.HOLD, patch=WebhookPatch(hold_until_ms=until_ms)))
+    await desk.deliver(desk.intent("e1"))
+    assert desk.receiver.requests == []
+    await desk.pass_time(31)
+
+    assert desk.receiver.events() == ["e1"]
+
+
+async def test_a_webhook_whose_key_is_missing_waits_without_attempts() -> None:
+    desk = await Desk(keys=KeyRing([], bytes)).open(webhook_row())
+    await desk.deliver(desk.intent("e1"))
+    await desk.pass_time(120)
+
+    row = desk.row("e1")
+    assert row is not None
+    assert (row.status, row.reason, row.attempts) == (Status.PENDING, Reason.NO_KEY, 0)
+    await desk.context.close(desk.processor)
+
+
+async def test_a_missing_key_is_told_once_and_not_for_each_intent(caplog: pytest.LogCaptureFixture) -> None:
+    desk = await Desk(keys=KeyRing([], bytes)).open(webhook_row())
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(5)))
+
+    assert len(caplog.records) == 1
+    await desk.context.close(desk.processor)
+
+
+async def test_an_event_that_no_row_could_keep_is_put_aside_before_it_is_posted(desk: Desk) -> None:
+    desk.receiver.always(answer(500))
+    await desk.deliver(desk.intent("e1", subject="s" * 255_000), desk.intent("e2"))
+
+    assert [put.reason for put in desk.context.quarantined] == ["too_large"]
+    assert desk.receiver.events() == ["e2"]
+
+
+async def test_a_row_that_is_written_for_order_alone_is_counted_once_as_waiting(desk: Desk) -> None:
+    waiting = metrics.DELIVERIES_WAITING.labels(reason="slot")
+    pending = metrics.DELIVERIES.labels(status="pending")
+    waited_before, pending_before = waiting._value.get(), pending._value.get()
+    desk.receiver.hold()
+    first = desk.intent("e0", subject="d1")
+    await desk.deliver(first, *(desk.intent(f"e{n}", subject="d1") for n in (1, 2)))
+    assert pending._value.get() - pending_before == 3
+    await desk.context.close(desk.processor)
+
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.deliver(first)
+    assert second.receiver.events() == ["e0", "e1", "e2"]
+    assert waiting._value.get() == waited_before
+    await second.context.close(second.processor)
+
+
+async def test_an_intent_that_is_none_is_put_aside_and_the_next_one_is_posted(desk: Desk) -> None:
+    await desk.deliver(record(b"{", topic=TOPICS.deliveries, offset=99), desk.intent("e1"))
+
+    assert [q.reason for q in desk.context.quarantined] == ["invalid_envelope"]
+    assert desk.receiver.events() == ["e1"]
+
+
+async def test_an_intent_of_an_unknown_webhook_is_done(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1", "wh_gone"))
+
+    assert desk.context.unfinished == []
+    assert desk.receiver.requests == []
+
+
+async def test_hanging_webhooks_hold_half_of_the_worker_at_most() -> None:
+    desk = await Desk(slots=GlobalSlots(8)).open(webhook_row("wh_a"), webhook_row("wh_b"), webhook_row("wh_c"))
+    desk.receiver.will_answer(TIMEOUT, TIMEOUT, event_id="slow")
+    await desk.deliver(desk.intent("slow", "wh_a"), desk.intent("slow", "wh_b"))
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"a{n}", w) for n in range(4) for w in ("wh_a", "wh_b")))
+    await desk.deliver(*(desk.intent(f"c{n}", "wh_c") for n in range(4)))
+
+    posted = [header(r, "X-Webhook-Id") for r in desk.receiver.requests[2:]]
+    assert posted.count("wh_c") == 4
+    assert len(posted) == 8
+    desk.receiver.release()
+    await desk.settle()
+    assert desk.slots.free == 8
+    await desk.context.close(desk.processor)
+
+
+async def test_a_backlog_beyond_memory_is_delivered_from_the_index() -> None:
+    desk = await Desk().open(webhook_row(hold_until_ms=2_000_000_000_000))
+    for part in range(7):
+        await desk.deliver(*(desk.intent(f"e{part * 100 + n:04}", subject=f"d{n % 7}") for n in range(100)))
+    await desk.context.close(desk.processor)
+    row = desk.webhook()
+    assert row is not None
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open(webhook_row())
+    await second.until(lambda: len(second.receiver.requests) >= 700, within_s=60)
+
+    assert sorted(second.receiver.events()) == [f"e{n:04}" for n in range(700)]
+    for lane in range(7):
+        mine = [e for e in second.receiver.events() if (int(e[1:]) % 100) % 7 == lane]
+        assert mine == sorted(mine)
+    await second.context.close(second.processor)
+
+
+async def test_the_api_reads_rows_and_what_is_in_flight(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1"))
+    desk.clock.advance(1)
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("e2"))
+    reader = desk.readers.get(0)
+    assert reader is not None
+
+    page = await reader.read(lambda unit, flights: find_page(unit, flights, DeliveryQuery(webhook_id="wh_a"), 10))
+    assert [(f.row.event_id, f.row.status, f.in_flight) for f in page.items] == [
+        ("e2", Status.PENDING, True),
+        ("e1", Status.DELIVERED, False),
+    ]
+    id_ = page.items[1].row.delivery_id
+    found = await reader.read(lambda unit, flights: find_delivery(unit, flights, id_))
+    assert found is not None
+    assert found.row.event_id == "e1"
+
+
+async def test_a_schedule_that_begins_with_a_wait_lets_the_first_attempt_wait() -> None:
+    desk = await Desk(options=DeliveryOptions(schedule=RetrySchedule((3, 5)))).open(webhook_row())
+    await desk.deliver(desk.intent("e1"))
+    await desk.pass_time(2)
+    assert desk.receiver.requests == []
+    await desk.pass_time(2)
+
+    assert desk.receiver.events() == ["e1"]
+    await desk.context.close(desk.processor)

@@ -1,0 +1,76 @@
+"""The order of one subject: kept in flight, over a retry where it is strict, and over a crash."""
+
+from __future__ import annotations
+
+from app.webhooks.commands import Op, WebhookPatch
+from app.webhooks.model import Ordering, Reason
+from tests.support.webhooks import Desk, answer, webhook_row
+
+
+async def test_one_subject_has_one_post_in_flight_in_order(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"e{n}", subject="d1") for n in range(3)), desk.intent("other", subject="d2"))
+    assert desk.receiver.events() == ["e0", "other"]
+    follower = desk.row("e1")
+    assert follower is not None
+    assert follower.reason is Reason.ORDER
+
+    desk.receiver.release()
+    await desk.settle()
+    assert desk.receiver.events() == ["e0", "other", "e1", "e2"]
+
+
+async def test_a_retried_event_may_be_overtaken(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500), event_id="e0")
+    await desk.deliver(desk.intent("e0", subject="d1"), desk.intent("e1", subject="d1"))
+    await desk.pass_time(6)
+
+    assert desk.receiver.events() == ["e0", "e1", "e0"]
+
+
+async def test_with_strict_ordering_a_retried_event_is_not_overtaken_until_it_is_given_up() -> None:
+    desk = await Desk().open(webhook_row(ordering=Ordering.STRICT))
+    desk.receiver.will_answer(*[answer(500)] * 4, event_id="e0")
+    await desk.deliver(*(desk.intent(f"e{n}", subject="d1") for n in range(2)), desk.intent("x", subject="d2"))
+    assert desk.receiver.events() == ["e0", "x"]
+    await desk.deliver(desk.intent("e2", subject="d1"))
+    await desk.pass_time(5000)
+
+    assert desk.receiver.events() == ["e0", "x", "e0", "e0", "e0", "e1", "e2"]
+    await desk.context.close(desk.processor)
+
+
+async def test_strict_order_holds_over_a_restart() -> None:
+    desk = await Desk().open(webhook_row(ordering=Ordering.STRICT))
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(*(desk.intent(f"e{n}", subject="d1") for n in range(3)))
+    await desk.context.close(desk.processor)
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    assert second.receiver.events() == []
+    await second.pass_time(6)
+
+    assert second.receiver.events() == ["e0", "e1", "e2"]
+    await second.context.close(second.processor)
+
+
+async def test_order_that_is_made_strict_holds_from_the_next_record_on(desk: Desk) -> None:
+    desk.receiver.will_answer(answer(500))
+    await desk.deliver(desk.intent("e0", subject="d1"))
+    stricter = desk.command(Op.UPDATE, patch=WebhookPatch(ordering=Ordering.STRICT))
+    await desk.deliver(stricter, desk.intent("e1", subject="d1"))
+    await desk.pass_time(10)
+
+    assert desk.receiver.events() == ["e0", "e0", "e1"]
+
+
+async def test_order_holds_over_a_crash_with_the_first_call_in_flight(desk: Desk) -> None:
+    desk.receiver.hold()
+    first, follower = desk.intent("e0", subject="d1"), desk.intent("e1", subject="d1")
+    await desk.deliver(first)
+    await desk.deliver(follower)
+    await desk.context.close(desk.processor)
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.deliver(first)
+
+    assert second.receiver.events() == ["e0", "e1"]
+    await second.context.close(second.processor)
