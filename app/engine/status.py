@@ -78,7 +78,10 @@ class Status:
         return lags
 
     async def follow_ends(self) -> None:
-        """Ask where the partitions end, until cancelled: one without room is not fetched and tells nothing."""
+        """Ask where the partitions end, until cancelled.
+
+        One whose agent has enough is not fetched, and the fetches then say nothing of its end.
+        """
         while True:
             partitions = [tp for number in self._engine.numbers.values() for tp in number.trackers]
             try:

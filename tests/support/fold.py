@@ -30,6 +30,14 @@ def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: st
     raise AssertionError(f"not within {deadline_s:.0f} s: {what or condition}")
 
 
+def folded(total: int, topics: int) -> Counter[bytes]:
+    """What `FoldGroup.produce(0, total)` into so many folded topics counts."""
+    counts: Counter[bytes] = Counter()
+    for i in range(total):
+        counts[b"k-%d" % (i % 97)] += topics
+    return counts
+
+
 class FoldWorker:
     """One process; `status` is what it last said of itself."""
 
@@ -65,6 +73,19 @@ class FoldWorker:
             return {}
 
     @property
+    def reasons(self) -> list[str]:
+        return list(self.status.get("reasons", []))
+
+    @property
+    def log(self) -> str:
+        return (self.group.path / f"{self.name}.log").read_text()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a SIGSTOP has reached it."""
+        return " T " in Path(f"/proc/{self.process.pid}/stat").read_text()
+
+    @property
     def ready(self) -> bool:
         return bool(self.status.get("ready"))
 
@@ -93,14 +114,14 @@ class FoldGroup:
     def __init__(self, brokers: str, app: str, path: Path, numbers: int, wide: int = 12) -> None:
         self.brokers, self.app, self.path, self.numbers, self.wide = brokers, app, path, numbers, wide
         self.workers: dict[str, FoldWorker] = {}
-        admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+        self.admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
         topics = [NewTopic(f"{app}.in", wide, 1), NewTopic(f"{app}.small", 3, 1), NewTopic(f"{app}.quarantine", 1, 1)]
         topics += [NewTopic(f"{app}.{name}", numbers, 1) for name in ("relay", "out")]
         topics += [
             NewTopic(f"{app}-{table}-changelog", numbers, 1, config={"cleanup.policy": "compact"})
             for table in ("counts", "positions")
         ]
-        for future in admin.create_topics(topics).values():
+        for future in self.admin.create_topics(topics).values():
             future.result(20)
 
     def start(self, *names: str, **env: str) -> list[FoldWorker]:

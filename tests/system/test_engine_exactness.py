@@ -5,14 +5,13 @@ import random
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.devstack.kafka import KafkaServer
-from tests.support.fold import FoldGroup, until
+from tests.support.fold import FoldGroup, folded, until
 
 pytestmark = pytest.mark.kafka
 
@@ -25,13 +24,6 @@ def group(kafka: KafkaServer, unique: Callable[[str], str], tmp_path: Path) -> I
     group = FoldGroup(kafka.bootstrap, unique("fold"), tmp_path, numbers=4)
     yield group
     group.close()
-
-
-def expected(total: int, topics: int) -> Counter[bytes]:
-    counts: Counter[bytes] = Counter()
-    for i in range(total):
-        counts[b"k-%d" % (i % 97)] += topics
-    return counts
 
 
 class Nemesis:
@@ -72,7 +64,7 @@ def feed(group: FoldGroup, total: int, pause_s: float) -> threading.Thread:
 
 
 def settle(group: FoldGroup, total: int) -> None:
-    wanted = expected(total, 2)
+    wanted = folded(total, 2)
     until(lambda: group.counted().total() >= wanted.total(), 90, "everything counted")
     assert group.counted() == wanted
     until(lambda: len(group.relayed()) >= total, 30, "everything relayed")

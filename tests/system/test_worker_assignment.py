@@ -14,7 +14,6 @@ from tests.support.workers import Deployment, RunningWorker, until
 pytestmark = pytest.mark.kafka
 
 NUMBERS = 8
-EVENTS = 200
 
 
 async def shares(deployment: Deployment, workers: Sequence[RunningWorker]) -> list[int]:
@@ -32,7 +31,12 @@ async def shares(deployment: Deployment, workers: Sequence[RunningWorker]) -> li
     return sorted(Counter(owners.values()).values(), reverse=True)
 
 
-async def test_numbers_are_whole_and_even_and_every_worker_answers_for_every_row(deployment: Deployment) -> None:
+@pytest.mark.parametrize(
+    "events", [pytest.param(200, id="short"), pytest.param(5_000, id="full", marks=pytest.mark.prove)]
+)
+async def test_numbers_are_whole_and_even_and_every_worker_answers_for_every_row(
+    deployment: Deployment, events: int
+) -> None:
     deployment.settings["PARTITIONS"] = str(NUMBERS)
     create(deployment, VaultEventType.DATASET_CREATED, 12)
     create(deployment, VaultEventType.VERSION_CREATED, 3)
@@ -46,13 +50,13 @@ async def test_numbers_are_whole_and_even_and_every_worker_answers_for_every_row
 
     await dealt(workers, [3, 3, 2])
     hook = await deployment.hook("*")
-    first = make_workload(EVENTS, seed=1, start_ms=1_790_000_000_000).events
+    first = make_workload(events, seed=1, start_ms=1_790_000_000_000).events
     await deployment.publish(first)
     await deployment.observed(lambda: hook.expected(first) <= hook.receiver.accepted, "all partitions consumed")
 
     await workers[2].kill()
     await dealt(workers[:2], [4, 4])
-    second = make_workload(EVENTS, seed=2, start_ms=1_790_000_000_000).events
+    second = make_workload(events, seed=2, start_ms=1_790_000_000_000).events
     await deployment.publish(second)
     await deployment.observed(lambda: hook.expected(second) <= hook.receiver.accepted, "consumed by two")
 
@@ -60,7 +64,19 @@ async def test_numbers_are_whole_and_even_and_every_worker_answers_for_every_row
     await dealt(workers, [3, 3, 2])
     await deployment.idle()
     await everyone_answers(workers, hook.id)
-    report("Numbers are whole and even", {"workers 3, 2, 3 with 8 numbers": "3, 3, 2; 4, 4; 3, 3, 2"})
+    dashboard = deployment.upstreams.dashboard
+    assert hook.expected([*first, *second]) <= dashboard.events
+    report(
+        "Numbers are whole and even",
+        {
+            "numbers of three workers": "3, 3, 2",
+            "after `kill -9` of one": "4, 4",
+            "after its return": "3, 3, 2",
+            "events published to vault topics of 12, 3 and 8 partitions": len(first) + len(second),
+            "events delivered": len(hook.receiver.accepted),
+            "webhook, deliveries and delivery from any worker": "the same",
+        },
+    )
 
 
 def create(deployment: Deployment, kind: VaultEventType, partitions: int) -> None:

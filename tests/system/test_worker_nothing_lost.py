@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
@@ -113,14 +114,15 @@ def all_there(deployment: Deployment, events: Sequence[VaultEvent], expected: Ex
 
 def repeated_posts(nemesis: Nemesis, hooks: Sequence[Hook]) -> str:
     """The bound: a delivery is accepted again only if its row had not ended in the log at a kill of its owner."""
-    repeats = open_ = 0
+    open_, ages_s = 0, [0.0]
     for hook in hooks:
         for delivery_id, times in hook.receiver.accepted_at.items():
             excuses = [kill for kill in nemesis.kills if kill.excuses_delivery(hook, delivery_id, NUMBERS)]
             assert unexcused(times, excuses) == 0, f"{hook.pattern}: {delivery_id} was accepted at {times}"
-            repeats += len(times) - 1
             open_ += any(kill.is_between(min(times), math.inf) for kill in excuses)
-    return f"{repeats}; {open_}"
+            for before, after in pairwise(sorted(times)):
+                ages_s.append(min(kill.at - before for kill in excuses if kill.is_between(before, after)))
+    return f"{len(ages_s) - 1}; {open_}, the oldest for {max(ages_s):.1f} s"
 
 
 async def repeated_audits(deployment: Deployment, nemesis: Nemesis, events: Sequence[VaultEvent]) -> str:
