@@ -69,13 +69,21 @@ class DeliveryLedger:
             unit.on_done(lambda: metrics.DEAD_LETTERS.labels(reason=reason.value).inc())
 
     def write_health(
-        self, unit: Unit, row: WebhookRow, heart: Heart, change: HealthChange, last_code: int | None, now_ms: int
+        self,
+        unit: Unit,
+        row: WebhookRow,
+        heart: Heart,
+        change: HealthChange,
+        last_code: int | None,
+        attempt: str,
+        now_ms: int,
     ) -> WebhookRow:
-        """The row of a webhook after a change of its health, and the event that tells operators."""
+        """The row of a webhook after a change of its health, and the event that tells of it; `attempt` names why."""
         changed = with_health(row, heart, change, now_ms)
         key = webhook_key(row.webhook_id)
         unit.put(WEBHOOKS, key, changed)
-        unit.send(self.events, key, self.publisher.health(row.webhook_id, change, last_code, now_ms), EVENT_HEADERS)
+        event = self.publisher.health(row.webhook_id, change, last_code, attempt, now_ms)
+        unit.send(self.events, key, event, EVENT_HEADERS)
         return changed
 
     def write_applied(self, unit: Unit, row: WebhookRow, applied: Applied, command: Command, at_ms: int) -> None:

@@ -87,18 +87,21 @@ class Attempts:
         holdings.write(unit, flight.row, flight.stored, step)
         if flight.record is not None:
             unit.finish(flight.record)
-        self._judge(webhook, step, outcome, now, unit)
+        self._judge(webhook, flight.row.delivery_id, step, outcome, now, unit)
         failure = Result.TIMEOUT if outcome.error == "timeout" else Result.FAILURE
         unit.on_done(partial(self._land, flight, Result.SUCCESS if outcome.delivered else failure))
 
-    def _judge(self, webhook: OwnedWebhook, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit) -> None:
+    def _judge(
+        self, webhook: OwnedWebhook, delivery_id: str, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
+    ) -> None:
         """What an attempt says about the webhook."""
         holdings, key = self._holdings, webhook_key(webhook.row.webhook_id)
+        number = 0 if step.attempt is None else step.attempt.attempt
         webhook.heart, change = after_attempt(
             webhook.heart,
             ok=outcome.delivered,
             gone=step.disable_webhook,
-            attempt=0 if step.attempt is None else step.attempt.attempt,
+            attempt=number,
             now_ms=now.wall_ms,
             disable_after_ms=round(holdings.deps.options.disable_after_s * 1000),
         )
@@ -107,7 +110,8 @@ class Attempts:
         if row is None:
             return
         if change is not None:
-            row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, now.wall_ms)
+            why = f"{delivery_id}-{number}"
+            row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, why, now.wall_ms)
             holdings.use(row)
         if step.hold_until_ms is not None:
             holdings.scheduler.hold(row.webhook_id, step.hold_until_ms)

@@ -79,15 +79,23 @@ class Publisher:
         id_ = f"{row.delivery_id}-{row.resends}"
         return self._event(f"{_DERIVED}webhook.given-up", id_, row.webhook_id, now_ms, data, row)
 
-    def health(self, webhook_id: str, change: HealthChange, last_code: int | None, now_ms: int) -> bytes:
-        """A change of health, for `{prefix}.events`."""
+    def health(self, webhook_id: str, change: HealthChange, last_code: int | None, attempt: str, now_ms: int) -> bytes:
+        """A change of health, for `{prefix}.events`.
+
+        Args:
+            webhook_id: Whose.
+            change: What it became.
+            last_code: The status of the attempt that changed it.
+            attempt: Names that attempt; two changes may fall into one millisecond.
+            now_ms: Wall clock.
+        """
         data = {
             "webhook_id": webhook_id,
             "reason": change.reason,
             "since": format_time(change.since_ms),
             "last_code": last_code,
         }
-        id_ = f"{webhook_id}-{change.health}-{change.since_ms}"
+        id_ = f"{webhook_id}-{change.health}-{attempt}"
         return self._event(_HEALTH_TYPES[change.health], id_, webhook_id, now_ms, data)
 
     def administered(

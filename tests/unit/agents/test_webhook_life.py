@@ -331,3 +331,17 @@ async def test_a_schedule_that_begins_with_a_wait_lets_the_first_attempt_wait() 
 
     assert desk.receiver.events() == ["e1"]
     await desk.context.close(desk.processor)
+
+
+async def test_two_changes_of_health_in_one_millisecond_are_two_events(desk: Desk) -> None:
+    for streak in ("a", "b"):
+        desk.receiver.always(answer(500))
+        for burst in range(3):
+            await desk.deliver(*(desk.intent(f"{streak}{burst}-{n}") for n in range(4)))
+        desk.receiver.always(OK)
+        await desk.deliver(desk.intent(f"{streak}-well"))
+
+    announced = desk.sent(TOPICS.events)
+
+    assert [e["type"].rpartition(".")[2] for e in announced] == ["failing", "recovered"] * 2
+    assert len({e["id"] for e in announced}) == len(announced)
