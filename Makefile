@@ -28,7 +28,7 @@ test: $(STAMP)  ## all tests; each proof once, in its short form
 test-fast: $(STAMP)  ## without a broker
 	$(BIN)/pytest -m "not kafka and not prove and not foreign"
 
-prove: $(STAMP)  ## the full counts, an hour or so; see docs/proof.md
+prove: $(STAMP)  ## the full counts, some minutes; docs/proof.md keeps the last report
 	$(BIN)/pytest -m "prove" -s
 
 test-foreign: $(STAMP)  ## against tools of other languages

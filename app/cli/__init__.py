@@ -37,9 +37,9 @@ COMMANDS: Final = {
     "kafka": _Command("app.cli.kafka:kafka", "A one-node Apache Kafka for development and tests."),
     "topics": _Command("app.cli.topics:topics", "Print, check or create the topics that the settings ask for."),
     "webhooks": _Command("app.cli.webhooks:webhooks", "Manage webhooks, through the API."),
-    "deliveries": _Command("app.cli.webhooks:deliveries", "Look at deliveries and send them again, through the API."),
+    "deliveries": _Command("app.cli.webhooks:deliveries", "Look at deliveries and their attempts, through the API."),
     "positions": _Command("app.cli.positions:positions", "Show where each partition stands; reset one."),
-    "audit": _Command("app.cli.audit:audit", "Verify and export the audit chain."),
+    "audit": _Command("app.cli.audit:audit", "Verify the audit chain."),
     "config": _Command("app.cli.config:config", "Show the effective settings and where each came from."),
 }
 

@@ -153,7 +153,9 @@ def _refusal(status: int, headers: Message, body: bytes) -> ApiError:
     if not isinstance(document, dict) or "code" not in document:
         return ApiError(f"the API answered {status} without saying why", status)
     fields = [f"{error.get('field')}: {error.get('message')}" for error in document.get("errors") or ()]
-    parts = [f"{status} {document['code']}: {document.get('detail') or document.get('title')}", *fields]
+    detail = str(document.get("detail") or document.get("title"))
+    # A detail that says it all already is not followed by the same words.
+    parts = [f"{status} {document['code']}: {detail}", *(field for field in fields if field not in detail)]
     retry_after = headers.get("Retry-After")
     if retry_after:
         parts.append(f"try again in {retry_after} s")

@@ -7,20 +7,21 @@ table `audit`. `verify FILE` needs nothing but an export.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from confluent_kafka import KafkaException
 
+from app.cli.broker import broker_of
 from app.cli.output import json_option, print_json, show
-from app.cli.topic_reader import BROKER_TIMEOUT_S, TopicReader, progress_bar
+from app.cli.topic_reader import TopicReader, progress_bar
 from app.events import loads_strict
 from app.integrations.chain import Batch, TopicCheck, Verdict
 from app.integrations.chain import verify as verify_entries
 from app.settings import load_settings
-from app.topics import TopicAdmin, TopicError, Topics, client_config
+from app.topics import Topics
 from tables.audit import AUDIT, AuditRow
 
 if TYPE_CHECKING:
@@ -104,22 +105,39 @@ def _print(verdicts: list[Verdict]) -> None:
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    recognised = False
     with progress_bar() as progress, file.open("rb") as lines:
         task = progress.add_task("checking", total=file.stat().st_size)
         for number, line in enumerate(lines, 1):
             progress.advance(task, len(line))
-            if line.strip():
-                yield _entry(file, number, line)
+            if not line.strip():
+                continue
+            entry = _entry(file, number, line)
+            # A later entry without its fields is a finding of the check; a first one says that this is another file.
+            if "trailer" in entry or not recognised:
+                _require_fields(file, number, entry)
+            recognised = True
+            yield entry
 
 
 def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         entry = loads_strict(line, depth=_DEPTH)
     except ValueError as error:
-        raise click.ClickException(f"{file}, line {number}: {error}") from None
+        raise click.ClickException(f"{file}, line {number}: no audit event of an export: {error}") from None
     if not isinstance(entry, dict):
-        raise click.ClickException(f"{file}, line {number}: not an audit event, which is a JSON object")
+        raise click.ClickException(f"{file}, line {number}: no audit event of an export: not a JSON object")
     return entry
+
+
+def _require_fields(file: Path, number: int, entry: dict[str, Any]) -> None:
+    trailer = entry.get("trailer")
+    place = trailer if isinstance(trailer, dict) else entry
+    wanted = {"partition": int, "sequence": int, "hash": str}
+    missing = [name for name, kind in wanted.items() if not isinstance(place.get(name), kind)]
+    if missing:
+        reason = f"no audit event of an export: {', '.join(missing)} missing or of another type"
+        raise click.ClickException(f"{file}, line {number}: {reason}")
 
 
 # -- the topic
@@ -127,18 +145,10 @@ def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _verify_topic(settings: Settings, noted: Heads) -> list[Verdict]:
     topics = Topics(settings.topic_prefix, settings.app_id)
-    try:
-        config = client_config(settings.brokers, settings.kafka)
-        embedded = TopicAdmin(config, timeout_s=BROKER_TIMEOUT_S).embedded
-        reader = TopicReader(config, embedded=embedded)
-        try:
-            # The batches first: every record that they speak of is in the topic by then.
-            batches = _sealed_batches(reader, topics.changelog(AUDIT.name))
-            return _check_topic(reader, topics.audit, batches, noted)
-        finally:
-            reader.close()
-    except (TopicError, KafkaException) as error:
-        raise click.ClickException(f"the audit topic could not be read: {error}") from None
+    with broker_of(settings) as broker, closing(TopicReader(broker)) as reader:
+        # The batches first: every record that they speak of is in the topic by then.
+        batches = _sealed_batches(reader, topics.changelog(AUDIT.name))
+        return _check_topic(reader, topics.audit, batches, noted)
 
 
 def _sealed_batches(reader: TopicReader, changelog: str) -> dict[int, list[Batch]]:

@@ -134,7 +134,7 @@ class _Bars:
 
     def say(self, line: str) -> None:
         """A step began."""
-        self._progress.console.print(line)
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def count(self, what: str, done: int, total: int) -> None:
         """So far."""
@@ -146,7 +146,8 @@ class _Bars:
 @contextmanager
 def _bars() -> Iterator[_Bars]:
     columns = (TextColumn("{task.description:>24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield _Bars(progress)
 
 

@@ -63,8 +63,12 @@ def stop(data: Path, as_json: bool) -> None:
     Example: vault-stream kafka stop
     """
     server = KafkaServer(data)
+    ran = server.status().running
     server.stop()
-    _print(server.status(), as_json=as_json)
+    if as_json:
+        print_json({**_as_json(server.status()), "was_running": ran})
+    else:
+        click.echo(f"{'stopped' if ran else 'was not running'}, data in {server.data_dir}")
 
 
 @kafka.command()
@@ -81,15 +85,18 @@ def status(data: Path, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _print(found: KafkaStatus, *, as_json: bool) -> None:
-    answer: dict[str, Any] = {
+def _as_json(found: KafkaStatus) -> dict[str, Any]:
+    return {
         "running": found.running,
         "pid": found.pid,
         "bootstrap": found.bootstrap,
         "data_dir": str(found.data_dir),
     }
+
+
+def _print(found: KafkaStatus, *, as_json: bool) -> None:
     if as_json:
-        print_json(answer)
+        print_json(_as_json(found))
     elif found.running:
         click.echo(f"running at {found.bootstrap} (pid {found.pid}), data in {found.data_dir}")
     else:

@@ -7,19 +7,21 @@ is refused while the group has members.
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from app.cli.broker import Broker, broker_of
 from app.cli.output import json_option, print_json, print_table
 from app.cli.topic_reader import BROKER_TIMEOUT_S, TopicReader
 from app.engine.positions import POSITIONS_KEY, Position, decode_positions, encode_positions
 from app.events import STRUCTURED_HEADERS, AdminEventType, new_event
 from app.settings import load_settings
-from app.topics import TopicAdmin, TopicError, Topics, client_config
+from app.topics import Topics
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -65,7 +67,9 @@ def show_positions(*, as_json: bool) -> None:
     Example: vault-stream positions show --json
     """
     settings = load_settings()
-    rows = _guarded(settings, _all)
+    topics = Topics(settings.topic_prefix, settings.app_id)
+    with broker_of(settings) as broker, closing(TopicReader(broker)) as reader:
+        rows = _all(reader, topics)
     if as_json:
         print_json({"items": rows})
     elif not rows:
@@ -75,12 +79,26 @@ def show_positions(*, as_json: bool) -> None:
         print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
+class _Where(click.ParamType):
+    """`beginning`, `end` or an offset."""
+
+    name = "where"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        text = str(value)
+        if text in {"beginning", "end"}:
+            return text
+        if not (text.isascii() and text.isdigit()):
+            self.fail(f"{text!r} is neither beginning, end, nor an offset", param, ctx)
+        return int(text)
+
+
 @positions.command()
 @click.argument("target", metavar="TOPIC/P")
-@click.option("--to", "where", required=True, metavar="beginning|end|OFFSET", help="Where to go on.")
+@click.option("--to", "where", required=True, type=_Where(), metavar="beginning|end|OFFSET", help="Where to go on.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def reset(target: str, where: str, *, yes: bool, as_json: bool) -> None:
+def reset(target: str, where: str | int, *, yes: bool, as_json: bool) -> None:
     """Say where a partition goes on; only while no worker runs.
 
     Going back repeats what was done (under the same ids); going forward skips records for ever.
@@ -89,85 +107,62 @@ def reset(target: str, where: str, *, yes: bool, as_json: bool) -> None:
     """
     settings = load_settings()
     topic, _, number = target.rpartition("/")
-    if not topic or not number.isdigit():
+    if not (topic and number.isascii() and number.isdigit()):
         raise click.UsageError(f"{target!r} is not TOPIC/PARTITION, such as vault.events/3")
     if not yes:
-        click.confirm(f"move the position of {target} to {where}?", abort=True)
-    done = _guarded(settings, lambda s: _reset(s, topic, int(number), where))
+        click.confirm(f"move the position of {target} to {where}?", abort=True, err=True)
+    with broker_of(settings) as broker:
+        done = _reset(settings, broker, topic, int(number), where)
     if as_json:
         print_json(done)
     else:
-        click.echo(f"{target}: {done['from']} → {done['to']}")
+        click.echo(f"{target}: {'no position' if done['from'] is None else done['from']} → {done['to']}")
 
 
-def _guarded(settings: Settings, work: Any) -> Any:
-    try:
-        return work(settings)
-    except (TopicError, KafkaException) as error:
-        raise click.ClickException(f"the broker did not do it: {error}") from None
-
-
-def _read(settings: Settings, topics: Topics) -> _Rows:
+def _read(reader: TopicReader, topics: Topics) -> _Rows:
     """Positions by (agent, number)."""
-    config = client_config(settings.brokers, settings.kafka)
-    reader = TopicReader(config, embedded=TopicAdmin(config).embedded)
     found: _Rows = {}
-    try:
-        for table in sorted({home.table for home in _homes(topics)}):
-            for message in reader.records(topics.changelog(table), f"reading {table}"):
-                key, value = message.key(), message.value()
-                if isinstance(key, bytes) and key.startswith(POSITIONS_KEY):
-                    agent = key.removeprefix(POSITIONS_KEY).decode()
-                    data = value if isinstance(value, bytes) else None
-                    found[agent, message.partition() or 0] = decode_positions(data)
-    finally:
-        reader.close()
+    for table in sorted({home.table for home in _homes(topics)}):
+        for message in reader.records(topics.changelog(table), f"reading {table}"):
+            key, value = message.key(), message.value()
+            if isinstance(key, bytes) and key.startswith(POSITIONS_KEY):
+                agent = key.removeprefix(POSITIONS_KEY).decode()
+                data = value if isinstance(value, bytes) else None
+                found[agent, message.partition() or 0] = decode_positions(data)
     return found
 
 
-def _all(settings: Settings) -> list[dict[str, Any]]:
-    topics = Topics(settings.topic_prefix, settings.app_id)
-    consumer = Consumer({**client_config(settings.brokers, settings.kafka), "group.id": settings.app_id})
+def _all(reader: TopicReader, topics: Topics) -> list[dict[str, Any]]:
     rows = []
-    try:
-        for (agent, _), found in sorted(_read(settings, topics).items()):
-            for (topic, partition), position in sorted(found.items()):
-                end = _bounds(consumer, topic, partition)[1]
-                rows.append(
-                    {
-                        "agent": agent,
-                        "topic": topic,
-                        "partition": partition,
-                        "position": position.offset,
-                        "end": end,
-                        "lag": max(0, end - position.offset),
-                        "topic_id": position.topic_id,
-                    }
-                )
-    finally:
-        consumer.close()
+    for (agent, _), found in sorted(_read(reader, topics).items()):
+        for (topic, partition), position in sorted(found.items()):
+            end = reader.bounds(topic, partition)[1]
+            rows.append(
+                {
+                    "agent": agent,
+                    "topic": topic,
+                    "partition": partition,
+                    "position": position.offset,
+                    "end": end,
+                    "lag": max(0, end - position.offset),
+                    "topic_id": position.topic_id,
+                }
+            )
     return rows
 
 
-def _bounds(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), BROKER_TIMEOUT_S)
-    return int(low), int(high)
-
-
-def _reset(settings: Settings, topic: str, partition: int, where: str) -> dict[str, Any]:
+def _reset(settings: Settings, broker: Broker, topic: str, partition: int, where: str | int) -> dict[str, Any]:
     topics = Topics(settings.topic_prefix, settings.app_id)
     home = next((home for home in _homes(topics) if topic in home.topics), None)
     if home is None:
         raise click.ClickException(f"no agent reads {topic}; `vault-stream positions show` lists what is read")
-    config = client_config(settings.brokers, settings.kafka)
-    _refuse_while_workers_run(config, settings.app_id)
-    consumer = Consumer({**config, "group.id": settings.app_id})
-    try:
-        offset = _offset(where, *_bounds(consumer, topic, partition))
-    finally:
-        consumer.close()
+    _refuse_while_workers_run(broker.config, settings.app_id)
     number = partition % settings.partitions
-    kept = _read(settings, topics).get((home.agent, number), {})
+    with closing(TopicReader(broker)) as reader:
+        if partition not in reader.partitions(topic):
+            raise click.ClickException(f"{topic} has no partition {partition}")
+        offset = _offset(where, *reader.bounds(topic, partition))
+        kept = _read(reader, topics).get((home.agent, number), {})
     before = kept.get((topic, partition))
     # An empty id is that of any topic: the worker remembers the present one with its next checkpoint.
     changed = {**kept, (topic, partition): Position("", offset)}
@@ -185,16 +180,16 @@ def _reset(settings: Settings, topic: str, partition: int, where: str) -> dict[s
             "actor": "operator",
         },
     )
-    _write(config, settings, topics, home, number, encode_positions(changed), event.posted)
+    _write(broker.config, settings, topics, home, number, encode_positions(changed), event.posted)
     return {"topic": topic, "partition": partition, "from": None if before is None else before.offset, "to": offset}
 
 
-def _offset(where: str, begin: int, end: int) -> int:
-    if where in {"beginning", "end"}:
+def _offset(where: str | int, begin: int, end: int) -> int:
+    if isinstance(where, str):
         return begin if where == "beginning" else end
-    if not where.isdigit() or not begin <= int(where) <= end:
+    if not begin <= where <= end:
         raise click.ClickException(f"--to {where}: beginning, end, or an offset from {begin} to {end}")
-    return int(where)
+    return where
 
 
 def _refuse_while_workers_run(config: dict[str, str | int], group: str) -> None:
@@ -202,8 +197,10 @@ def _refuse_while_workers_run(config: dict[str, str | int], group: str) -> None:
     described = admin.describe_consumer_groups([group], request_timeout=BROKER_TIMEOUT_S)[group]
     try:
         members = described.result().members
-    except KafkaException:
-        return  # there is no such group, so nobody is in it
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
+        return
     if members:
         raise click.ClickException(f"{len(members)} worker(s) of {group} run; stop them first")
 

@@ -34,14 +34,20 @@ _CHUNK_BYTES: Final = 256 * 1024
 
 @dataclass(slots=True)
 class _Report:
-    """What became of the lines."""
+    """What became of the lines.
 
+    Attributes:
+        aloud: Whether a refusal is said on standard error at once.
+    """
+
+    aloud: bool = True
     accepted: int = 0
     refused: list[dict[str, Any]] = field(default_factory=list)
 
     def refuse(self, line: int, reason: str, event_id: str | None = None) -> None:
         self.refused.append({"line": line, "reason": reason, **({"id": event_id} if event_id else {})})
-        click.echo(f"line {line}: {reason}", err=True)
+        if self.aloud:
+            click.echo(f"line {line}: {reason}", err=True)
 
 
 @click.command()
@@ -51,12 +57,12 @@ class _Report:
 def publish(file: str, check: bool, as_json: bool) -> None:
     """Publish CloudEvents, one JSON object a line, from FILE or standard input.
 
-    Lines that are refused go to standard error with line number and reason, and the rest is sent. Exits 1 if any line
-    was refused.
+    Lines that are refused go to standard error (with --json into the object) with line number and reason, and the rest
+    is sent. Exits 1 if any line was refused.
 
     Example: vault-stream publish events.jsonl
     """
-    report = _Report()
+    report = _Report(aloud=not as_json)
     with ExitStack() as stack:
         source = sys.stdin.buffer if file == "-" else stack.enter_context(Path(file).open("rb"))
         size_bytes = None if file == "-" else Path(file).stat().st_size

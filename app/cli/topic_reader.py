@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from rich.console import Console
 from rich.progress import Progress
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from app.cli.broker import Broker
+
 __all__ = ["BROKER_TIMEOUT_S", "TopicReader", "progress_bar"]
 
 BROKER_TIMEOUT_S: Final = 15.0
 SILENCE_S: Final = 30.0
+SETTLE_S: Final = 5.0
+"""How long the brokers may take to agree on a topic that was made a moment ago."""
+ASK_AGAIN_S: Final = 0.1
+
+# librdkafka's public names of its own errors begin with an underscore.
+_UNSETTLED: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # see above
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  # see above
+    }
+)
+
+T = TypeVar("T")
 
 
 class TopicReader:
@@ -23,15 +44,15 @@ class TopicReader:
         ends: By partition, one beyond the last record of the topic that was read last.
     """
 
-    def __init__(self, config: dict[str, str | int], *, embedded: bool) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.ends: dict[int, int] = {}
         self._consumer = Consumer(
             {
-                **config,
+                **broker.config,
                 "group.id": "vault-stream-reader",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
-                "isolation.level": "read_uncommitted" if embedded else "read_committed",
+                "isolation.level": "read_uncommitted" if broker.embedded else "read_committed",
             }
         )
 
@@ -45,10 +66,28 @@ class TopicReader:
         Raises:
             click.ClickException: There is no such topic.
         """
-        found = self._consumer.list_topics(topic, timeout=BROKER_TIMEOUT_S).topics[topic]
-        if found.error is not None or not found.partitions:
-            raise click.ClickException(f"there is no topic {topic}: has a worker run with these settings?")
-        return sorted(found.partitions)
+
+        def ask() -> list[int]:
+            found = self._consumer.list_topics(topic, timeout=BROKER_TIMEOUT_S).topics[topic]
+            if found.error is not None and found.error.code() == KafkaError.LEADER_NOT_AVAILABLE:
+                raise KafkaException(found.error)
+            return [] if found.error is not None else sorted(found.partitions)
+
+        partitions = settled(ask)
+        if not partitions:
+            raise click.ClickException(
+                f"there is no topic {topic}: run `vault-stream topics apply`, or a worker, with these settings"
+            )
+        return partitions
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset of a partition that exists, and one beyond its last."""
+
+        def ask() -> tuple[int, int]:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), BROKER_TIMEOUT_S)
+            return int(low), int(high)
+
+        return settled(ask)
 
     def records(self, topic: str, doing: str) -> Iterator[Message]:
         """Every record that is in the topic now, in the order of each partition.
@@ -57,36 +96,46 @@ class TopicReader:
             click.ClickException: There is no such topic, or the broker fell silent.
         """
         open_ = dict.fromkeys(self.partitions(topic), 0)
-        total = 0
-        for partition in open_:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), BROKER_TIMEOUT_S)
-            total += high - low
+        bounds = [self.bounds(topic, partition) for partition in open_]
         self.ends = dict(open_)
         self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_])
+        settled_s = time.monotonic() + SETTLE_S
         with progress_bar() as progress:
-            task = progress.add_task(doing, total=total)
+            task = progress.add_task(doing, total=sum(high - low for low, high in bounds))
             while open_:
                 message = self._consumer.poll(SILENCE_S)
                 if message is None:
                     raise click.ClickException(f"the broker sent nothing of {topic} for {SILENCE_S:.0f} s")
-                if not self._ended(message, open_):
+                error = message.error()
+                if error is None:
                     progress.advance(task)
                     yield message
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # see _UNSETTLED
+                    partition = message.partition() or 0
+                    open_.pop(partition, None)
+                    self.ends[partition] = message.offset() or 0
+                elif error.code() not in _UNSETTLED or time.monotonic() > settled_s:
+                    raise KafkaException(error)
         self._consumer.unassign()
 
-    def _ended(self, message: Message, open_: dict[int, int]) -> bool:
-        """Whether this says that a partition has no more records."""
-        error = message.error()
-        if error is None:
-            return False
-        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name for it)
-            raise KafkaException(error)
-        partition = message.partition() or 0
-        open_.pop(partition, None)
-        self.ends[partition] = message.offset() or 0
-        return True
+
+def settled(ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked again for some seconds while the brokers do not agree on the topic yet.
+
+    Raises:
+        KafkaException: It still failed at the end, or failed otherwise.
+    """
+    deadline_s = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _UNSETTLED or time.monotonic() > deadline_s:
+                raise
+        time.sleep(ASK_AGAIN_S)
 
 
 def progress_bar() -> Progress:
-    """On standard error, gone when it is done."""
-    return Progress(console=Console(stderr=True), transient=True)
+    """On standard error, gone when it is done; nothing at all where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)

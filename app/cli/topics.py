@@ -1,23 +1,16 @@
 """`vault-stream topics`: the topics that the settings ask for, and what the broker has."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from app.cli.broker import broker_of
 from app.cli.output import json_option, print_json, print_table
 from app.deployment import plan_of
 from app.settings import Settings, load_settings
-from app.topics import (
-    Difference,
-    TopicAdmin,
-    TopicError,
-    TopicSpec,
-    client_config,
-    warnings,
-)
+from app.topics import Difference, TopicAdmin, TopicSpec, warnings
 from app.topics import apply as apply_plan
 from app.topics import check as check_plan
 
@@ -58,7 +51,8 @@ def check(*, as_json: bool) -> None:
     Example: vault-stream topics check
     """
     settings = load_settings()
-    with _admin(settings) as admin:
+    with broker_of(settings) as broker:
+        admin = TopicAdmin(broker.config)
         _report(settings, admin, check_plan(plan_of(settings), admin), as_json=as_json)
 
 
@@ -70,16 +64,9 @@ def apply(*, as_json: bool) -> None:
     Example: VAULT_STREAM_REPLICATION=3 vault-stream topics apply
     """
     settings = load_settings()
-    with _admin(settings) as admin:
+    with broker_of(settings) as broker:
+        admin = TopicAdmin(broker.config)
         _report(settings, admin, apply_plan(plan_of(settings), admin), as_json=as_json)
-
-
-@contextmanager
-def _admin(settings: Settings) -> Iterator[TopicAdmin]:
-    try:
-        yield TopicAdmin(client_config(settings.brokers, settings.kafka))
-    except TopicError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def _report(settings: Settings, admin: TopicAdmin, differences: Sequence[Difference], *, as_json: bool) -> None:

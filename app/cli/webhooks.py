@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 import click
@@ -16,6 +16,11 @@ from app.settings import load_settings
 __all__ = ["deliveries", "webhooks"]
 
 PAGE = 200
+_WHAT_NEXT: Final = (
+    "keep the secret, it is not shown again: with it the receiver verifies the header `webhook-signature` of each "
+    "request (Standard Webhooks, https://www.standardwebhooks.com)"
+)
+_REMEMBERED: Final = "ended ones are remembered for a day, failed ones for a week"
 
 
 @click.group()
@@ -89,7 +94,7 @@ def create(  # one parameter an option
     made = ApiClient.of(load_settings()).call("POST", "/v1/webhooks", body, headers=headers)
     _print(made, as_json=as_json)
     if "secret" in made:
-        click.echo("keep the secret; it is not shown again", err=True)
+        click.echo(_WHAT_NEXT, err=True)
 
 
 @webhooks.command()
@@ -133,16 +138,26 @@ def list_deliveries(
     Example: vault-stream deliveries list --event ev-1 --json
     """
     query = {"webhook_id": webhook_id, "status": status, "event_id": event_id, "since": since}
-    found = _all("/v1/deliveries", {name: value for name, value in query.items() if value is not None}, limit)
+    filters = {name: value for name, value in query.items() if value is not None}
+    found = _all("/v1/deliveries", filters, limit)
     if found.missing:
         numbers = ", ".join(map(str, sorted(found.missing)))
         click.echo(f"partitions {numbers} did not answer; their deliveries are not among these", err=True)
     if as_json:
         print_json({"items": found.items, "missing": sorted(found.missing)})
     elif not found.items:
-        click.echo("no such deliveries; ended ones are remembered for a day, failed ones for a week")
+        click.echo(f"{'no such deliveries' if filters else 'no deliveries yet'}; {_REMEMBERED}")
     else:
-        columns = ("id", "status", "attempts", "event_type", "created_at", "next_attempt_at", "last_error")
+        columns = (
+            "id",
+            "webhook_id",
+            "status",
+            "attempts",
+            "event_type",
+            "created_at",
+            "next_attempt_at",
+            "last_error",
+        )
         print_table(columns, [[d.get(column) for column in columns] for d in found.items])
 
 

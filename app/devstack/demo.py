@@ -7,7 +7,7 @@ else is started and ended here.
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ KILL_AT: Final = 0.4
 PUBLISH_BATCH: Final = 100
 DEADLINE_S: Final = 90.0
 DEADLINE_PER_EVENT_S: Final = 0.02
+STALL_S: Final = 25.0
+"""Nothing that is counted moved for so long: the worker cannot get there. Well above a rebalance and all retries."""
 ASK_AGAIN_S: Final = 0.3
 WAITING_STATUSES: Final = frozenset({"pending", "retrying", "failed"})
 
@@ -129,7 +131,7 @@ class Demo:
         """Plays the demo and says how it ended; everything that it started is gone when it returns.
 
         Raises:
-            DemoError: An event could not be published.
+            DemoError: An event could not be published, or the worker did not get to the middle.
             ProcessEndedError: The worker ended by itself.
             ApiRefusedError: The worker's API refused something.
         """
@@ -154,7 +156,8 @@ class Demo:
         )
         publishing = asyncio.create_task(self._publish())
         try:
-            await worker.while_alive(self._middle(publishing))
+            if not await worker.while_alive(self._middle(publishing)):
+                raise DemoError(_given_up(worker))
             self._display.say("kill -9 of the worker, and a new one")
             await worker.kill()
             await worker.start()
@@ -163,8 +166,11 @@ class Demo:
             publishing.cancel()
         await worker.while_alive(api.ready())
         self._display.say("waiting for the rest")
-        await worker.while_alive(self._everything())
-        waiting = await worker.while_alive(self._waiting(api, hanging_id))
+        patience_s = self._deadline_s
+        if not await worker.while_alive(self._everything()):
+            self._display.say(_given_up(worker))
+            patience_s = 0.0
+        waiting = await worker.while_alive(self._waiting(api, hanging_id, patience_s))
         quarantined = await asyncio.to_thread(
             read_quarantine, self._broker.bootstrap, self._topics.quarantine, set(broken)
         )
@@ -214,23 +220,23 @@ class Demo:
             await producer.stop()
         return broken
 
-    async def _middle(self, publishing: asyncio.Task[dict[str, BrokenRecord]]) -> None:
-        """Returns when the worker is in the midst of its work."""
+    async def _middle(self, publishing: asyncio.Task[dict[str, BrokenRecord]]) -> bool:
+        """Returns when the worker is in the midst of its work; False if it does not get there."""
         enough = KILL_AT * len(self._workload.events)
         publishing.add_done_callback(lambda _task: self._observations.notify())
         accepted = self._receivers.honest.accepted
-        await self._observations.until(
-            lambda: len(accepted) >= enough or (publishing.done() and publishing.exception() is not None),
-            self._deadline_s,
+        reached = await self._reached(
+            lambda: len(accepted) >= enough or (publishing.done() and publishing.exception() is not None)
         )
         if publishing.done():
             publishing.result()
+        return reached
 
     async def _published(self, publishing: asyncio.Task[dict[str, BrokenRecord]]) -> dict[str, BrokenRecord]:
         return await publishing
 
-    async def _everything(self) -> None:
-        """Returns when all that is expected was observed, or at the deadline: what is missing then is lost."""
+    async def _everything(self) -> bool:
+        """Returns when all that is expected was observed; False if it does not come, and what is missing is lost."""
         expected, upstreams = self._expected, self._upstreams
 
         def all_there() -> bool:
@@ -243,12 +249,35 @@ class Demo:
                 and expected.gone.isdisjoint(upstreams.registry.datasets)
             )
 
-        await self._observations.until(all_there, self._deadline_s)
+        return await self._reached(all_there)
 
-    async def _waiting(self, api: WorkerApi, webhook_id: str) -> set[EventKey]:
-        """The events that the API shows as waiting or failed; asks until all are there, or at the deadline."""
-        found: set[EventKey] = set()
+    async def _reached(self, holds: Callable[[], bool]) -> bool:
+        """Waits until `holds()`; False at the deadline, or when nothing that is counted moved for `STALL_S`."""
         deadline_s = time.monotonic() + self._deadline_s
+        while not holds():
+            if not await self._moved(holds, min(STALL_S, deadline_s - time.monotonic())):
+                return False
+        return True
+
+    async def _moved(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Waits until `holds()` or something that is counted moved; False when neither did."""
+        before = self._counts()
+        return await self._observations.until(lambda: holds() or self._counts() != before, timeout_s)
+
+    def _counts(self) -> tuple[int, ...]:
+        upstreams = self._upstreams
+        return (
+            len(self._receivers.honest.accepted),
+            len(self._receivers.flaky.accepted),
+            len(upstreams.dashboard.events),
+            len(upstreams.policy.violations),
+            len(upstreams.registry.datasets),
+        )
+
+    async def _waiting(self, api: WorkerApi, webhook_id: str, patience_s: float) -> set[EventKey]:
+        """The events that the API shows as waiting or failed; asks until all are there, or `patience_s` have passed."""
+        found: set[EventKey] = set()
+        deadline_s = time.monotonic() + patience_s
         while True:
             for delivery in await api.deliveries(webhook_id):
                 if delivery["status"] in WAITING_STATUSES:
@@ -324,6 +353,11 @@ def read_quarantine(bootstrap: str, topic: str, wanted: set[str], *, timeout_s: 
 
 def _has(observed: AbstractSet[T], wanted: frozenset[T]) -> bool:
     return len(observed) >= len(wanted) and wanted <= observed
+
+
+def _given_up(worker: Worker) -> str:
+    cause = worker.last_error()
+    return f"gave up waiting; {'the worker logged no error' if cause is None else f'the worker says: {cause}'}"
 
 
 def _must_succeed(result: BatchPublishResult) -> None:

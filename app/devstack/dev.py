@@ -131,7 +131,7 @@ def _addresses(
 ) -> Iterator[str]:
     yield f"broker      {broker.bootstrap} ({broker.kind})"
     yield f"API         {api.url}/v1/webhooks"
-    yield f"console     {api.url}/"
+    yield f"health      {api.url}/health"
     yield f"metrics     {api.url}/metrics"
     yield f"dashboard   {upstreams.dashboard.url}/observed"
     yield f"policy      {upstreams.policy.url}/observed"

@@ -1,6 +1,7 @@
 """The program's own child processes: what they inherit, and how they end."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ __all__ = ["ProcessEndedError", "Worker", "module_command", "module_environment"
 
 PREFIX: Final = "VAULT_STREAM_"
 LOG_TAIL_BYTES: Final = 2000
+ERRORS_TAIL_BYTES: Final = 1024 * 1024
 
 T = TypeVar("T")
 
@@ -96,6 +98,17 @@ class Worker:
                 one.cancel()
             await asyncio.gather(ended, task, return_exceptions=True)
 
+    def last_error(self) -> str | None:
+        """The last message of level ERROR or CRITICAL near the end of its log; None if there is none."""
+        for line in reversed(_last_lines(self.log, ERRORS_TAIL_BYTES)):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and entry.get("level") in {"ERROR", "CRITICAL"}:
+                return str(entry.get("message"))
+        return None
+
     def _explain_end(self) -> ProcessEndedError:
         if self._process is None:
             return ProcessEndedError("the worker was never started")
@@ -126,8 +139,12 @@ class Worker:
 
 
 def _last_line(log: Path) -> str:
-    with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LOG_TAIL_BYTES))
-        lines = file.read().decode(errors="replace").strip().splitlines()
+    lines = _last_lines(log, LOG_TAIL_BYTES)
     return lines[-1] if lines else "it said nothing"
+
+
+def _last_lines(log: Path, size_bytes: int) -> list[str]:
+    with log.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - size_bytes))
+        return file.read().decode(errors="replace").strip().splitlines()

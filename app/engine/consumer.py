@@ -156,26 +156,29 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         return found
 
     async def _take(self, consumer: Any, tp: Any, limit: int) -> list[Any]:
-        """Fetched records of one partition; none while it cannot be read, and nothing of it is skipped."""
-        fetcher = consumer._fetcher
-        position = consumer._subscription.subscription.assignment.state_value(tp)._position
+        """Fetched records of one partition, up to what cannot be read; nothing of it is skipped."""
+        fetcher, place = consumer._fetcher, consumer._subscription.subscription.assignment.state_value(tp)
+        taken: list[Any] = []
+        # With an error aiokafka forgets what it took before it, so up to the bad batch they are taken one by one.
+        step = 1 if tp in self.unreadable else limit
         try:
-            records: list[Any] = (await fetcher.fetched_records({tp}, 0, limit)).get(tp, [])
+            while len(taken) < limit and (got := (await fetcher.fetched_records({tp}, 0, step)).get(tp)):
+                taken += got
         except kafka_errors.OffsetOutOfRangeError:
-            self.app.engine.out_of_range(tp.topic, tp.partition, position)
+            self.app.engine.out_of_range(tp.topic, tp.partition, place._position)
         except kafka_errors.NoOffsetForPartitionError:
             # Set before our seek, by the look-up of a committed offset that we never use.
-            if position is not None:
-                consumer.seek(TopicPartition(*tp), position)
+            if place._position is not None:
+                consumer.seek(TopicPartition(*tp), place._position)
         except Exception as error:
-            log.exception("%s/%d cannot be read at offset %s", tp.topic, tp.partition, position)
-            self.unreadable[tp] = (time.monotonic() + UNREADABLE_PAUSE_S, f"offset {position}: {error!r}")
-            if position is not None:
-                consumer.seek(TopicPartition(*tp), position)
+            log.exception("%s/%d cannot be read at offset %s", tp.topic, tp.partition, place._position)
+            again_at = time.monotonic() + (UNREADABLE_PAUSE_S if tp in self.unreadable else 0.0)
+            self.unreadable[tp] = (again_at, f"offset {place._position}: {error!r}")
+            if place._position is not None:
+                consumer.seek(TopicPartition(*tp), place._position)
         else:
             self.unreadable.pop(tp, None)
-            return records
-        return []
+        return taken
 
     async def _wait_for_a_fetch(self, fetcher: Any, timeout_s: float) -> None:
         waiter = fetcher._create_fetch_waiter()

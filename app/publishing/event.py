@@ -52,10 +52,16 @@ class VaultEvent:
             data: By the table of contracts 1.2; a payload struct or a JSON object.
 
         Raises:
-            ValueError: The type is none of the 22.
+            SerializationError: The type is none of the 22, or the source is no URI-reference. The data is checked when
+                the event is published, with everything that the ``with_`` methods set.
         """
-        type_ = VaultEventType.parse(type).value
-        return cls(id=str(uuid.uuid4()), source=source, type=type_, data=data, time=_rfc3339(datetime.now(UTC)))
+        id_, time = str(uuid.uuid4()), _rfc3339(datetime.now(UTC))
+        try:
+            type_ = VaultEventType.parse(type).value
+            new_event(id=id_, source=source, type=type_, time=time)
+        except ValueError as error:
+            raise SerializationError(str(error)) from error
+        return cls(id=id_, source=source, type=type_, data=data, time=time)
 
     def with_subject(self, subject: str) -> Self:
         """The same event about ``subject``; without it the publisher takes dataset, resource or component."""

@@ -24,7 +24,7 @@ CONTENT_TYPE: Final = "application/problem+json"
 _CODES: Final = {413: "too_large", 500: "internal_error"}
 _DETAILS: Final = {
     400: "The request could not be read.",
-    404: "There is nothing at this path; /openapi.json lists what there is.",
+    404: "There is nothing at this path.",
     405: "This path does not answer to this method; the Allow header lists those that it does.",
     413: "The body is larger than this server reads.",
     500: "Something failed here; the log has the reason under this request's X-Request-Id.",

@@ -78,6 +78,14 @@ def test_a_problem_document_becomes_one_line(client: ApiClient) -> None:
     assert (error.status, error.code, error.exit_code) == (422, "invalid", 1)
 
 
+def test_a_field_that_the_detail_names_already_is_not_said_twice(client: ApiClient) -> None:
+    errors = [{"field": "/url", "code": "insecure_url", "message": "must be https"}]
+    answers(422, {"code": "insecure_url", "detail": "/url: must be https", "errors": errors})
+    with pytest.raises(ApiError) as caught:
+        client.call("POST", "/v1/webhooks", json={})
+    assert caught.value.format_message() == "422 insecure_url: /url: must be https"
+
+
 def test_an_error_that_is_no_problem_document_says_its_status(client: ApiClient) -> None:
     Answering.answer = (502, {}, b"<html>")
     with pytest.raises(ApiError, match="answered 502"):

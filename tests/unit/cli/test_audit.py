@@ -75,6 +75,29 @@ class TestAnExport:
         assert (partition["first"], partition["from_start"], partition["checked"]) == (1, False, 2)
         assert partition["findings"] == []
 
+    @pytest.mark.parametrize(
+        "content",
+        [b"{}\n{}\n", b'{"trailer": {}}\n', b'{"trailer": 1}\n', b'{"sequence": "x"}\n', b"# Title\n", b"\x89PNG\x00"],
+    )
+    def test_that_is_none_is_said_in_one_line_that_names_the_file(self, tmp_path: Path, content: bytes) -> None:
+        file = tmp_path / "other.file"
+        file.write_bytes(content)
+        result = run(str(file))
+        assert (result.exit_code, result.stdout) == (1, "")
+        (line,) = result.stderr.splitlines()
+        assert f"{file}, line 1: no audit event of an export: " in line
+
+    def test_with_a_later_entry_that_lost_its_hash_is_still_checked_to_its_end(self, tmp_path: Path) -> None:
+        lines = entries(3)
+        del lines[1]["hash"]
+        result = run(export(tmp_path, lines))
+        assert result.exit_code == 1
+        assert "unreadable" in result.stdout
+        assert "to 2" in result.stdout
+
+    def test_leaves_standard_error_empty_where_it_is_no_terminal(self, tmp_path: Path) -> None:
+        assert run(export(tmp_path, entries(3))).stderr == ""
+
     @pytest.mark.parametrize("line", ["{", "[]"])
     def test_with_a_line_that_is_no_audit_event_names_the_line(self, tmp_path: Path, line: str) -> None:
         file = tmp_path / "export.jsonl"
@@ -162,11 +185,3 @@ class TestATopic:
         result = run("--topic")
         assert result.exit_code == 1
         assert "truncated" in result.stdout
-
-
-def test_a_broker_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cli.audit.BROKER_TIMEOUT_S", 0.5)
-    monkeypatch.setenv("VAULT_STREAM_BROKERS", "127.0.0.1:1")
-    result = run("--topic")
-    assert result.exit_code == 1
-    assert len(result.stderr.strip().splitlines()) == 1

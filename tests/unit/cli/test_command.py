@@ -116,6 +116,29 @@ def test_the_command_line_imports_no_faust_until_the_worker_runs() -> None:
     assert done.stdout.strip() == ""
 
 
+def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            yield (*path, name), command
+            if isinstance(command, click.Group):
+                yield from every_command(command, (*path, name))
+
+
+def test_every_command_shows_an_example_of_its_own() -> None:
+    for path, command in every_command(cli):
+        example = (command.help or "").rpartition("Example: ")[2]
+        assert f"vault-stream {' '.join(path)}" in example, path
+
+
+def test_every_command_that_ends_by_itself_prints_json_for_machines() -> None:
+    for path, command in every_command(cli):
+        if isinstance(command, click.Group) or path in {("worker",), ("dev",)}:
+            continue
+        assert "--json" in [option for parameter in command.params for option in parameter.opts], path
+
+
 def test_the_group_finds_a_command_by_name() -> None:
     context = click.Context(cli)
     assert cli.get_command(context, "config") is not None

@@ -77,8 +77,10 @@ def test_check_validates_and_needs_no_broker(publishers: Publishers) -> None:
     assert publishers.made == []
 
 
-def test_json_is_one_object(publishers: Publishers) -> None:
-    printed: dict[str, Any] = json.loads(run("--json").stdout)
+def test_json_is_one_object_which_has_the_refusals_too(publishers: Publishers) -> None:
+    result = run("--json")
+    printed: dict[str, Any] = json.loads(result.stdout)
+    assert result.stderr == ""
     assert (printed["published"], printed["refused"]) == (2, 2)
     assert [error["line"] for error in printed["errors"]] == [2, 4]
 

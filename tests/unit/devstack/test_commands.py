@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,13 @@ def test_demo_exits_1_when_something_was_lost_and_says_where_the_logs_are(
     assert (folder / "worker.log").exists()
 
 
+def test_demo_leaves_no_blank_line_on_standard_error_where_it_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_worker(monkeypatch, "tests.unit.devstack.naive_worker")
+    result = CliRunner().invoke(demo_command, ["--events", "40"])
+    assert result.exit_code == 0, result.output
+    assert all(line.strip() for line in result.stderr.splitlines())
+
+
 def test_demo_says_in_one_line_why_the_worker_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     with_worker(monkeypatch, "json.tool", "/nowhere")
     result = CliRunner().invoke(demo_command, ["--events", "40"])
@@ -92,6 +101,26 @@ def test_kafka_status_of_nothing_exits_1(tmp_path: Path) -> None:
     result = CliRunner().invoke(kafka, ["status", "--data", str(tmp_path / "none"), "--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout)["running"] is False
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_kafka_stop_says_when_there_was_nothing_to_stop(tmp_path: Path, arguments: list[str]) -> None:
+    result = CliRunner().invoke(kafka, ["stop", "--data", str(tmp_path), *arguments])
+    assert result.exit_code == 0
+    if arguments:
+        assert json.loads(result.stdout)["was_running"] is False
+    else:
+        assert result.stdout == f"was not running, data in {tmp_path}\n"
+
+
+def test_kafka_stop_says_that_it_stopped_what_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import signal; signal.pause()", str(tmp_path / "server.properties")]
+    )
+    (tmp_path / "kafka.pid").write_text(str(child.pid))
+    result = CliRunner().invoke(kafka, ["stop", "--data", str(tmp_path)])
+    assert child.wait() != 0
+    assert (result.exit_code, result.stdout) == (0, f"stopped, data in {tmp_path}\n")
 
 
 def test_kafka_start_without_java_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,6 +72,29 @@ async def test_a_worker_that_skips_events_fails(
     assert result.lost > 0
 
 
+@pytest.mark.usefixtures("naive")
+async def test_a_worker_that_stands_still_is_given_up_before_the_deadline_with_its_last_error(
+    broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAIVE_SKIPS", VaultEventType.VERSION_TAGGED)
+    monkeypatch.setattr(demo, "STALL_S", 2.0)
+    (tmp_path / "worker.log").write_text('{"level": "CRITICAL", "message": "the stage webhooks failed"}\n')
+    display = Silent()
+    result = await play(broker, tmp_path, display)
+    assert not result.ok
+    assert display.lines[-1] == "gave up waiting; the worker says: the stage webhooks failed"
+
+
+@pytest.mark.usefixtures("naive")
+async def test_a_worker_that_does_not_get_to_the_middle_is_one_clear_error(
+    broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "KILL_AT", 2.0)
+    monkeypatch.setattr(demo, "STALL_S", 1.0)
+    with pytest.raises(DemoError, match="gave up waiting; the worker logged no error"):
+        await play(broker, tmp_path, Silent())
+
+
 async def test_a_worker_that_ends_by_itself_is_one_clear_error(
     broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

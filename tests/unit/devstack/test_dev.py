@@ -41,6 +41,8 @@ async def until_addresses(broker: RunningBroker, folder: Path) -> dict[str, str]
             for name in ("dashboard", "policy", "registry", "receiver"):
                 async with session.get(addresses[name]) as response:
                     assert response.status == 200
+            assert addresses["health"].endswith("/health")
+            assert "console" not in addresses
             async with session.get(addresses["API"]) as response:
                 (webhook,) = (await response.json())["items"]
                 assert webhook["url"].rpartition("/")[0] == addresses["receiver"].rpartition("/")[0]

@@ -27,8 +27,14 @@ def test_a_type_may_be_given_as_its_type_string() -> None:
 
 
 def test_a_type_that_is_none_of_the_22_is_rejected() -> None:
-    with pytest.raises(ValueError, match="unknown vault event type"):
+    with pytest.raises(SerializationError, match="unknown vault event type"):
         VaultEvent.new("llm.data-vault.dataset.invented", "/v", DATA)
+
+
+@pytest.mark.parametrize("source", ["", "not a uri", "a\nb", None])
+def test_a_source_that_is_no_uri_reference_is_rejected_at_once_and_named(source: Any) -> None:
+    with pytest.raises(SerializationError, match="source"):
+        VaultEvent.new(VaultEventType.DATASET_CREATED, source, DATA)
 
 
 def test_each_builder_returns_another_value_and_leaves_the_first_alone() -> None:

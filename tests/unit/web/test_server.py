@@ -236,6 +236,7 @@ async def test_an_unknown_path_and_a_wrong_method_are_documents_too() -> None:
     async with serving() as api:
         status, document, headers = await api.call("GET", "/nowhere")
         assert (status, document["code"], headers["Content-Type"]) == (404, "not_found", "application/problem+json")
+        assert document["detail"] == "There is nothing at this path."
         status, document, headers = await api.call("DELETE", "/v1/things")
         assert (status, document["code"]) == (405, "method_not_allowed")
         assert headers["Allow"] == "GET,HEAD,POST"
