@@ -63,7 +63,7 @@ def stop(data: Path, as_json: bool) -> None:
     Example: vault-stream kafka stop
     """
     server = KafkaServer(data)
-    ran = server.status().running
+    ran = server.pid is not None
     server.stop()
     if as_json:
         print_json({**_as_json(server.status()), "was_running": ran})

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,14 +114,16 @@ def test_kafka_stop_says_when_there_was_nothing_to_stop(tmp_path: Path, argument
         assert result.stdout == f"was not running, data in {tmp_path}\n"
 
 
-def test_kafka_stop_says_that_it_stopped_what_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import signal; signal.pause()", str(tmp_path / "server.properties")]
-    )
-    (tmp_path / "kafka.pid").write_text(str(child.pid))
-    result = CliRunner().invoke(kafka, ["stop", "--data", str(tmp_path)])
-    assert child.wait() != 0
-    assert (result.exit_code, result.stdout) == (0, f"stopped, data in {tmp_path}\n")
+def test_kafka_stop_says_that_it_stopped_what_ran(tmp_path: Path) -> None:
+    properties = str(tmp_path / "server.properties")
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", properties]) as child:
+        try:
+            (tmp_path / "kafka.pid").write_text(str(child.pid))
+            result = CliRunner().invoke(kafka, ["stop", "--data", str(tmp_path)])
+            assert (result.exit_code, result.stdout) == (0, f"stopped, data in {tmp_path}\n")
+            assert child.wait(0) == -signal.SIGTERM
+        finally:
+            child.kill()
 
 
 def test_kafka_start_without_java_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
