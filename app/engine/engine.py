@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engine.agent import Agent, Clock
 from app.engine.assignor import MAX_REJOINS, Assigned
+from app.engine.cancellation import cancelled
 from app.engine.changelog import Changelog, FencedChangelog, PlainChangelog
 from app.engine.connection import Connection
 from app.engine.errors import NotMember
@@ -171,9 +172,7 @@ class Engine:
 
     async def stop(self) -> None:
         """After the consumer has left."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(*self._tasks)
         for store in self._stores.values():
             store.close()
         self._stores.clear()

@@ -21,6 +21,7 @@ from aiokafka import errors as kafka_errors
 
 from app.engine import faults
 from app.engine.agent import Agent
+from app.engine.cancellation import cancelled
 from app.engine.checkpoint import AgentState, Checkpointer
 from app.engine.errors import EngineError, NotMember, PositionLost, PositionRefused, Revoked, StartRefused
 from app.engine.positions import META_KEY, POSITIONS_KEY, Bounds, Meta, decode_positions, start_of
@@ -225,6 +226,9 @@ class Number:
         ]
         for gap in self._gaps:
             await services.gap(*gap)
+        if self._closing:
+            # Its cancellation was swallowed on the way.
+            raise Revoked(f"number {self.number} is closing")
         self._reopen_reason = ""
         self._checkpointer = self._new_checkpointer()
         self._checkpointer.states = states
@@ -275,9 +279,6 @@ class Number:
             if self._reopen_reason:
                 raise PositionLost(self._reopen_reason)
             await self._checkpoint()
-            if self._waiters:
-                self._dirty.set()
-                self._urgent.set()
 
     async def _checkpoint(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -312,8 +313,7 @@ class Number:
             log.warning("number %s: no checkpoint at close: %r", self.number, error)
         finally:
             self.state = State.OPENING
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
             await self._drop()
 
     def skip_drain(self) -> None:

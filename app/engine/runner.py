@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from app.engine import faults
 from app.engine.agent import Agent, Clock
+from app.engine.cancellation import cancelled
 from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked
 from app.engine.poison import PoisonWatch, place_of
 from app.engine.records import Slice
@@ -208,10 +209,7 @@ class Runner:
 
     async def close(self) -> None:
         """End at once; everything that is not merged is forgotten."""
-        self.task.cancel()
-        for task in list(self._spawned):
-            task.cancel()
-        await asyncio.gather(self.task, *self._spawned, return_exceptions=True)
+        await cancelled(self.task, *self._spawned)
         for _, future in self._jobs:
             if not future.done():
                 future.set_exception(Revoked(f"{self.agent}: number {self.number} is closed"))

@@ -1,0 +1,320 @@
+"""Whatever step of a checkpoint a process dies in: log and disk agree on a state and on the position that made it."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.engine import Agent, Table, Unit, faults, slice_handler
+from app.engine.changelog import Write
+from app.engine.checkpoint import AgentState, Checkpointer
+from app.engine.errors import Revoked
+from app.engine.positions import META_KEY, POSITIONS_KEY, Meta, Position, decode_positions, encode_positions
+from app.engine.records import cut
+from app.engine.restore import apply_records
+from app.engine.staging import Staging
+from app.engine.store import Store
+from app.engine.tracker import Tracker
+from app.engine.unit import Scope
+from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row
+from tests.support.number import PLACES, MemoryChangelog, MemoryLog
+
+IN = ("in", 0)
+RELAY = ("relay", 0)
+KEYS = 3
+DELETES_EACH = 5
+POINTS = [point for point in faults.POINTS if point.startswith("checkpoint:")]
+
+
+async def _nothing(*_: object) -> None: ...
+
+
+def _agent(name: str, *tables: Table) -> Agent:
+    """Its home is shared with the other agent."""
+    return Agent(name=name, topics=(), processor=slice_handler(_nothing), home=PLACES, tables=(PLACES, *tables))
+
+
+AGENTS = {"fold": (_agent("fold", ROWS), IN), "relay": (_agent("relay"), RELAY)}
+
+
+def fold_one(rows: dict[bytes, Row], offset: int) -> tuple[bytes, Row | None]:
+    """What the record at this offset does; doing it twice, or not at all, shows."""
+    key = b"k%d" % (offset % KEYS)
+    if offset % DELETES_EACH == DELETES_EACH - 1:
+        return key, None
+    n = (rows.get(key) or Row()).n + 1
+    return key, Row(n=n, tag="odd" if n % 2 else "")
+
+
+def fold(count: int) -> dict[bytes, Row]:
+    rows: dict[bytes, Row] = {}
+    for offset in range(count):
+        key, row = fold_one(rows, offset)
+        if row is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = row
+    return rows
+
+
+class Life:
+    """Two agents of one number, from a restore by the log to the crash that ends it."""
+
+    def __init__(self, path: Path, log: MemoryLog, sources: tuple[tuple[str, int], ...] = (IN, RELAY)) -> None:
+        self.log = log
+        self.changelog = MemoryChangelog(log)
+        self.committed: dict[tuple[str, int], int] = {}
+        self.stores: dict[str, Store] = {}
+        self.scopes: dict[str, Scope] = {}
+        self.checkpointer = Checkpointer(0, 4, self.changelog, lambda table: table, self.copy, lambda: True)
+        for name, (agent, tp) in AGENTS.items():
+            self.stores[name] = store = Store(path / name, agent.tables, 1e9)
+            for table in agent.tables:
+                self._restore(store, agent, table)
+            logged = decode_positions(store.get(POSITIONS_KEY + name.encode()))
+            trackers = {tp: Tracker(logged[tp].offset if tp in logged else 0)} if tp in sources else {}
+            staging = Staging(store)
+            meta = store.get(META_KEY + name.encode()) is not None
+            self.checkpointer.states.append(AgentState(agent, staging, trackers, {tp[0]: "id"}, logged, meta))
+            self.scopes[name] = Scope(name, staging, RecordingOutputs(), "quarantine", lambda: None)
+
+    def _restore(self, store: Store, agent: Agent, table: Table) -> None:
+        end = self.log.ends[table.name, 0]
+        assert store.applied(table.name) <= end, "the disk is beyond the log"
+        missing = [r for r in self.log.records[table.name, 0] if r.offset >= store.applied(table.name)]
+        asyncio.run(apply_records(store, agent.name, table, table.name, missing, end))
+
+    async def copy(self, offsets: dict[tuple[str, int], int]) -> None:
+        self.committed |= offsets
+
+    def tracker(self, name: str) -> Tracker:
+        (state,) = [state for state in self.checkpointer.states if state.agent.name == name]
+        return state.trackers[AGENTS[name][1]]
+
+    def handle(self, name: str, count: int) -> None:
+        """One unit over the next records."""
+        tracker, tp = self.tracker(name), AGENTS[name][1]
+        records = [FakeRecord(*tp, offset=o) for o in range(tracker.position, tracker.position + count)]
+        (slice_,) = cut(0, records, count, {tp: tracker}, None, 0.0)
+        unit = Unit(self.scopes[name], slice_)
+        for record in records if name == "fold" else ():
+            key, row = fold_one(dict(unit.scan(ROWS)), record.offset)
+            if row is None:
+                unit.delete(ROWS, key)
+            else:
+                unit.put(ROWS, key, row)
+        unit.done()
+
+    def checkpoint(self) -> bool:
+        return asyncio.run(self.checkpointer.run())
+
+    def position(self, name: str) -> int:
+        """As the disk has it."""
+        row = self.stores[name].get(POSITIONS_KEY + name.encode())
+        found = decode_positions(row).get(AGENTS[name][1])
+        return 0 if found is None else found.offset
+
+    def on_disk(self) -> dict[bytes, Row]:
+        return {key[1:]: ROWS.decode(value) for key, value in self.stores["fold"].items(b"\x01", b"\x02")}
+
+    def index_on_disk(self) -> list[bytes]:
+        return [key for key, _ in self.stores["fold"].items(b"\x81", b"\x82")]
+
+    def end(self) -> None:
+        for store in self.stores.values():
+            store.close()
+
+
+@contextlib.contextmanager
+def lived(path: Path, log: MemoryLog, **kwargs: tuple) -> Iterator[Life]:
+    life = Life(path, log, **kwargs)
+    try:
+        yield life
+    finally:
+        life.end()
+
+
+def armed(point: str) -> None:
+    faults.arm(faults.parse(f"{point}:raise"))
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    faults.arm(None)
+
+
+def test_rows_come_before_positions_and_the_home_changelog_is_last(tmp_path: Path) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 2)
+        life.handle("relay", 1)
+        assert life.checkpoint()
+
+    (writes,) = log.transactions
+    assert [write.topic for write in writes] == ["rows", "places"]
+    assert [key for key, _ in writes[0].items] == [b"k0", b"k1"]
+    assert [key for key, _ in writes[1].items] == [
+        b"\x00meta/fold",
+        b"\x00positions/fold",
+        b"\x00meta/relay",
+        b"\x00positions/relay",
+    ]
+
+
+def test_the_meta_row_is_logged_once_whoever_comes_later(tmp_path: Path) -> None:
+    log = MemoryLog()
+    for name in ("disk", "disk", "another disk"):
+        with lived(tmp_path / name, log) as life:
+            for _ in range(2):
+                life.handle("fold", 1)
+                life.checkpoint()
+
+    metas = [record for record in log.records["places", 0] if record.key == META_KEY + b"fold"]
+    assert [msgspec.msgpack.decode(record.value, type=Meta) for record in metas] == [Meta(4, 1)]
+
+
+def test_positions_of_partitions_that_are_not_read_now_are_kept(tmp_path: Path) -> None:
+    log = MemoryLog()
+    former = encode_positions({IN: Position("id", 7), ("gone", 4): Position("old", 9)})
+    log.append([Write("places", 0, [(POSITIONS_KEY + b"fold", former)])])
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 3)
+        life.checkpoint()
+    with lived(tmp_path, log, sources=(RELAY,)) as life:
+        life.handle("relay", 1)
+        life.checkpoint()
+
+    logged = decode_positions(log.rows("places")[POSITIONS_KEY + b"fold"])
+    assert logged == {IN: Position("id", 10), ("gone", 4): Position("old", 9)}
+
+
+def test_a_clean_number_logs_nothing(tmp_path: Path) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 1)
+        assert life.checkpoint()
+        assert not life.checkpoint()
+    assert len(log.transactions) == 1
+
+
+def test_the_group_gets_a_copy_of_the_positions_and_its_failure_changes_nothing(tmp_path: Path) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 3)
+        life.checkpoint()
+        assert life.committed == {IN: 3, RELAY: 0}
+
+        async def fails(offsets: object) -> None:
+            raise OSError("the coordinator is away")
+
+        life.checkpointer._commit_offsets = fails
+        life.handle("fold", 1)
+        assert life.checkpoint()
+        assert life.position("fold") == 4
+
+
+@pytest.mark.parametrize("point", [*POINTS[: POINTS.index("checkpoint:stored")]])
+def test_after_a_step_that_failed_nothing_is_frozen_over_it(tmp_path: Path, point: str) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 2)
+        armed(point)
+        with pytest.raises(Exception, match=point):
+            life.checkpoint()
+        life.handle("fold", 1)
+        logged = len(log.transactions)
+
+        with pytest.raises(Revoked, match="no known outcome"):
+            life.checkpoint()
+
+        assert len(log.transactions) == logged
+        assert life.on_disk() == {}
+
+
+def test_after_a_disk_that_failed_nothing_is_frozen_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 2)
+        with monkeypatch.context() as broken:
+            broken.setattr(life.stores["fold"], "write", _no_space)
+            with pytest.raises(Exception, match="No space left"):
+                life.checkpoint()
+        life.handle("fold", 1)
+
+        with pytest.raises(Revoked, match="no known outcome"):
+            life.checkpoint()
+
+        assert len(log.transactions) == 1
+        assert life.position("fold") == 0
+
+
+def _no_space(*_: object) -> None:
+    raise Exception("IO error: No space left on device")  # noqa: TRY002  # what rocksdict raises
+
+
+ends = st.sampled_from([*POINTS, "disk of fold", "disk of relay", "answer lost", "no answer", "between checkpoints"])
+works = st.lists(
+    st.one_of(st.tuples(st.sampled_from(["fold", "relay"]), st.integers(1, 4)), st.just(("checkpoint", 0))), max_size=6
+)
+lives = st.lists(st.tuples(works, ends, st.booleans()), min_size=1, max_size=5)
+
+
+@settings(max_examples=60)
+@given(lives=lives)
+def test_after_any_crash_state_and_position_are_those_of_the_acknowledged_transactions(
+    lives: list[tuple[list[tuple[str, int]], str, bool]],
+) -> None:
+    log = MemoryLog()
+    with tempfile.TemporaryDirectory() as folder:
+        acknowledged = {"fold": 0, "relay": 0}
+        for number, (work, end, wiped) in enumerate(lives):
+            path = Path(folder) / (f"wiped-{number}" if wiped else "kept")
+            with lived(path, log) as life:
+                assert_consistent(life, acknowledged)
+                for what, count in work:
+                    if what == "checkpoint":
+                        life.checkpoint()
+                    else:
+                        life.handle(what, count)
+                acknowledged = crash(life, end, acknowledged)
+        with lived(Path(folder) / "kept", log) as life:
+            assert_consistent(life, acknowledged)
+
+
+def crash(life: Life, end: str, acknowledged: dict[str, int]) -> dict[str, int]:
+    """End a life; the positions that the log has then."""
+    before = len(life.log.transactions)
+    done = {name: life.tracker(name).position for name in AGENTS}
+    if before and not life.checkpointer.dirty():
+        return done
+    if end == "answer lost":
+        life.changelog.answer_lost = True
+    elif end == "no answer":
+        life.changelog.failures = [OSError("no answer")]
+    elif end.startswith("disk of "):
+        life.stores[end.removeprefix("disk of ")].write = _no_space
+    elif end in POINTS:
+        armed(end)
+    else:
+        logged = {name: life.position(name) for name in AGENTS}
+        assert all(logged[name] >= acknowledged[name] for name in AGENTS)
+        return logged
+    with contextlib.suppress(Exception):
+        life.checkpoint()
+    faults.arm(None)
+    return done if len(life.log.transactions) > before else {name: life.position(name) for name in AGENTS}
+
+
+def assert_consistent(life: Life, acknowledged: dict[str, int]) -> None:
+    assert {name: life.position(name) for name in AGENTS} == acknowledged
+    wanted = fold(acknowledged["fold"])
+    assert life.on_disk() == wanted
+    assert {key: ROWS.decode(value) for key, value in life.log.rows("rows").items()} == wanted
+    assert life.index_on_disk() == [b"\x81tag/odd/" + key for key, row in sorted(wanted.items()) if row.tag]

@@ -1,0 +1,397 @@
+"""The life of a number when something in it fails: nothing goes on in secret, nothing unlogged stays."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from app.engine import Agent, Processor, Revoked, Slice, Unit
+from app.engine import number as number_module
+from app.engine.errors import CheckpointFailed
+from app.engine.number import Number, State
+from app.engine.positions import Bounds
+from tests.support.engine import ROWS, FakeRecord, Row
+from tests.support.number import FakeServices, put, ready_number, running, until
+
+TP = ("in", 0)
+
+
+class Quiet(Processor):
+    """Remembers that it was closed; takes its time about it."""
+
+    closings: list[str]
+
+    async def process(self, slice_: Slice, unit: Unit) -> None:
+        for record in slice_.records:
+            unit.put(ROWS, record.key, Row(n=record.offset))
+
+    async def closed(self) -> None:
+        await asyncio.sleep(0.1)
+        self.closings.append(self.context.agent)
+
+
+@pytest.fixture
+def closings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, closings: list[str]) -> AsyncIterator[Callable[..., FakeServices]]:
+    """Makes services whose agents have these processor classes; each agent is named by a letter."""
+    made: list[FakeServices] = []
+
+    def make(**processors: type[Quiet]) -> FakeServices:
+        def agent(name: str, processor: type[Quiet]) -> Agent:
+            mine = type(processor.__name__, (processor,), {"closings": closings})
+            return Agent(name=name, topics=(name,), processor=mine, home=ROWS, tables=(ROWS,))
+
+        made.append(FakeServices(tmp_path, *(agent(name, p) for name, p in processors.items())))
+        return made[-1]
+
+    yield make
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    for store in (store for services in made for store in services.stores.values()):
+        store.close()
+
+
+async def assert_gone(services: FakeServices, number: Number, runners: list, closings: list[str]) -> None:
+    """Every runner, the producer and the number's own task have ended, and nobody may merge anything."""
+    assert running() == set()
+    assert sorted(closings) == sorted(agent.name for agent in services.agents)
+    assert services.changelog.dropped == 1
+    assert number.runners == {}
+    for runner in runners:
+        with pytest.raises(Revoked):
+            await runner.submit(put(b"late"))
+
+
+class BadDrain(Quiet):
+    def begin_drain(self) -> None:
+        raise RuntimeError("a bug in an agent")
+
+
+class BadClose(Quiet):
+    async def closed(self) -> None:
+        await super().closed()
+        raise RuntimeError("a bug in an agent")
+
+
+async def test_a_number_whose_agent_fails_to_drain_is_closed_all_the_same(rig: Callable, closings: list[str]) -> None:
+    services = rig(x=BadDrain, y=Quiet)
+    number = await ready_number(services)
+    runners = list(number.runners.values())
+
+    with pytest.raises(RuntimeError, match="a bug in an agent"):
+        await number.close(3.0, lost=False)
+
+    await assert_gone(services, number, runners, closings)
+
+
+async def test_a_number_whose_disk_fails_at_the_last_checkpoint_is_closed_all_the_same(
+    rig: Callable, closings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = rig(x=Quiet, y=Quiet)
+    services.checkpoint_interval_s = 60.0
+    number = await ready_number(services)
+    runners = list(number.runners.values())
+    await runners[0].submit(put(b"k"))
+    monkeypatch.setattr(services.stores["x"], "write", _no_space)
+
+    with pytest.raises(Exception, match="No space left"):
+        await number.close(3.0, lost=False)
+
+    await assert_gone(services, number, runners, closings)
+
+
+def _no_space(*_: object) -> None:
+    raise Exception("IO error: No space left on device")  # noqa: TRY002  # what rocksdict raises
+
+
+async def test_a_number_whose_agent_fails_to_close_is_closed_all_the_same(rig: Callable, closings: list[str]) -> None:
+    services = rig(x=BadClose, y=Quiet)
+    number = await ready_number(services)
+    runners = list(number.runners.values())
+
+    await number.close(3.0, lost=False)
+
+    await assert_gone(services, number, runners, closings)
+
+
+async def test_an_agent_that_fails_to_close_does_not_keep_the_number_from_opening_again(
+    rig: Callable, closings: list[str]
+) -> None:
+    services = rig(x=BadClose)
+    number = await ready_number(services)
+    services.changelog.failures = [CheckpointFailed("no answer")]
+
+    await number.runners["x"].submit(put(b"k"))
+    await until(lambda: closings and number.ready)
+
+    assert services.died == []
+    assert await number.runners["x"].submit(lambda unit: unit.get(ROWS, b"k")) is None
+
+
+async def test_a_drop_whose_caller_is_cancelled_half_way_still_closes_everything(
+    rig: Callable, closings: list[str]
+) -> None:
+    services = rig(x=Quiet, y=Quiet, z=Quiet)
+    number = await ready_number(services)
+    runners = list(number.runners.values())
+    services.changelog.gate.clear()
+    await runners[0].submit(put(b"k"))
+    await until(lambda: services.changelog.waiting)
+    waiter = asyncio.create_task(runners[0].checkpoint())
+    await asyncio.sleep(0)
+    services.changelog.failures = [CheckpointFailed("no answer")]
+    services.changelog.gate.set()
+    await until(lambda: number.state is State.OPENING and not number.runners)
+    assert closings == []
+
+    await number.close(3.0, lost=False)
+
+    await assert_gone(services, number, runners, closings)
+    with pytest.raises(Revoked):
+        async with asyncio.timeout(1):
+            await waiter
+
+
+async def test_a_failed_store_step_ends_the_process_and_nothing_is_logged_over_it(
+    rig: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    monkeypatch.setattr(services.stores["x"], "write", _no_space)
+    runner = number.runners["x"]
+    await runner.submit(put(b"k"))
+    await until(lambda: services.died)
+    monkeypatch.undo()
+    logged = len(services.reader.transactions)
+
+    await runner.submit(put(b"other"))
+    await number.close(1.0, lost=False)
+
+    assert len(services.reader.transactions) == logged
+    assert services.on_disk("x", b"other") is None
+    assert [code for _, code in services.died] == [70]
+
+
+async def test_a_runner_that_ends_though_its_number_is_ours_ends_the_process(rig: Callable) -> None:
+    class Confused(Quiet):
+        async def tick(self, unit: Unit) -> None:
+            raise Revoked("somebody else's")
+
+    services = rig(x=Confused)
+    number = await ready_number(services)
+    number.runners["x"].tick_now()
+
+    await until(lambda: services.died)
+
+    assert services.died == [("the runner x/0 ended without being closed", 70)]
+
+
+async def test_an_agent_that_cannot_begin_stands_alone_and_says_so(rig: Callable) -> None:
+    class Unopenable(Quiet):
+        async def opened(self, unit: Unit) -> None:
+            raise KeyError("secret of one bad row")
+
+    services = rig(x=Unopenable, y=Quiet)
+    number = Number(services, 0)
+    await until(lambda: "x" in number.runners and number.runners["x"].problem())
+
+    await number.runners["y"].submit(put(b"k"))
+    await until(lambda: services.on_disk("y", b"k"))
+
+    problem = number.runners["x"].problem()
+    assert "x: number 0 cannot begin: KeyError" in problem
+    assert "secret" not in problem
+    assert not number.ready
+    assert not number.runners["x"].has_room()
+    assert number.runners["y"].problem() is None
+    assert services.died == []
+
+
+async def test_a_task_that_fails_stops_its_own_runner_only(rig: Callable) -> None:
+    services = rig(x=Quiet, y=Quiet)
+    number = await ready_number(services)
+
+    async def fails() -> None:
+        raise ValueError("secret of a row")
+
+    number.runners["x"].spawn(fails())
+    await until(number.runners["x"].problem)
+
+    assert "x: work of number 0 failed: ValueError" in number.runners["x"].problem()
+    assert "secret" not in number.runners["x"].problem()
+    assert not number.runners["x"].may_act()
+    assert number.runners["y"].may_act()
+    assert services.died == []
+
+
+async def test_a_timer_that_fails_once_is_tried_again(rig: Callable) -> None:
+    class Flaky(Quiet):
+        ticks = 0
+
+        async def tick(self, unit: Unit) -> None:
+            self.ticks += 1
+            if self.ticks == 1:
+                raise ValueError("one bad moment")
+            unit.put(ROWS, b"ticked", Row(n=self.ticks))
+
+    services = rig(x=Flaky)
+    number = await ready_number(services)
+    number.runners["x"].tick_now()
+
+    await until(lambda: services.on_disk("x", b"ticked"))
+
+    assert services.died == []
+    assert number.runners["x"].problem() is None
+
+
+async def test_a_checkpoint_of_a_clean_number_returns(rig: Callable) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    await number.runners["x"].checkpoint()
+
+    async with asyncio.timeout(2):
+        await number.runners["x"].checkpoint()
+
+    assert len(services.reader.transactions) <= 1
+
+
+async def test_a_checkpoint_of_an_opening_gone_by_is_refused_and_not_taken_for_a_later_one(rig: Callable) -> None:
+    services = rig(x=Quiet)
+    services.checkpoint_interval_s = 60.0
+    number = await ready_number(services)
+    runner = number.runners["x"]
+    await runner.submit(put(b"k"))
+    number.reopen("its offset is gone")
+    await until(lambda: number.ready and number.runners["x"] is not runner)
+
+    with pytest.raises(Revoked):
+        async with asyncio.timeout(2):
+            await runner.checkpoint()
+
+    assert await number.runners["x"].submit(lambda unit: unit.get(ROWS, b"k")) is None
+
+
+async def test_a_checkpoint_asked_for_after_the_close_is_refused(rig: Callable) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    runner = number.runners["x"]
+    await number.close(1.0, lost=False)
+
+    with pytest.raises(Revoked):
+        async with asyncio.timeout(2):
+            await runner.checkpoint()
+
+
+async def test_reopen_drops_what_is_not_logged_and_reads_from_the_logged_position(
+    rig: Callable, closings: list[str]
+) -> None:
+    services = rig(x=Quiet)
+    services.sources = {"x": [TP]}
+    services.bounds_of = {TP: Bounds(0, 10, None, "id")}
+    number = await ready_number(services)
+    feed(number, 0, 3)
+    await until(lambda: number.trackers[TP].position == 3)
+    await number.runners["x"].checkpoint()
+    services.checkpoint_interval_s = 60.0
+    feed(number, 3, 2)
+    await until(lambda: number.trackers[TP].position == 5)
+    epoch = number.epoch
+    services.bounds_of = {TP: Bounds(4, 10, None, "id")}
+
+    number.reopen("in/0: offset 5 is not there any more")
+    await until(lambda: closings and number.ready)
+
+    assert number.epoch is not epoch
+    assert number.trackers[TP].start == 4
+    assert services.gaps == [("in", 0, 3, 4)]
+    assert await number.runners["x"].submit(lambda unit: unit.get(ROWS, b"k3")) is None
+    assert await number.runners["x"].submit(lambda unit: unit.get(ROWS, b"k2")) == Row(n=2)
+    assert services.died == []
+
+
+def feed(number: Number, first: int, count: int) -> None:
+    records = [FakeRecord(offset=o, key=b"k%d" % o) for o in range(first, first + count)]
+    tracker = number.trackers[TP]
+    span = tracker.deliver([r.offset for r in records], 1, 0.0)
+    number.runners["x"].accept(Slice(0, records, number.epoch, {TP: (tracker, span)}))
+
+
+async def test_a_refused_number_is_tried_again(rig: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(number_module, "REFUSED_RETRY_S", 0.05)
+    services = rig(x=Quiet)
+    services.sources = {"x": [TP]}
+    services.bounds_of = {TP: Bounds(0, 10, 7, "id")}
+    number = Number(services, 0)
+    await until(lambda: number.state is State.REFUSED)
+    assert "the changelog has no position row" in number.reason
+
+    services.bounds_of = {TP: Bounds(0, 10, None, "id")}
+    await until(lambda: number.ready)
+
+    assert number.reason == ""
+    assert services.died == []
+
+
+async def test_rows_of_a_number_taken_away_reach_neither_log_nor_disk(rig: Callable) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    services.checkpoint_interval_s = 60.0
+    await number.runners["x"].submit(put(b"first"))
+    await until(lambda: services.on_disk("x", b"first"))
+    logged = len(services.reader.transactions)
+    await number.runners["x"].submit(put(b"k"))
+
+    await number.close(3.0, lost=True)
+
+    assert len(services.reader.transactions) == logged
+    assert services.on_disk("x", b"k") is None
+
+
+async def test_a_checkpoint_under_way_when_the_number_is_taken_away_never_reaches_the_disk(rig: Callable) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    services.changelog.gate.clear()
+    await number.runners["x"].submit(put(b"k"))
+    await until(lambda: services.changelog.waiting)
+
+    closing = asyncio.create_task(number.close(3.0, lost=True))
+    await asyncio.sleep(0)
+    services.changelog.gate.set()
+    await closing
+
+    assert services.on_disk("x", b"k") is None
+
+
+async def test_a_unit_whose_outputs_are_acknowledged_too_late_changes_nothing(
+    rig: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    runner, acknowledged, sending = number.runners["x"], asyncio.Event(), asyncio.Event()
+    scope = runner._scope
+
+    async def send_many(messages: object) -> None:
+        sending.set()
+        await asyncio.shield(acknowledged.wait())
+
+    monkeypatch.setattr(services.outputs, "send_many", send_many)
+    unit = Unit(scope)
+    unit.put(ROWS, b"k", Row(n=1))
+    unit.send("out", b"k", b"v")
+    flushing = asyncio.create_task(unit.flush())
+    await sending.wait()
+    await number.close(1.0, lost=True)
+    acknowledged.set()
+    await flushing
+
+    with pytest.raises(Revoked):
+        unit.done()
+
+    assert ROWS.store_key(b"k") not in scope.staging.overlay
