@@ -13,8 +13,10 @@ from app.cli.kafka import kafka
 from app.cli.topics import topics
 from app.devstack import demo
 from app.devstack.broker import RunningBroker, running_broker
+from app.devstack.kafka import KafkaServer
 from app.devstack.processes import Worker, module_command
 from app.events import VaultEventType
+from tests.support.fold import until
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +121,8 @@ def test_kafka_stop_says_that_it_stopped_what_ran(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", properties]) as child:
         try:
             (tmp_path / "kafka.pid").write_text(str(child.pid))
+            # A process has no command line for a moment after it was started.
+            until(lambda: KafkaServer(tmp_path).pid == child.pid, 10)
             result = CliRunner().invoke(kafka, ["stop", "--data", str(tmp_path)])
             assert (result.exit_code, result.stdout) == (0, f"stopped, data in {tmp_path}\n")
             assert child.wait(0) == -signal.SIGTERM
