@@ -47,7 +47,6 @@ TOPIC_IDS_S = 2.0
 # A coordinator error that repeats for this long will not heal by waiting; the supervisor starts us again.
 COORDINATOR_ERROR_LIMIT_S = 60.0
 EXIT_STUCK = 70
-EXIT_REFUSED = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,6 @@ class Engine:
         self.intake = Intake(self)
         self.consumer: SliceConsumer | None = None
         self.draining = False
-        self.rebalances = 0
         self.assignment_seen = False
         self.problem = ""
         self.coordinator_problem = ""
@@ -214,7 +212,6 @@ class Engine:
         self._lease = max(self._lease, sent)
 
     def _learn(self, got: Assigned) -> None:
-        self.rebalances += 1
         self.assignment_seen = True
         metrics.REBALANCES.inc()
         self.ownership.update(got.owners)
