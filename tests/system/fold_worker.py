@@ -5,6 +5,7 @@ record for each. Topics: `{APP}.in` and `{APP}.small`, read by fold; `{APP}.rela
 """
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -129,6 +130,8 @@ if __name__ == "__main__":
     logging.basicConfig(
         level=os.environ.get("LOG", "INFO"), stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
+    if broken := os.environ.get("BROKEN"):
+        importlib.import_module(f"tests.system.broken.{broken}").apply()
     if fault := os.environ.get("FAULT"):
         faults.arm(faults.parse(fault))
     try:

@@ -1,8 +1,5 @@
 """Real processes on a real Kafka, killed and stopped: nothing lost, nothing folded twice."""
 
-import os
-import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +9,7 @@ import pytest
 
 from app.devstack.kafka import KafkaServer
 from tests.support.fold import FoldGroup, folded, until
+from tests.support.nemesis import Nemesis, seed_of_run
 
 pytestmark = pytest.mark.kafka
 
@@ -24,32 +22,6 @@ def group(kafka: KafkaServer, unique: Callable[[str], str], tmp_path: Path) -> I
     group = FoldGroup(kafka.bootstrap, unique("fold"), tmp_path, numbers=4)
     yield group
     group.close()
-
-
-class Nemesis:
-    """Kills, wipes, stops and restarts workers, by a seed that is printed."""
-
-    def __init__(self, group: FoldGroup, seed: int) -> None:
-        print(f"nemesis seed {seed}")  # noqa: T201  # a failure is repeated with it
-        self.group, self.random = group, random.Random(seed)
-
-    def kill(self, *, wipe: bool = False) -> None:
-        worker = self.group.workers[self.random.choice(NAMES)]
-        worker.kill()
-        if wipe:
-            worker.wipe()
-        worker.start()
-
-    def zombie(self) -> None:
-        worker = self.group.workers[self.random.choice(NAMES)]
-        worker.signal(signal.SIGSTOP)
-        time.sleep(SESSION_S + 2.5)
-        worker.signal(signal.SIGCONT)
-
-    def restart(self) -> None:
-        worker = self.group.workers[self.random.choice(NAMES)]
-        assert worker.terminate() == 0
-        worker.start()
 
 
 def feed(group: FoldGroup, total: int, pause_s: float) -> threading.Thread:
@@ -72,10 +44,10 @@ def settle(group: FoldGroup, total: int) -> None:
 
 
 def test_a_count_is_exact_through_kills_a_wiped_disk_a_zombie_and_a_restart(group: FoldGroup) -> None:
-    total, seed = 12_000, int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 10_000)
+    total = 12_000
     workers = group.start(*NAMES)
     until(lambda: all(w.ready for w in workers), what="all ready")
-    nemesis = Nemesis(group, seed)
+    nemesis = Nemesis(group, seed_of_run(), session_s=SESSION_S)
     feeding = feed(group, total, 0.8)
     nemesis.kill()
     nemesis.kill(wipe=True)

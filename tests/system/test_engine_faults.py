@@ -1,6 +1,5 @@
 """A worker that dies, fails or freezes between any two steps: counts stay exact and outputs come out whole."""
 
-import os
 import random
 import signal
 import time
@@ -14,6 +13,7 @@ import pytest
 from app.devstack.kafka import KafkaServer
 from app.engine import faults
 from tests.support.fold import FoldGroup, FoldWorker, folded, until
+from tests.support.nemesis import seed_of_run
 from tests.support.report import report
 
 pytestmark = pytest.mark.kafka
@@ -164,9 +164,7 @@ def failed(results: dict[Case, object]) -> dict[str, str]:
 
 
 def test_counts_are_exact_after_a_kill_at_each_point(run_all: Callable) -> None:
-    seed = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 10_000)
-    print(f"seed {seed}")  # noqa: T201  # a failure is repeated with it
-    choice = random.Random(seed).choice
+    choice = random.Random(seed_of_run()).choice
 
     results = run_all([Case(point, "kill", choice(DISKS)) for point in faults.POINTS])
 
