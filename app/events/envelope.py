@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from app.events.errors import InvalidEvent, shown
-from app.events.times import parse_time
+from app.events.times import is_common_time, parse_time
 
 MAX_EVENT_BYTES: Final = 256 * 1024
 SPECVERSION: Final = "1.0"
@@ -118,20 +118,26 @@ def event_from_attributes(attributes: dict[str, Any], data: Any, posted: bytes) 
     take = attributes.pop
     if take("specversion", None) != SPECVERSION:
         raise _invalid('specversion is missing or not the string "1.0"')
-    id_ = _required(take("id", None), "id")
-    source = _required(take("source", None), "source")
-    type_ = _required(take("type", None), "type")
-    if not _is_uri_reference(source):
+    # The first condition of each is what nearly every value passes; `_required` then finds out what is wrong.
+    id_ = take("id", None)
+    if id_.__class__ is not str or not id_ or not id_.isprintable():
+        _required(id_, "id")
+    source = take("source", None)
+    if source.__class__ is not str or not _is_uri_reference(source):
+        _required(source, "source")
         raise _invalid("source is not a URI-reference (RFC 3986)")
+    type_ = take("type", None)
+    if type_.__class__ is not str or not _is_text(type_):
+        _required(type_, "type")
     subject = take("subject", None)
-    if subject is not None:
-        subject = _required(subject, "subject")
+    if subject is not None and (subject.__class__ is not str or not subject or not subject.isprintable()):
+        _required(subject, "subject")
     time = take("time", None)
-    if time is not None:
+    if time is not None and (time.__class__ is not str or not is_common_time(time)):
         _check_time(time, "time")
     datacontenttype = take("datacontenttype", None)
-    if datacontenttype is not None:
-        datacontenttype = _required(datacontenttype, "datacontenttype")
+    if datacontenttype is not None and (datacontenttype.__class__ is not str or not _is_text(datacontenttype)):
+        _required(datacontenttype, "datacontenttype")
     dataschema = take("dataschema", None)
     if dataschema is not None and not _is_uri(_required(dataschema, "dataschema")):
         raise _invalid("dataschema is not a URI (RFC 3986, with a scheme)")
@@ -156,6 +162,11 @@ def _check_time(value: Any, name: str) -> None:
         parse_time(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise _invalid(f"{name} is not an RFC 3339 timestamp, such as 2026-01-31T23:59:59.123Z") from error
+
+
+@lru_cache(maxsize=4096)
+def _is_text(value: str) -> bool:
+    return bool(value) and value.isprintable()
 
 
 @lru_cache(maxsize=4096)

@@ -25,6 +25,7 @@ CONTENT_TYPE: Final = "content-type"
 STRUCTURED_CONTENT_TYPE: Final = b"application/cloudevents+json; charset=utf-8"
 STRUCTURED_HEADERS: Final[Sequence[tuple[str, bytes]]] = ((CONTENT_TYPE, STRUCTURED_CONTENT_TYPE),)
 
+_STRUCTURED_HEADER: Final = STRUCTURED_HEADERS[0]
 _CLOUDEVENTS: Final = b"application/cloudevents"
 _JSON_FORMAT: Final = b"application/cloudevents+json"
 _PREFIX: Final = "ce_"
@@ -45,6 +46,8 @@ def decode_record(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> 
     """
     if value is not None and len(value) > MAX_EVENT_BYTES:
         raise too_large(len(value))
+    if value is not None and len(headers) == 1 and headers[0] == _STRUCTURED_HEADER:
+        return decode_structured(value)
     content_type, attributes = _read_headers(headers) if headers else (None, None)
     if content_type is not None:
         if not content_type.lower().startswith(_CLOUDEVENTS):

@@ -9,6 +9,9 @@ _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
+_COMMON_REST: Final = re.compile(r"[0-5][0-9](?:\.[0-9]+)?Z")
+_MINUTE: Final = slice(0, 17)
+_MINUTE_CHARS: Final = 17
 _SECONDS: Final = slice(17, 19)  # of YYYY-MM-DDTHH:MM:SS
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -28,6 +31,20 @@ def parse_time(text: str) -> datetime:
     if text[_SECONDS] == "60":
         return datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper()) + timedelta(seconds=1)
     return datetime.fromisoformat(text if text[-1] != "z" else text.upper())
+
+
+def is_common_time(text: str) -> bool:
+    """Whether this is RFC 3339 in UTC, as nearly all times are; False says only that it is not in that form."""
+    return _is_minute(text[_MINUTE]) and _COMMON_REST.fullmatch(text, _MINUTE_CHARS) is not None
+
+
+@lru_cache(maxsize=4096)
+def _is_minute(text: str) -> bool:
+    try:
+        parse_time(text + "00Z")
+    except ValueError:
+        return False
+    return True
 
 
 def parse_time_ms(text: str) -> int:
