@@ -11,9 +11,10 @@ from typing import Any
 import faust
 
 from app.engine.agent import Agent
-from app.engine.consumer import POLL_RECORDS, SliceSchema, SliceTransport
+from app.engine.consumer import SliceSchema, SliceTransport
 from app.engine.engine import Engine
 from app.engine.errors import StartRefused
+from app.engine.fetching import POLL_RECORDS
 
 __all__ = ["EngineApp", "create_app"]
 

@@ -1,6 +1,6 @@
 """Faust's consumer, made to deliver slices and never to lose one.
 
-Every private name of Faust, and of aiokafka's consumer, that we use is in this file and `producer.py`;
+Every private name of Faust and aiokafka that we use is in this file, `fetching.py` and `producer.py`;
 `tests/unit/engine/test_private_names.py` has one test for each.
 
 What is different from the stock consumer, and why:
@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,11 +27,13 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.events import Event
 from faust.serializers.schemas import Schema
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
 from mode import Service
 
-from app.engine.assignor import Claim, ColocatedAssignor
+from app.engine.fetching import ConsumerThread
 
 if TYPE_CHECKING:
+    from app.engine.assignor import ColocatedAssignor
     from app.engine.engine import Engine
     from app.engine.records import Slice
 
@@ -42,15 +43,11 @@ log = logging.getLogger("app.engine.consumer")
 
 T = TypeVar("T")
 
-# With Faust's fixed 1,500 ms a seek waits for the fetch under way: 1.2 s against 0.05 s.
-FETCH_MAX_WAIT_MS = 100
 POLL_S = 0.05
 IDLE_POLL_S = 0.2
 THREAD_DEADLINE_S = 30.0
 HEARTBEAT_DEADLINE_S = 3.0
 WATCH_INTERVAL_S = 1.0
-UNREADABLE_PAUSE_S = 5.0
-POLL_RECORDS = 4096
 
 
 class SliceSchema(Schema):  # type: ignore[misc]  # Faust ships no types
@@ -64,129 +61,6 @@ class SliceSchema(Schema):  # type: ignore[misc]  # Faust ships no types
             return Event(app, None, message.value, message.headers, message)
 
         return decode
-
-
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
-    """The thread in which aiokafka's consumer runs; puts in our assignor, watches the heartbeats, fetches safely."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.unreadable: dict[tuple[str, int], tuple[float, str]] = {}
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        engine: Engine = self.app.engine
-        kept = engine.data_dir.membership()
-        claim = Claim(engine.instance, engine.url, engine.numbers_count, kept.held, kept.generation)
-
-        def rejoin(delay_s: float) -> None:
-            # Passing differences of metadata are the usual cause, so look first.
-            consumer._client.force_metadata_update()
-            self.thread_loop.call_later(delay_s, consumer._coordinator.request_rejoin)
-
-        assignor = ColocatedAssignor(
-            claim,
-            lambda: int(consumer._coordinator.generation),
-            lambda got: engine.assigned(got, str(consumer._coordinator.member_id)),
-            rejoin,
-        )
-        assignor.bind(consumer._client.cluster.partitions_for_topic)
-        # No setting selects an assignor; start() reads these attributes.
-        consumer._partition_assignment_strategy = [assignor]
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        # An aborted transaction of a vault service never happened; and ends are those of committed reads.
-        consumer._isolation_level = "read_committed" if engine.fenced else "read_uncommitted"
-        # Whether skipped records may be skipped is for an opening to say, never for the client.
-        consumer._auto_offset_reset = "none"
-        self._assignor = assignor
-        return consumer
-
-    async def on_start(self) -> None:
-        """Wrap the heartbeat (an answer renews the lease from the moment it was asked for) and the leader's deal."""
-        await super().on_start()
-        consumer = self._consumer
-        coordinator = consumer._coordinator
-        beat, perform = coordinator._do_heartbeat, coordinator._perform_assignment
-
-        async def heartbeat() -> bool:
-            sent = time.monotonic()
-            answered = bool(await beat())
-            if answered:
-                self.app.engine.lease_from(sent)
-            return answered
-
-        async def deal_with_fresh_metadata(response: Any) -> Any:
-            await consumer._client.force_metadata_update()
-            return await perform(response)
-
-        coordinator._do_heartbeat = heartbeat
-        coordinator._perform_assignment = deal_with_fresh_metadata
-
-    async def _fetch_records(
-        self,
-        consumer: Any,
-        active_partitions: Any,
-        timeout: float | None = None,  # noqa: ASYNC109  # the signature is Faust's
-        max_records: int | None = None,
-    ) -> dict[Any, Any]:
-        """Take what was fetched, one partition at a time.
-
-        In one call for all, a partition that cannot be read (a corrupt batch, an offset that retention took) makes
-        aiokafka forget what it has already taken of the others, and their positions have moved.
-        """
-        fetcher, now, found = consumer._fetcher, time.monotonic(), {}
-        if consumer._closed or fetcher._closed:
-            raise driver.ConsumerStoppedError
-        if not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
-            await asyncio.sleep(timeout or 0)
-            return {}
-        left = max_records or POLL_RECORDS
-        with fetcher._subscriptions.fetch_context():
-            for tp in [tp for tp in fetcher._records if tp in active_partitions]:
-                if self.unreadable.get(tp, (0.0, ""))[0] > now:
-                    continue
-                records = await self._take(consumer, tp, left)
-                if records:
-                    found[tp] = records
-                    left -= len(records)
-                if left <= 0:
-                    break
-            if not found and timeout:
-                await self._wait_for_a_fetch(fetcher, timeout)
-        return found
-
-    async def _take(self, consumer: Any, tp: Any, limit: int) -> list[Any]:
-        """Fetched records of one partition, up to what cannot be read; nothing of it is skipped."""
-        fetcher, place = consumer._fetcher, consumer._subscription.subscription.assignment.state_value(tp)
-        taken: list[Any] = []
-        # With an error aiokafka forgets what it took before it, so up to the bad batch they are taken one by one.
-        step = 1 if tp in self.unreadable else limit
-        try:
-            while len(taken) < limit and (got := (await fetcher.fetched_records({tp}, 0, step)).get(tp)):
-                taken += got
-        except kafka_errors.OffsetOutOfRangeError:
-            self.app.engine.out_of_range(tp.topic, tp.partition, place._position)
-        except kafka_errors.NoOffsetForPartitionError:
-            # Set before our seek, by the look-up of a committed offset that we never use.
-            if place._position is not None:
-                consumer.seek(TopicPartition(*tp), place._position)
-        except Exception as error:
-            log.exception("%s/%d cannot be read at offset %s", tp.topic, tp.partition, place._position)
-            again_at = time.monotonic() + (UNREADABLE_PAUSE_S if tp in self.unreadable else 0.0)
-            self.unreadable[tp] = (again_at, f"offset {place._position}: {error!r}")
-            if place._position is not None:
-                consumer.seek(TopicPartition(*tp), place._position)
-        else:
-            self.unreadable.pop(tp, None)
-        return taken
-
-    async def _wait_for_a_fetch(self, fetcher: Any, timeout_s: float) -> None:
-        waiter = fetcher._create_fetch_waiter()
-        done, _ = await asyncio.wait([waiter], timeout=timeout_s)
-        if not done:
-            waiter.cancel()
-        elif not waiter.cancelled() and waiter.exception() is not None:
-            log.warning("fetch: %r", waiter.exception())
 
 
 class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
@@ -351,10 +225,22 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
             consumer.seek(TopicPartition(*tp), offset)
 
     def _message(self, slice_: Slice) -> Any:
-        last: Any = slice_.records[-1]
-        message = self._to_message(TP(last.topic, last.partition), last)
-        message.value = slice_
-        return message
+        last = slice_.records[-1]
+        return ConsumerMessage(
+            topic=last.topic,
+            partition=last.partition,
+            offset=last.offset,
+            timestamp=last.timestamp / 1000,
+            timestamp_type=None,
+            headers=(),
+            key=None,
+            value=slice_,
+            checksum=None,
+            serialized_key_size=0,
+            serialized_value_size=0,
+            tp=TP(last.topic, last.partition),
+            generation_id=self.app.consumer_generation_id,
+        )
 
     # -- what Faust must not do
 

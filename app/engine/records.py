@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from app.engine.tracker import Span, Tracker
 __all__ = ["Header", "Record", "Slice", "cut", "merge_by_time"]
 
 Header = tuple[str, bytes]
+
+_PLACE = attrgetter("topic", "partition")
 
 
 class Record(Protocol):
@@ -88,12 +91,17 @@ def cut(
     slices = []
     for start in range(0, len(records), limit):
         part = records[start : start + limit]
-        offsets: dict[tuple[str, int], list[int]] = {}
-        sizes: dict[tuple[str, int], int] = {}
-        for record in part:
-            tp = (record.topic, record.partition)
-            offsets.setdefault(tp, []).append(record.offset)
-            sizes[tp] = sizes.get(tp, 0) + len(record.value or b"") + len(record.key or b"")
-        parts = {tp: (trackers[tp], trackers[tp].deliver(found, sizes[tp], at)) for tp, found in offsets.items()}
+        parts = {}
+        for tp, found in _by_partition(part).items():
+            size_bytes = sum([len(record.value or b"") + len(record.key or b"") for record in found])
+            tracker = trackers[tp]
+            parts[tp] = (tracker, tracker.deliver([record.offset for record in found], size_bytes, at))
         slices.append(Slice(number, part, epoch, parts))
     return slices
+
+
+def _by_partition(records: list[Record]) -> dict[tuple[str, int], list[Record]]:
+    found: dict[tuple[str, int], list[Record]] = {}
+    for (topic, partition), run in groupby(records, key=_PLACE):
+        found.setdefault((topic, partition), []).extend(run)
+    return found
