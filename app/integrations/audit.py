@@ -126,11 +126,11 @@ def audit_event(event: CloudEvent, timestamp_ms: int) -> dict[str, Any]:
         values with `event.data`, which must not be changed afterwards.
     """
     data = event.data if isinstance(event.data, dict) else {}
-    suspect = may_hold_secrets(event.posted)
     if event.type == AUDIT_RECORDED:
         audit = _stated(event, data)
     else:
         rule = _rule(event.type)
+        suspect = not isinstance(event.data, bytes) and may_hold_secrets(event.data)
         audit = {
             "event_type": event.type,
             "category": rule.category,
