@@ -1,0 +1,263 @@
+"""One producer, and the records that wait for it.
+
+Whoever has something to send puts it into the queue; each round takes what has come meanwhile, as one batch a
+partition. So under load a batch serves many units, and an idle queue sends at once.
+
+One batch a partition at a time is also what aiokafka needs: where several wait for a partition, its `add_batch` counts
+the time that has passed again and again, and gives up long before its timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from aiokafka import errors as kafka_errors
+
+from app.engine.cancellation import cancelled
+from app.engine.errors import OutputFailed, OutputTooLarge
+from app.engine.producer import HardProducer
+from app.engine.records import Header
+from app.observability import metrics
+
+__all__ = ["Message", "OutputQueue"]
+
+log = logging.getLogger("app.engine.outputs")
+
+# The broker's own answer comes within request_timeout (15 s); beyond both, the outcome is unknown.
+SEND_DEADLINE_S = 20.0
+_FAILURES = (kafka_errors.KafkaError, TimeoutError, OSError)
+
+TP = tuple[str, int]
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One record to send."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = ()
+
+
+class _Group:
+    """Records of one sender for one partition; `at` counts those that are in a batch already."""
+
+    __slots__ = ("alone", "at", "future", "messages", "offset")
+
+    def __init__(self, messages: Sequence[Message], future: asyncio.Future[int]) -> None:
+        self.messages = messages
+        self.future = future
+        self.at = 0
+        self.offset = -1
+        self.alone = False
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class _Batch:
+    """What one round sends to one partition.
+
+    Attributes:
+        parts: Groups in it; for each the index of its first record in the group, and in the batch.
+    """
+
+    __slots__ = ("builder", "count", "parts", "sent", "tp")
+
+    def __init__(self, tp: TP, builder: Any) -> None:
+        self.tp = tp
+        self.builder = builder
+        self.parts: list[tuple[_Group, int, int]] = []
+        self.count = 0
+        self.sent: asyncio.Future[Any] | None = None
+
+    def add(self, group: _Group) -> None:
+        """As many of the group's records as fit; the first of a batch always does, to be refused by the broker."""
+        first, messages, append = group.at, group.messages, self.builder.append
+        end = min(len(messages), first + 1) if group.alone else len(messages)
+        at = first
+        while at < end:
+            message = messages[at]
+            if append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers)) is None:
+                break
+            at += 1
+        if at > first:
+            self.parts.append((group, first, self.count))
+            self.count += at - first
+            group.at = at
+
+
+class OutputQueue:
+    """Sends groups of records through one producer at a time, in the order in which they came.
+
+    Args:
+        new_producer: Makes one that is not started.
+    """
+
+    def __init__(self, new_producer: Callable[[], HardProducer]) -> None:
+        self._new_producer = new_producer
+        self._producer: HardProducer | None = None
+        self._starting = asyncio.Lock()
+        self._waiting: dict[TP, deque[_Group]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def add(self, topic: str, partition: int, messages: Sequence[Message]) -> asyncio.Future[int]:
+        """Queue records for one partition.
+
+        Returns:
+            The offset of the first, once all are acknowledged. Cancelled, what is not sent yet is not sent.
+
+        Raises:
+            OutputFailed: In the future: not all are acknowledged; they may be there all the same.
+            OutputTooLarge: In the future: the topic does not take one of them.
+        """
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(OutputFailed("the outputs are closed"))
+            return future
+        self._waiting.setdefault((topic, partition), deque()).append(_Group(messages, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="outputs")
+        return future
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has.
+
+        Raises:
+            OutputFailed: Nobody says.
+        """
+        try:
+            async with asyncio.timeout(SEND_DEADLINE_S):
+                return len(await (await self._started()).partitions_for(topic))
+        except _FAILURES as error:
+            raise OutputFailed(f"no metadata of topic {topic}: {error!r}") from error
+
+    async def close(self) -> None:
+        """What was acknowledged stays; nothing else is waited for."""
+        self._closed = True
+        if self._task is not None:
+            await cancelled(self._task)
+        self._fail_waiting(OutputFailed("the outputs are closed"))
+        await self._drop()
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._round()
+        finally:
+            # Only a bug or the end gets here with groups left.
+            self._fail_waiting(OutputFailed("the outputs have stopped"))
+
+    def _fail_waiting(self, error: OutputFailed) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for groups in waiting.values():
+            for group in groups:
+                group.fail(error)
+
+    async def _round(self) -> None:
+        """One batch for each partition that somebody waits for, to the end of all of them."""
+        batches: list[_Batch] = []
+        failure = f"not acknowledged within {SEND_DEADLINE_S:.0f} s"
+        try:
+            async with asyncio.timeout(SEND_DEADLINE_S):
+                producer = await self._started()
+                batches = [batch for tp in list(self._waiting) if (batch := self._next_batch(tp, producer)).count]
+                for batch in batches:
+                    topic, partition = batch.tp
+                    batch.sent = await producer.send_batch(batch.builder, topic, partition=partition)
+                if batches:
+                    await asyncio.wait([batch.sent for batch in batches if batch.sent is not None])
+        except _FAILURES as error:
+            failure = repr(error)
+            if not batches:
+                self._fail_waiting(OutputFailed(f"no producer: {failure}"))
+        finally:
+            sound = [self._settle(batch, failure) for batch in batches]
+            if not all(sound):
+                # A late write may still land, and an idempotent producer with a hole in its sequence is refused for
+                # ever: only a new producer id is sound.
+                await self._drop()
+
+    def _next_batch(self, tp: TP, producer: HardProducer) -> _Batch:
+        batch, waiting = _Batch(tp, producer.create_batch()), self._waiting[tp]
+        while waiting:
+            group = waiting[0]
+            if not group.future.done():
+                batch.add(group)
+                if group.at < len(group.messages):
+                    break
+            waiting.popleft()
+            if group.alone:
+                break
+        if not waiting:
+            del self._waiting[tp]
+        batch.builder.close()
+        return batch
+
+    def _settle(self, batch: _Batch, failure: str) -> bool:
+        """Tell the groups of a batch what became of it; whether its producer may go on."""
+        topic, partition = batch.tp
+        sent = batch.sent
+        if sent is None or not sent.done() or sent.cancelled():
+            if sent is not None:
+                # Nobody else will ask what becomes of it when the producer is closed.
+                sent.add_done_callback(lambda late: late.cancelled() or late.exception())
+            self._failed(batch, OutputFailed(f"{topic}/{partition}: {failure}"))
+            return False
+        error = sent.exception()
+        if isinstance(error, kafka_errors.MessageSizeTooLargeError):
+            self._too_large(batch)
+            return False
+        if error is not None:
+            self._failed(batch, OutputFailed(f"{topic}/{partition}: {error!r}"))
+            return False
+        metrics.OUTPUTS.labels(topic=topic).inc(batch.count)
+        base = sent.result().offset
+        for group, first, place in batch.parts:
+            if first == 0:
+                group.offset = base + place
+            if group.at == len(group.messages) and not group.future.done():
+                group.future.set_result(group.offset)
+        return True
+
+    def _failed(self, batch: _Batch, error: OutputFailed) -> None:
+        for group, _, _ in batch.parts:
+            group.fail(error)
+
+    def _too_large(self, batch: _Batch) -> None:
+        """A topic may take less than a batch of ours: its records go one by one, and only what is too large fails."""
+        topic, partition = batch.tp
+        if batch.count == 1:
+            batch.parts[0][0].fail(OutputTooLarge(f"{topic}/{partition} takes no record of that size"))
+            return
+        waiting = self._waiting.setdefault(batch.tp, deque())
+        for group, first, _ in reversed(batch.parts):
+            group.at, group.alone = first, True
+            if not waiting or waiting[0] is not group:
+                waiting.appendleft(group)
+
+    async def _started(self) -> HardProducer:
+        async with self._starting:
+            if self._closed:
+                raise kafka_errors.KafkaConnectionError("the outputs are closed")
+            if self._producer is None:
+                producer = self._new_producer()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.hard_close()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def _drop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.hard_close()
