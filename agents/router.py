@@ -94,7 +94,7 @@ class _Router:
         type_ = "unknown"
         try:
             event = decode_record(record.value, record.headers)
-            _check_timestamp(record)
+            recorded_at = _time_of(record)
             kind = check_type(event)
             type_ = event.type
             payload = decode_payload(event)
@@ -103,9 +103,9 @@ class _Router:
             return type_, error.reason
         if kind in _DELIVERED_KINDS:
             self._deliver(record, event, unit)
-        self._audit(record, event, unit)
+        self._audit(record, recorded_at, event, unit)
         if isinstance(payload, PolicyViolation):
-            self._report(record, event, payload, unit)
+            self._report(record, recorded_at, event, payload, unit)
         if isinstance(payload, AccessGranted | AccessRevoked | PolicyViolation):
             self._invalidate(event, payload, unit)
         if type_ in _DATASET_TYPES:
@@ -124,18 +124,20 @@ class _Router:
             delivery = delivery_id(webhook_id, event.source, event.id).encode()
             unit.send(topic, key, event.posted, (("vs-delivery-id", delivery), ("vs-webhook-id", key), *shared))
 
-    def _audit(self, record: Record, event: CloudEvent, unit: Unit) -> None:
+    def _audit(self, record: Record, recorded_at: str, event: CloudEvent, unit: Unit) -> None:
         audit = audit_event(event, record.timestamp)
         resource_id: str = audit["resource"]["id"]
-        self._send_derived(self._topics.audit, "audit.recorded", resource_id, audit, record, event, unit)
+        self._send_derived(self._topics.audit, "audit.recorded", resource_id, audit, recorded_at, event, unit)
 
-    def _report(self, record: Record, event: CloudEvent, payload: PolicyViolation, unit: Unit) -> None:
+    def _report(
+        self, record: Record, recorded_at: str, event: CloudEvent, payload: PolicyViolation, unit: Unit
+    ) -> None:
         report = violation_report(event, record.timestamp)
         topic = self._topics.violations
-        self._send_derived(topic, "violation.raised", payload.resource_id, report, record, event, unit)
+        self._send_derived(topic, "violation.raised", payload.resource_id, report, recorded_at, event, unit)
 
     def _send_derived(
-        self, topic: str, type_: str, key: str, data: dict[str, Any], record: Record, event: CloudEvent, unit: Unit
+        self, topic: str, type_: str, key: str, data: dict[str, Any], recorded_at: str, event: CloudEvent, unit: Unit
     ) -> None:
         """A derived event under the vault event's own source and id (contracts 9.1)."""
         value = derived_event(
@@ -143,8 +145,8 @@ class _Router:
             id_=event.id,
             source=event.source,
             subject=key,
-            time=format_time(record.timestamp),
-            data=orjson.dumps(data),
+            time=recorded_at,
+            data=data,
             cause=event,
         )
         unit.send(topic, key.encode(), value, STRUCTURED_HEADERS)
@@ -165,14 +167,14 @@ class _Router:
         unit.send(self._topics.registry_datasets, dataset_id.encode(), event.posted, headers)
 
 
-def _check_timestamp(record: Record) -> None:
+def _time_of(record: Record) -> str:
     """A record that claims a time of no calendar (microseconds, mostly) has none to pass on.
 
     Raises:
         InvalidEvent: It has none.
     """
     try:
-        format_time(record.timestamp)
+        return format_time(record.timestamp)
     except ValueError:
         detail = "the record's timestamp is outside the years 1 to 9999: it must be in milliseconds"
         raise InvalidEvent("invalid_envelope", detail) from None

@@ -13,7 +13,14 @@ _CARRIED_OVER: Final = ("traceparent", "correlationid")
 
 
 def derived_event(
-    type_: str, *, id_: str, source: str, subject: str, time: str, data: bytes, cause: CloudEvent | None = None
+    type_: str,
+    *,
+    id_: str,
+    source: str,
+    subject: str,
+    time: str,
+    data: bytes | dict[str, Any],
+    cause: CloudEvent | None = None,
 ) -> bytes:
     """One derived event as structured JSON.
 
@@ -23,7 +30,7 @@ def derived_event(
         source: The event's source.
         subject: The record key; what an attribute may not contain is replaced.
         time: RFC 3339.
-        data: JSON already, spliced in as it is.
+        data: A JSON object, or JSON already, which is spliced in as it is.
         cause: The event that this one follows from; its ``traceparent`` and ``correlationid`` are carried over.
     """
     attributes: dict[str, Any] = {
@@ -39,7 +46,8 @@ def derived_event(
         for name in _CARRIED_OVER:
             if name in cause.extensions:
                 attributes[name] = cause.extensions[name]
-    return orjson.dumps(attributes)[:-1] + b',"data":' + data + b"}"
+    attributes["data"] = orjson.Fragment(data) if isinstance(data, bytes) else data
+    return orjson.dumps(attributes)
 
 
 def decode_derived(value: bytes | None) -> CloudEvent:

@@ -6,11 +6,9 @@ from typing import Final
 
 from app.events.partitioning import murmur2
 
-_PREFIX: Final = "dlv_"
 _DIGEST_BYTES: Final = 12
 _DIGITS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
-_SHIFTS: Final = range(120, -1, -10)
 
 
 def delivery_id(webhook_id: str, source: str, event_id: str) -> str:
@@ -20,9 +18,15 @@ def delivery_id(webhook_id: str, source: str, event_id: str) -> str:
     the webhook) and 12 bytes of blake2b over source, event id and webhook id: constant however often the event is seen.
     """
     digest = blake2b(f"{source}\0{event_id}\0{webhook_id}".encode(), digest_size=_DIGEST_BYTES).digest()
-    # 128 bits and two of padding are 13 pairs of digits; the standard library takes 3 us for the same.
+    # 128 bits and two of padding are 13 pairs of digits; written out, for a loop costs a third more, and the standard
+    # library twice as much.
     bits = int.from_bytes(_hash_bytes(webhook_id) + digest, "big") << 2
-    return _PREFIX + "".join([_PAIRS[bits >> shift & 0x3FF] for shift in _SHIFTS])
+    return (
+        f"dlv_{_PAIRS[bits >> 120]}{_PAIRS[bits >> 110 & 0x3FF]}{_PAIRS[bits >> 100 & 0x3FF]}"
+        f"{_PAIRS[bits >> 90 & 0x3FF]}{_PAIRS[bits >> 80 & 0x3FF]}{_PAIRS[bits >> 70 & 0x3FF]}"
+        f"{_PAIRS[bits >> 60 & 0x3FF]}{_PAIRS[bits >> 50 & 0x3FF]}{_PAIRS[bits >> 40 & 0x3FF]}"
+        f"{_PAIRS[bits >> 30 & 0x3FF]}{_PAIRS[bits >> 20 & 0x3FF]}{_PAIRS[bits >> 10 & 0x3FF]}{_PAIRS[bits & 0x3FF]}"
+    )
 
 
 @lru_cache(maxsize=65536)
