@@ -24,7 +24,7 @@ async def contend(job: Job) -> Measured:
     agent = Agent(
         name="decode", topics=(job.topic,), processor=slice_handler(decode), home=POSITIONS, tables=(POSITIONS,)
     )
-    return await run_engine(job, Topics(PREFIX, job.app_id), agent)
+    return await run_engine(job, Topics(PREFIX, job.app_id).quarantine, agent)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,18 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from statistics import quantiles
 from typing import Final, Self
 
 import uvloop
 
-__all__ = ["Job", "Measured", "compete", "measure"]
+__all__ = ["Job", "Lateness", "Measured", "compete", "measure"]
 
 START_DEADLINE_S: Final = 60.0
 FIRST_EVENT_POLL_S: Final = 0.002
 POLL_S: Final = 0.1
+LATENESS_EVERY_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class Job:
         records: How many are in it.
         seconds: How long to count, from the first event on.
         data_dir: An empty folder.
+        instance: The name of this process in its group.
+        share: Numbers that it must hold before anything counts; 0: whatever it gets.
+        options: What only this contender knows.
     """
 
     brokers: str
@@ -40,6 +45,9 @@ class Job:
     records: int
     seconds: float
     data_dir: str
+    instance: str = "bench"
+    share: int = 0
+    options: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def given(cls) -> Self:
@@ -49,11 +57,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a contender did in its time; `cpu_s` is of its own process, all threads."""
+    """What a contender did in its time; `cpu_s` is of its own process, all threads.
+
+    Attributes:
+        figures: Whatever else it measured; the unit is in the name.
+    """
 
     events: int
     elapsed_s: float
     cpu_s: float
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def events_per_s(self) -> float:
@@ -83,6 +96,31 @@ async def measure(job: Job, count: Callable[[], int]) -> Measured:
     while time.perf_counter() - began_s < job.seconds and count() < job.records:  # noqa: ASYNC110  # as above
         await asyncio.sleep(POLL_S)
     return Measured(count() - before, time.perf_counter() - began_s, time.process_time() - cpu_began_s)
+
+
+class Lateness:
+    """How late the loop wakes a task that asked for 10 ms, from `start` on: what a health check or a timer feels."""
+
+    def __init__(self) -> None:
+        self._late_ms: list[float] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; ends with the process."""
+        self._task = asyncio.create_task(self._sample())
+
+    async def _sample(self) -> None:
+        while True:
+            began_s = time.perf_counter()
+            await asyncio.sleep(LATENESS_EVERY_S)
+            self._late_ms.append((time.perf_counter() - began_s - LATENESS_EVERY_S) * 1e3)
+
+    def figures(self) -> dict[str, float]:
+        """The 99th percentile and the worst."""
+        if len(self._late_ms) < 2:
+            return {}
+        p99_ms = quantiles(self._late_ms, n=100, method="inclusive")[-1]
+        return {"loop_lag_p99_ms": round(p99_ms, 1), "loop_lag_max_ms": round(max(self._late_ms), 1)}
 
 
 def compete(contend: Callable[[Job], Awaitable[Measured]]) -> None:
