@@ -4,7 +4,7 @@
 2. Freeze rows and positions together, without an await.
 3. Changelog: one transaction over all its tables, rows, then positions.
 4. One RocksDB write batch a store: rows, derived index, applied offsets.
-5. Commit group offsets, a copy for tools.
+5. Hand the positions to the copy that the group keeps for tools.
 
 Any failure of step 3 has an unknown outcome: nothing is retried here; the number is dropped and read from the log.
 """

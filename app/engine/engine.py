@@ -20,6 +20,7 @@ from app.engine.errors import NotMember
 from app.engine.intake import Intake
 from app.engine.membership import DataDir, Membership, leave_group
 from app.engine.number import Number
+from app.engine.offset_copies import OffsetCopies
 from app.engine.outputs import Outputs
 from app.engine.ownership import Ownership
 from app.engine.positions import Bounds
@@ -99,6 +100,7 @@ class Engine:
         self.ownership = Ownership(config.numbers, self._is_ready)
         self.status = Status(self)
         self.intake = Intake(self)
+        self._copies = OffsetCopies(self._copy_offsets)
         self.consumer: SliceConsumer | None = None
         self.draining = False
         self.assignment_seen = False
@@ -148,6 +150,7 @@ class Engine:
             client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
             self._watch(replica.run(self.reader, client_id), f"the replica of {replica.table.name}")
             self._watch(replica.become_ready(self.reader), f"the start of the replica of {replica.table.name}")
+        self._watch(self._copies.run(), "the copies of the positions")
         self._watch(self.status.feed_gauges(), "the gauges")
         self._watch(self.status.follow_ends(), "the ends of the partitions")
 
@@ -287,6 +290,7 @@ class Engine:
             if isinstance(result, BaseException):
                 log.critical("a number did not close cleanly", exc_info=result)
                 self.die(f"a number did not close cleanly: {result!r}")
+        await self._copies.finish(lost=lost)
 
     # -- Services of the numbers
 
@@ -337,6 +341,9 @@ class Engine:
 
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> None:
         """See `number.Services.commit_offsets`."""
+        self._copies.add(offsets)
+
+    async def _copy_offsets(self, offsets: Mapping[TP, int]) -> None:
         if self.consumer is not None:
             await self.consumer.copy_offsets(offsets, OFFSETS_DEADLINE_S)
 
