@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
+from faust.tables import TableManager
 
 from app.engine.agent import Agent
 from app.engine.consumer import SliceSchema, SliceTransport
@@ -25,8 +27,19 @@ Hook = Callable[[], Awaitable[None]]
 # Revoke takes at most 8 s, an opening joins at once; the group waits this long for the slowest member.
 REBALANCE_TIMEOUT_S = 20.0
 REQUEST_TIMEOUT_S = 30.0
+# Members hear of a rebalance by the answer to a heartbeat, and nobody works on until the last of them has joined.
+HEARTBEATS_A_SESSION = 20
 # aiokafka reads ahead for every assigned partition, with room or not: 29 topics of 12 partitions are 170 MiB at most.
 FETCH_BYTES = 512 << 10
+
+
+class NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
+    """Faust's tables, of which we have none."""
+
+    async def sleep(self, n: Any) -> None:
+        """It sleeps in one place: a second before the join, for tables that may still be registered."""
+        del n
+        await asyncio.sleep(0)
 
 
 class EngineApp(faust.App):  # type: ignore[misc]  # Faust ships no types
@@ -87,8 +100,9 @@ def create_app(engine: Engine, *, stats_port: int) -> EngineApp:
         topic_partitions=config.numbers,
         # Not 0: Faust would choose its own assignor, and ours is put in over it.
         table_standby_replicas=0,
+        TableManager=NoTables,
         broker_session_timeout=config.session_timeout_s,
-        broker_heartbeat_interval=config.session_timeout_s / 5,
+        broker_heartbeat_interval=config.session_timeout_s / HEARTBEATS_A_SESSION,
         broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
         broker_request_timeout=REQUEST_TIMEOUT_S,
         broker_max_poll_records=POLL_RECORDS,

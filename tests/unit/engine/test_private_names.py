@@ -14,6 +14,7 @@ from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
+from faust.tables import TableManager
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.consumer import Fetcher
 
@@ -44,6 +45,7 @@ def test_the_versions_are_the_ones_whose_private_names_were_read(package: str, v
         (GroupCoordinator, "request_rejoin", ["self"]),
         (GroupCoordinator, "ensure_coordinator_known", ["self"]),
         (GroupCoordinator, "fetch_committed_offsets", ["self", "partitions"]),
+        (TableManager, "sleep", ["self", "n"]),
         (SubscriptionState, "fetch_context", ["self"]),
         (AIOKafkaClient, "_get_conn", ["self", "node_id", "group", "no_hint"]),
         (AIOKafkaClient, "bootstrap", ["self"]),
