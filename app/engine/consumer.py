@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import faust.transport.drivers.aiokafka as driver
@@ -168,6 +168,11 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
             return await self._in_thread(check(), HEARTBEAT_DEADLINE_S)
         except TimeoutError:
             return "the consumer's thread does not answer"
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """With this the join begins."""
+        await self.engine.before_join()
+        await super().subscribe(topics)
 
     # -- fetching
 

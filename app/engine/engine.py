@@ -110,6 +110,7 @@ class Engine:
         self.agent_of = {topic: agent for agent in self.agents for topic in agent.topics}
         self._assigned: set[TP] = set()
         self._generation = -1
+        self._former = self.data_dir.membership().member_id
         self._lease = 0.0
         self._error_since: float | None = None
         self._stores: dict[tuple[str, int], Store] = {}
@@ -141,11 +142,8 @@ class Engine:
         self.reader.committed_only = False
 
     async def start(self) -> None:
-        """Before the consumer joins: take our dead self out of the group, begin to follow the replicas."""
+        """Before the consumer joins: begin to follow the replicas."""
         self._loop = asyncio.get_running_loop()
-        kept = self.data_dir.membership()
-        if kept.member_id and await leave_group(self.connection, self.config.app_id, kept.member_id):
-            log.info("took the former member %s out of the group", kept.member_id)
         for replica in self.replicas:
             client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
             self._watch(replica.run(self.reader, client_id), f"the replica of {replica.table.name}")
@@ -153,6 +151,16 @@ class Engine:
         self._watch(self._copies.run(), "the copies of the positions")
         self._watch(self.status.feed_gauges(), "the gauges")
         self._watch(self.status.follow_ends(), "the ends of the partitions")
+
+    async def before_join(self) -> None:
+        """Take our dead self out of the group; the join must follow at once.
+
+        The others rebalance as soon as they hear of it. Whoever joins a second later has them do it twice, and moves
+        our numbers to them and back.
+        """
+        former, self._former = self._former, ""
+        if former and await leave_group(self.connection, self.config.app_id, former):
+            log.info("took the former member %s out of the group", former)
 
     def _watch(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run for as long as the process; one that fails must not be missed in silence."""
