@@ -26,6 +26,7 @@ __all__ = ["DataDir", "Membership", "leave_group"]
 log = logging.getLogger("app.engine.membership")
 
 LEAVE_DEADLINE_S = 5.0
+PROBE_BYTES = 1 << 20
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -43,13 +44,16 @@ class DataDir:
         path: Created if missing.
 
     Raises:
-        StartRefused: Another process has it.
+        StartRefused: Another process has it, or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock: IO[str] = (path / "lock").open("w")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] = (path / "lock").open("w")
+        except OSError as error:
+            raise _unwritable(path, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -57,6 +61,11 @@ class DataDir:
             raise StartRefused(
                 f"DATA_DIR {path} is in use by another process; give each worker its own VAULT_STREAM_DATA_DIR"
             ) from error
+        try:
+            _probe(path / "probe")
+        except OSError as error:
+            self._lock.close()
+            raise _unwritable(path, error) from error
 
     def membership(self) -> Membership:
         """What was kept; nothing usable is like nothing kept."""
@@ -72,6 +81,21 @@ class DataDir:
     def close(self) -> None:
         """Release the lock."""
         self._lock.close()
+
+
+def _unwritable(path: Path, error: OSError) -> StartRefused:
+    return StartRefused(
+        f"DATA_DIR {path} cannot be written: {error.strerror}; make room or change its owner,"
+        " or set VAULT_STREAM_DATA_DIR"
+    )
+
+
+def _probe(file: Path) -> None:
+    """Whoever cannot even write this would take numbers and end at their first row, again and again."""
+    try:
+        file.write_bytes(bytes(PROBE_BYTES))
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -28,3 +28,13 @@ def test_nothing_usable_kept_is_like_nothing_kept(tmp_path: Path, content: bytes
     data_dir.remember(Membership("m-1", 4, (1, 2)))
     assert data_dir.membership() == Membership("m-1", 4, (1, 2))
     data_dir.close()
+
+
+def test_a_data_dir_that_takes_nothing_is_refused_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+
+    with pytest.raises(StartRefused, match="cannot be written: Not a directory") as refused:
+        DataDir(tmp_path / "file" / "data")
+
+    assert "VAULT_STREAM_DATA_DIR" in str(refused.value)
+    assert "\n" not in str(refused.value)
