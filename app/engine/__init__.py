@@ -16,6 +16,9 @@ from app.engine.errors import (
     Revoked,
     RowTooLarge,
     StartRefused,
+    StoreDamaged,
+    StoreError,
+    StoreFailed,
 )
 from app.engine.outputs import Message, Outputs
 from app.engine.ownership import Owner, Ownership
@@ -48,6 +51,9 @@ __all__ = [
     "RowTooLarge",
     "Slice",
     "StartRefused",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFailed",
     "Table",
     "Unit",
     "slice_handler",

@@ -58,7 +58,8 @@ class EngineConfig:
         numbers: N.
         instance: The worker's name.
         url: How other workers reach it.
-        store_stale_after_s: The changelogs' `delete.retention.ms`, in seconds.
+        store_stale_after_s: A local copy that was not up to date for longer is restored from nothing: less than the
+            changelogs' `delete.retention.ms`, by more than a restore and a difference of clocks take.
     """
 
     app_id: str
@@ -70,7 +71,7 @@ class EngineConfig:
     quarantine_topic: str
     session_timeout_s: float = 10.0
     checkpoint_interval_s: float = 0.2
-    store_stale_after_s: float = 7 * 86_400.0
+    store_stale_after_s: float = 6 * 86_400.0
 
 
 class Engine:

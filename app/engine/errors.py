@@ -4,6 +4,9 @@
 EngineError
 ├── Retriable            an agent asks for the same slice again, after a back-off
 ├── Revoked              the number is not ours any more; nothing of the unit was kept
+│   └── StoreError       it is ours, but its local copy fails: no fault of the records
+│       ├── StoreDamaged     what is on the disk cannot be trusted; it is removed and restored from the log
+│       └── StoreFailed      the disk takes nothing more; the process ends
 ├── OutputFailed         Kafka did not acknowledge; the outcome is unknown
 │   └── OutputTooLarge   Kafka refuses the record for its size, however often it is sent
 ├── PositionLost         the partition can no longer be read from where we stand; the number is reopened
@@ -44,6 +47,20 @@ class Retriable(EngineError):
 
 class Revoked(EngineError):
     """The assignment that this work belongs to has ended; its new owner does it again."""
+
+
+class StoreError(Revoked):
+    """The local copy of a number's tables fails, so this opening of the number has ended; the log has everything."""
+
+
+class StoreDamaged(StoreError):
+    """What was read back is not what was written; the copy is removed and restored."""
+
+    retriable = True
+
+
+class StoreFailed(StoreError):
+    """The disk is full, read-only or gone: only a person helps, and other workers can serve the numbers meanwhile."""
 
 
 class OutputFailed(EngineError):

@@ -23,7 +23,16 @@ from app.engine import faults
 from app.engine.agent import Agent
 from app.engine.cancellation import cancelled
 from app.engine.checkpoint import AgentState, Checkpointer
-from app.engine.errors import EngineError, NotMember, PositionLost, PositionRefused, Revoked, StartRefused
+from app.engine.errors import (
+    EngineError,
+    NotMember,
+    PositionLost,
+    PositionRefused,
+    Revoked,
+    StartRefused,
+    StoreError,
+    StoreFailed,
+)
 from app.engine.positions import META_KEY, POSITIONS_KEY, Bounds, Meta, decode_positions, start_of
 from app.engine.restore import apply_records
 from app.engine.runner import Runner
@@ -61,7 +70,7 @@ class Number:
         self.clock = services.clock
         self.state = State.OPENING
         self.reason = ""
-        self._reopen_reason = ""
+        self._reopen_for: EngineError | None = None
         self.epoch = object()
         self.trackers: dict[TP, Tracker] = {}
         self.runners: dict[str, Runner] = {}
@@ -92,11 +101,11 @@ class Number:
     # -- Host of the runners
 
     def may_act(self) -> bool:
-        """See `runner.Host.may_act`."""
+        """See `services.Host.may_act`."""
         return self._services.lease_valid()
 
     async def checkpoint_now(self) -> None:
-        """See `runner.Host.checkpoint_now`."""
+        """See `services.Host.checkpoint_now`."""
         if self.state is not State.OPEN:
             raise Revoked(f"number {self.number} is not open")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -107,17 +116,24 @@ class Number:
 
     def reopen(self, why: str) -> None:
         """Drop everything that is not in the log, and open again: what was fetched cannot be trusted."""
-        if self.state is State.OPEN and not self._reopen_reason:
-            self._reopen_reason = why
+        self._reopen(PositionLost(why))
+
+    def store_failed(self, error: StoreError) -> None:
+        """See `services.Host.store_failed`."""
+        self._reopen(error)
+
+    def _reopen(self, why: EngineError) -> None:
+        if self.state is State.OPEN and self._reopen_for is None:
+            self._reopen_for = why
             self._dirty.set()
             self._urgent.set()
 
     def room(self) -> None:
-        """See `runner.Host.room`."""
+        """See `services.Host.room`."""
         self._services.room()
 
     def runner_died(self, agent: str) -> None:
-        """See `runner.Host.runner_died`."""
+        """See `services.Host.runner_died`."""
         self._services.die(f"the runner {agent}/{self.number} ended without being closed", 70)
 
     def _touched(self) -> None:
@@ -150,6 +166,10 @@ class Number:
                 delay_s = REFUSED_RETRY_S
             except StartRefused as refused:
                 self._services.die(str(refused), 1)
+                return
+            except StoreFailed as failed:
+                # Other workers have room; a supervisor that starts us again shows the line until somebody reads it.
+                self._services.die(str(failed), 70)
                 return
             except _EXPECTED as error:
                 self.state, self.reason = State.OPENING, repr(error)
@@ -190,9 +210,10 @@ class Number:
         for agent in services.agents:
             store = services.store(agent, self.number)
             logs = [services.changelog_topic(table.name) for table in agent.tables]
+            if store.damage:
+                store.wipe("damaged", store.damage)
             if any(store.applied(topic) > ends[topic, self.number] for topic in logs):
-                log.error("number %s of %s is beyond its changelog; restoring from the log", self.number, agent.name)
-                store.wipe()
+                store.wipe("ahead", "it is beyond the end of its changelog")
         for (topic, partition), users in targets.items():
             start[topic, partition] = min(services.store(agent, partition).applied(topic) for agent, _ in users)
 
@@ -213,6 +234,8 @@ class Number:
         finally:
             # Control records and compacted rows were counted and never came.
             metrics.RESTORE_REMAINING_ROWS.dec(remaining)
+        for agent in services.agents:
+            services.store(agent, self.number).mark_current()
 
     async def _start(self) -> None:
         """Positions, trackers, runners; then the number may be fetched."""
@@ -229,7 +252,7 @@ class Number:
         if self._closing:
             # Its cancellation was swallowed on the way.
             raise Revoked(f"number {self.number} is closing")
-        self._reopen_reason = ""
+        self._reopen_for = None
         self._checkpointer = self._new_checkpointer()
         self._checkpointer.states = states
         self.epoch = object()
@@ -276,8 +299,8 @@ class Number:
                     await self._urgent.wait()
             self._dirty.clear()
             self._urgent.clear()
-            if self._reopen_reason:
-                raise PositionLost(self._reopen_reason)
+            if self._reopen_for is not None:
+                raise self._reopen_for
             await self._checkpoint()
 
     async def _checkpoint(self) -> None:

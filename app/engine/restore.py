@@ -183,11 +183,11 @@ async def apply_records(
                 rows[table.prefix_byte + key] = record.value
             elif key.endswith(name):
                 rows[key] = record.value
-        store.write(rows, {changelog: max(chunk[-1].offset + 1, applied)})
+        store.write(rows, {changelog: max(chunk[-1].offset + 1, applied)}, current=False)
         faults.point("restore:rows")
         await asyncio.sleep(0)
     if position > store.applied(changelog):
-        store.write({}, {changelog: position})
+        store.write({}, {changelog: position}, current=False)
 
 
 class Replica(Generic[R]):

@@ -11,18 +11,19 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from app.engine import faults
 from app.engine.agent import Agent, Clock
 from app.engine.cancellation import cancelled
-from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked
+from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked, StoreError
 from app.engine.poison import PoisonWatch, place_of
 from app.engine.records import Slice
+from app.engine.services import Host
 from app.engine.tracker import Tracker
 from app.engine.unit import Scope, Unit
 
-__all__ = ["Host", "Runner"]
+__all__ = ["Runner"]
 
 log = logging.getLogger("app.engine.runner")
 
@@ -40,25 +41,6 @@ FLUSH_PROBLEM_S = 15.0
 
 class _SliceLeft(Exception):
     """The number drains, so the slice that waits to run again is left to the next owner."""
-
-
-class Host(Protocol):
-    """What a runner needs of its number."""
-
-    clock: Clock
-    number: int
-
-    def may_act(self) -> bool:
-        """Whether something visible outside may start."""
-
-    async def checkpoint_now(self) -> None:
-        """Log everything merged so far."""
-
-    def room(self) -> None:
-        """Records were finished: the number may be fetched again."""
-
-    def runner_died(self, agent: str) -> None:
-        """A bug of ours; the process must not go on pretending."""
 
 
 class Runner:
@@ -223,6 +205,8 @@ class Runner:
             await self._open()
             while True:
                 await self._turn()
+        except StoreError as error:
+            self._host.store_failed(error)
         except Revoked:
             if self._scope.valid and not self._draining and self.stopped_reason is None:
                 log.exception("runner %s/%s ended though its number is ours", self.agent, self.number)

@@ -1,4 +1,4 @@
-"""What the numbers of one process share, as a number sees it."""
+"""What the numbers of one process share, as a number sees it; and a number, as its runners see it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from app.engine.agent import Agent, Clock
     from app.engine.changelog import Changelog
+    from app.engine.errors import StoreError
     from app.engine.outputs import Outputs
     from app.engine.positions import Bounds
     from app.engine.restore import LogReader, Replica
     from app.engine.store import Store
 
-__all__ = ["Services", "State"]
+__all__ = ["Host", "Services", "State"]
 
 TP = tuple[str, int]
 
@@ -72,3 +73,25 @@ class Services(Protocol):
 
     def die(self, why: str, code: int) -> None:
         """End the process."""
+
+
+class Host(Protocol):
+    """What a runner needs of its number."""
+
+    clock: Clock
+    number: int
+
+    def may_act(self) -> bool:
+        """Whether something visible outside may start."""
+
+    async def checkpoint_now(self) -> None:
+        """Log everything merged so far."""
+
+    def room(self) -> None:
+        """Records were finished: the number may be fetched again."""
+
+    def runner_died(self, agent: str) -> None:
+        """A bug of ours; the process must not go on pretending."""
+
+    def store_failed(self, error: StoreError) -> None:
+        """The local copy fails, and no record is at fault: open again, or end the process."""

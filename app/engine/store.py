@@ -7,17 +7,21 @@ by a checkpoint or a restore, always as one write batch of rows, index and the c
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import rocksdict
 
+from app.engine.errors import StoreDamaged, StoreError, StoreFailed
 from app.engine.table import Table
+from app.observability import metrics
 
 __all__ = ["Store"]
 
@@ -28,6 +32,16 @@ LAST_USED = b"\xffused"
 _CACHE_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 8 << 20
 _shared: list[rocksdict.Cache] = []
+# Damage that comes back as often, in one process, is the disk's and not the file's.
+DAMAGES_LIMIT = 5
+# Removing a copy does not help against these; RocksDB gives their text only.
+_DISK_ERRORS: Final = tuple(
+    os.strerror(number)
+    for number in (
+        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+        errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTDIR,
+    )
+)  # fmt: skip
 
 Rows = Mapping[bytes, bytes | None]
 
@@ -37,6 +51,7 @@ def _options() -> rocksdict.Options:
         _shared.append(rocksdict.Cache(_CACHE_BYTES))
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(True)
+    options.set_paranoid_checks(True)
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(2)
     options.set_max_total_wal_size(4 * _WRITE_BUFFER_BYTES)
@@ -55,60 +70,154 @@ class Store:
 
     Attributes:
         tables: By their prefix.
+        damage: What is wrong with this copy, once a read has found it; until `wipe` every call raises then.
+        wiped: How often it was removed.
 
     Args:
         path: Its directory; created, and removed and created again when it cannot be opened.
         tables: The tables it holds; their indexes are kept in step with the rows.
-        stale_after_s: A copy unused for longer may have missed tombstones that the broker has compacted away
-            (`delete.retention.ms`), so it is removed.
+        stale_after_s: A copy that was not up to date for longer may have missed tombstones that the broker has
+            compacted away (`delete.retention.ms`), so it is removed.
+
+    Raises:
+        StoreFailed: The disk takes no store.
     """
 
     def __init__(self, path: Path, tables: Sequence[Table[Any]], stale_after_s: float) -> None:
         self.path = path
         self.tables: Mapping[int, Table[Any]] = {t.prefix: t for t in tables}
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.wiped = 0
-        self._db = self._open()
-        used = self._db.get(LAST_USED)
-        if used is not None and time.time() - struct.unpack(">d", used)[0] > stale_after_s:
-            log.warning("store %s was unused for too long to trust its tombstones; restoring from the changelog", path)
-            self.wipe()
-
-    def _open(self) -> rocksdict.Rdict:
+        self.damage = ""
+        self._damages = 0
+        self._db: Any = None
         try:
-            return rocksdict.Rdict(str(self.path), _options())
-        except Exception:
-            log.exception("store %s does not open; restoring from the changelog", self.path)
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.wiped += 1
-            return rocksdict.Rdict(str(self.path), _options())
+            self._db = self._create()
+            used = self._read(LAST_USED)
+        except StoreDamaged:
+            self.wipe("damaged", self.damage)
+            return
+        if used is None:
+            self.mark_current()
+        elif time.time() - struct.unpack(">d", used)[0] > stale_after_s:
+            self.wipe("stale", "unused for too long to trust its tombstones")
 
-    def wipe(self) -> None:
-        """Forget everything; the changelogs have it."""
-        self._db.close()
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._db = rocksdict.Rdict(str(self.path), _options())
+    def _create(self) -> rocksdict.Rdict:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return rocksdict.Rdict(str(self.path), _options())
+        except Exception as error:
+            if isinstance(error, OSError) or _is_of_the_disk(error):
+                raise self._failed(error) from error
+            raise self._damaged(error) from error
+
+    def wipe(self, reason: str, why: str) -> None:
+        """Forget everything; the changelogs have it.
+
+        Args:
+            reason: damaged, stale or ahead; the label of the metric.
+            why: For the log.
+
+        Raises:
+            StoreFailed: The disk does not even take an empty store, or was at fault too often.
+        """
+        level = logging.WARNING if reason == "stale" else logging.ERROR
+        log.log(level, "store %s: %s; it is removed and restored from the changelog", self.path, why)
         self.wiped += 1
+        metrics.STORES_REMOVED.labels(reason=reason).inc()
+        if reason == "damaged":
+            self._damages += 1
+            if self._damages > DAMAGES_LIMIT:
+                raise StoreFailed(f"store {self.path}: damaged {self._damages} times since the start: {why}")
+        try:
+            if self._db is not None:
+                self._db.close()
+        except Exception as error:  # noqa: BLE001  # what it cannot flush is thrown away with the rest
+            log.info("store %s: closed with %s", self.path, error)
+        try:
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            self._db = self._create()
+        except (OSError, StoreDamaged) as error:
+            raise self._failed(error) from error
+        self.damage = ""
+        self.mark_current()
+
+    # -- what the rest of the engine sees
+
+    def check(self) -> None:
+        """Nothing may be built on what a damaged copy said.
+
+        Raises:
+            StoreDamaged: A read has found damage, whoever got to hear of it.
+        """
+        if self.damage:
+            raise StoreDamaged(f"store {self.path}: {self.damage}")
 
     def get(self, key: bytes) -> bytes | None:
-        """The stored bytes of a key, or None."""
-        value: bytes | None = self._db.get(key)
+        """The stored bytes of a key, or None.
+
+        Raises:
+            StoreDamaged: They cannot be read.
+        """
+        return self._read(key)
+
+    def _read(self, key: bytes) -> bytes | None:
+        if self.damage:
+            self.check()
+        try:
+            value: bytes | None = self._db.get(key)
+        except rocksdict.DbClosedError:
+            raise
+        except Exception as error:
+            raise self._damaged(error) from error
         return value
 
     def items(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Key order, `start` included, `stop` not."""
+        """Key order, `start` included, `stop` not.
+
+        Raises:
+            StoreDamaged: The rest cannot be read.
+        """
+        self.check()
         # A bound of the iterator, or it would walk the tombstones behind `stop` to the next live key.
         bounded = rocksdict.ReadOptions()
         bounded.set_iterate_upper_bound(stop)
-        yield from self._db.items(from_key=start, read_opt=bounded)
+        rows = self._db.iter(bounded)
+        try:
+            rows.seek(start)
+            while rows.valid():
+                yield rows.key(), rows.value()
+                rows.next()
+            # It ends the same way at the last row and at a block that it cannot read (as `Rdict.items` does for ever).
+            rows.status()
+        except rocksdict.DbClosedError:
+            raise
+        except Exception as error:
+            raise self._damaged(error) from error
+        finally:
+            # It keeps the database open, and a traceback would keep it.
+            del rows
 
     def applied(self, changelog: str) -> int:
         """The next offset of a changelog that this copy has not applied."""
-        data = self._db.get(APPLIED + changelog.encode())
+        data = self._read(APPLIED + changelog.encode())
         return 0 if data is None else int(struct.unpack(">q", data)[0])
 
-    def write(self, rows: Rows, applied: Mapping[str, int]) -> None:
-        """Apply rows (None deletes) with the changelog offsets that they reach, in one write batch."""
+    def write(self, rows: Rows, applied: Mapping[str, int], *, current: bool = True) -> None:
+        """Apply rows (None deletes) with the changelog offsets that they reach, in one write batch.
+
+        Args:
+            rows: By store key.
+            applied: By changelog topic.
+            current: Whether this copy has everything then. While a restore is under way its age is that of its
+                oldest row, however new the last one is: the tombstone of a row that it had before may be compacted
+                away before the restore gets there, should it be interrupted.
+
+        Raises:
+            StoreDamaged: What is there cannot be read.
+            StoreFailed: The disk does not take it.
+        """
+        self.check()
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
             table = self.tables.get(key[0])
@@ -120,11 +229,23 @@ class Store:
                 batch.put(key, value)
         for changelog, offset in applied.items():
             batch.put(APPLIED + changelog.encode(), struct.pack(">q", offset))
-        batch.put(LAST_USED, struct.pack(">d", time.time()))
-        self._db.write(batch)
+        if current:
+            batch.put(LAST_USED, struct.pack(">d", time.time()))
+        try:
+            self._db.write(batch)
+        except rocksdict.DbClosedError:
+            raise
+        except Exception as error:
+            if str(error).startswith("Corruption"):
+                raise self._damaged(error) from error
+            raise self._failed(error) from error
+
+    def mark_current(self) -> None:
+        """It has everything that its changelogs have now."""
+        self.write({}, {})
 
     def _reindex(self, batch: rocksdict.WriteBatch, table: Table[Any], key: bytes, value: bytes | None) -> None:
-        before = self._db.get(key)
+        before = self._read(key)
         old = set() if before is None else set(table.index_of(key, before))
         new = set() if value is None else set(table.index_of(key, value))
         for gone in old - new:
@@ -133,5 +254,21 @@ class Store:
             batch.put(added, key)
 
     def close(self) -> None:
-        """Release the directory's lock."""
-        self._db.close()
+        """Write what is in memory, and release the directory's lock; a damaged copy is removed."""
+        try:
+            self._db.close()
+        except Exception as error:  # noqa: BLE001  # it has the offsets that it has
+            log.warning("store %s: its last rows are not on the disk, the changelog has them: %s", self.path, error)
+        if self.damage:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _damaged(self, error: Exception) -> StoreError:
+        self.damage = str(error)
+        return StoreDamaged(f"store {self.path}: {error}")
+
+    def _failed(self, error: Exception) -> StoreError:
+        return StoreFailed(f"store {self.path} cannot be written: {error}")
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    return any(text in str(error) for text in _DISK_ERRORS)

@@ -154,7 +154,9 @@ class Unit:
 
         Raises:
             OutputFailed: Something was not acknowledged.
+            StoreDamaged: What the unit was made from cannot be trusted, whether or not its agent went on.
         """
+        self._scope.staging.store.check()
         if self._messages:
             await self._scope.outputs.send_many(self._messages)
             self._messages = []

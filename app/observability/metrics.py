@@ -62,6 +62,7 @@ __all__ = [
     "STORAGE_BYTES",
     "STORAGE_LATENCY_SECONDS",
     "STORAGE_OPERATIONS",
+    "STORES_REMOVED",
     "VERSION",
     "WEBHOOKS",
     "render",
@@ -146,6 +147,10 @@ CHECKPOINT_SECONDS = _histogram(
 CHECKPOINTS = _counter(f"{PREFIX}checkpoints_total", "Checkpoints by outcome", "outcome")
 # table: the name of a table, "engine" for positions and meta rows.
 RESTORED_ROWS = _counter(f"{PREFIX}restored_rows_total", "Rows read back from changelogs", "table")
+# reason: damaged, stale (its tombstones cannot be trusted), ahead (of its changelog).
+STORES_REMOVED = _counter(
+    f"{PREFIX}stores_removed_total", "Local copies of tables removed and restored from their changelogs", "reason"
+)
 RESTORE_REMAINING_ROWS = _gauge(
     f"{PREFIX}restore_remaining_rows", "Changelog records that the numbers being opened have yet to read"
 )

@@ -8,7 +8,7 @@ import pytest
 
 from app.engine import Agent, Processor, Revoked, Slice, Unit
 from app.engine import number as number_module
-from app.engine.errors import CheckpointFailed
+from app.engine.errors import CheckpointFailed, StoreFailed
 from app.engine.number import Number, State
 from app.engine.positions import Bounds
 from tests.support.engine import ROWS, FakeRecord, Row
@@ -395,3 +395,35 @@ async def test_a_unit_whose_outputs_are_acknowledged_too_late_changes_nothing(
         unit.done()
 
     assert ROWS.store_key(b"k") not in scope.staging.overlay
+
+
+async def test_a_damaged_copy_is_removed_and_restored_from_the_log(rig: Callable) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    await number.runners["x"].submit(put(b"k"))
+    await number.runners["x"].checkpoint()
+    store = services.stores["x"]
+    store.damage = "found by a read"
+
+    with pytest.raises(Revoked):
+        await number.runners["x"].submit(lambda unit: unit.get(ROWS, b"another"))
+    await until(lambda: store.wiped and number.ready)
+
+    assert await number.runners["x"].submit(lambda unit: unit.get(ROWS, b"k")) == Row(n=1)
+    assert services.died == []
+
+
+async def test_a_disk_that_takes_nothing_more_ends_the_process_with_one_line(
+    rig: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreFailed("store x cannot be written: No space left on device")
+
+    monkeypatch.setattr(services.stores["x"], "write", full)
+    await number.runners["x"].submit(put(b"k"))
+    await until(lambda: services.died)
+
+    assert services.died[0] == ("store x cannot be written: No space left on device", 70)

@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from app.engine import Agent, Clock, Context, OutputFailed, Processor, Retriable, Revoked, Slice, Unit
+from app.engine import (
+    Agent,
+    Clock,
+    Context,
+    OutputFailed,
+    Processor,
+    Retriable,
+    Revoked,
+    Slice,
+    StoreDamaged,
+    StoreError,
+    Unit,
+)
 from app.engine.poison import POISON_LIMITS
 from app.engine.runner import Runner
 from app.engine.tracker import Tracker
@@ -17,6 +29,7 @@ class FakeHost:
         self.number = 0
         self.member = True
         self.died: list[str] = []
+        self.store_errors: list[StoreError] = []
 
     def may_act(self) -> bool:
         return self.member
@@ -27,6 +40,9 @@ class FakeHost:
 
     def runner_died(self, agent: str) -> None:
         self.died.append(agent)
+
+    def store_failed(self, error: StoreError) -> None:
+        self.store_errors.append(error)
 
 
 class Scripted(Processor):
@@ -202,3 +218,33 @@ async def test_a_drained_runner_begins_no_slice_but_takes_outcomes(tmp_path: Pat
     await rig.runner.close()
     with pytest.raises(Revoked):
         await rig.runner.submit(lambda unit: None)
+
+
+async def test_a_local_copy_that_cannot_be_read_is_no_fault_of_the_record(tmp_path: Path) -> None:
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        raise StoreDamaged("a block")
+
+    rig = Rig(tmp_path, handle)
+    rig.feed(b"a", b"b")
+    await rig.until(lambda: rig.host.store_errors)
+
+    assert rig.outputs.sent == []
+    assert rig.tracker.position == 0
+    assert rig.host.died == []
+    await rig.runner.close()
+
+
+async def test_nothing_of_an_agent_that_went_on_with_a_damaged_copy_becomes_real(tmp_path: Path) -> None:
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        rig.scope.staging.store.damage = "found by a read of which the agent swallowed the error"
+        unit.send("out", None, b"made of wrong rows")
+        unit.put(ROWS, b"k", Row(n=1))
+
+    rig = Rig(tmp_path, handle)
+    rig.feed(b"a")
+    await rig.until(lambda: rig.host.store_errors)
+
+    assert rig.outputs.sent == []
+    assert rig.scope.staging.overlay == {}
+    assert rig.tracker.position == 0
+    await rig.runner.close()
