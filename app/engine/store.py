@@ -3,6 +3,10 @@
 One RocksDB. Its keys: `0x00 name` engine rows, `table byte + row key` rows, `0x80|table byte + index key` derived
 index (the value is the key of its row), `0xff name` facts about this copy that no changelog has. It is written only
 by a checkpoint or a restore, always as one write batch of rows, index and the changelog offsets they reach.
+
+It has no write-ahead log: the changelogs are that. A process that dies loses what RocksDB had not flushed, whole
+batches with their offsets, and reads it again; so whatever a disk loses (the end of a manifest, a log file in the
+middle), what is left is how things stood at some offset, never a mixture of two.
 """
 
 from __future__ import annotations
@@ -54,7 +58,6 @@ def _options() -> rocksdict.Options:
     options.set_paranoid_checks(True)
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(2)
-    options.set_max_total_wal_size(4 * _WRITE_BUFFER_BYTES)
     options.set_keep_log_file_num(1)
     options.set_max_open_files(64)
     blocks = rocksdict.BlockBasedOptions()
@@ -62,6 +65,12 @@ def _options() -> rocksdict.Options:
     blocks.set_bloom_filter(10, False)
     options.set_block_based_table_factory(blocks)
     options.set_compression_type(rocksdict.DBCompressionType.lz4())
+    return options
+
+
+def _unlogged() -> rocksdict.WriteOptions:
+    options = rocksdict.WriteOptions()
+    options.disable_wal = True
     return options
 
 
@@ -89,6 +98,7 @@ class Store:
         self.wiped = 0
         self.damage = ""
         self._damages = 0
+        self._unlogged = _unlogged()
         self._db: Any = None
         try:
             self._db = self._create()
@@ -232,7 +242,7 @@ class Store:
         if current:
             batch.put(LAST_USED, struct.pack(">d", time.time()))
         try:
-            self._db.write(batch)
+            self._db.write(batch, self._unlogged)
         except rocksdict.DbClosedError:
             raise
         except Exception as error:

@@ -77,6 +77,14 @@ def what_became(warm: Warm, path: Path) -> str:
     return outcome
 
 
+def test_a_process_that_dies_leaves_a_copy_of_some_offset(warm: Warm, tmp_path: Path) -> None:
+    store = new_store(warm.copy(tmp_path / "copy"))
+
+    assert store.applied(LOG) == 2_000
+    assert content(store) == with_index(warm.history[2_000])
+    store.close()
+
+
 def test_a_closed_store_has_everything(warm: Warm, tmp_path: Path) -> None:
     store = new_store(warm.copy(tmp_path / "copy"))
     store.write({ROWS.store_key(b"last"): ROWS.encode(Row(n=1))}, {LOG: 9_000})
@@ -89,7 +97,7 @@ def test_a_closed_store_has_everything(warm: Warm, tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("damage", [d for d in DAMAGES if d.__name__ != "truncate"], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_whatever_file_is_damaged_the_rows_are_never_wrong(warm: Warm, damage: Damage, tmp_path: Path) -> None:
     outcomes: set[str] = set()
     for at in range(len(files(warm.path))):
@@ -99,6 +107,15 @@ def test_whatever_file_is_damaged_the_rows_are_never_wrong(warm: Warm, damage: D
             outcomes.add(what_became(warm, path))
 
     assert any(outcome.startswith("removed") for outcome in outcomes)
+
+
+def test_wherever_the_manifest_ends_the_rows_are_never_wrong(warm: Warm, tmp_path: Path) -> None:
+    (manifest,) = (file for file in files(warm.path) if file.name.startswith("MANIFEST"))
+    for size in range(0, manifest.stat().st_size, 5):
+        path = warm.copy(tmp_path / str(size))
+        (path / "db" / manifest.name).write_bytes(manifest.read_bytes()[:size])
+        what_became(warm, path)
+        shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -114,8 +131,8 @@ def damaged(warm: Warm, tmp_path: Path) -> Iterator[Store]:
 
 def test_a_row_in_a_damaged_block_is_an_error_and_not_a_missing_row(warm: Warm, damaged: Store) -> None:
     def read_all() -> None:
-        for key in warm.history[2_000]:
-            damaged.get(key)
+        for key, row in warm.history[2_000].items():
+            assert damaged.get(key) == row
 
     with pytest.raises(StoreDamaged, match="Corruption"):
         read_all()
