@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo dev test test-fast prove test-foreign lint format bench kafka lock clean
+.PHONY: demo dev test test-fast prove test-foreign lint format bench profile kafka lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed; set PYTHON=python3.11")'
@@ -44,8 +44,11 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## ratios to a bare client, in benchmarks/latest.json
+bench: $(STAMP)  ## everything that docs/benchmarks.md names, in benchmarks/latest.json; about ten minutes
 	$(BIN)/python -m benchmarks
+
+profile: $(STAMP)  ## where the time of an event goes on its way through the router
+	$(BIN)/python -m benchmarks.profile_route
 
 # Versions and hashes only: the lock names no index.
 lock: $(STAMP)
