@@ -38,6 +38,9 @@ _WRITE_BUFFER_BYTES = 8 << 20
 _shared: list[rocksdict.Cache] = []
 # Damage that comes back as often, in one process, is the disk's and not the file's.
 DAMAGES_LIMIT = 5
+STALL_POLL_S = 0.002
+STALL_LIMIT_S = 30.0
+_STALLED = "Result incomplete"
 # Removing a copy does not help against these; RocksDB gives their text only.
 _DISK_ERRORS: Final = tuple(
     os.strerror(number)
@@ -68,9 +71,11 @@ def _options() -> rocksdict.Options:
     return options
 
 
-def _unlogged() -> rocksdict.WriteOptions:
+def _write_options() -> rocksdict.WriteOptions:
     options = rocksdict.WriteOptions()
     options.disable_wal = True
+    # Else a full disk holds the write, and with it the event loop, until there is room again.
+    options.no_slowdown = True
     return options
 
 
@@ -98,7 +103,7 @@ class Store:
         self.wiped = 0
         self.damage = ""
         self._damages = 0
-        self._unlogged = _unlogged()
+        self._write_options = _write_options()
         self._db: Any = None
         try:
             self._db = self._create()
@@ -228,6 +233,26 @@ class Store:
             StoreFailed: The disk does not take it.
         """
         self.check()
+        give_up_at = time.monotonic() + STALL_LIMIT_S
+        while True:
+            batch = self._batch(rows, applied)
+            if current:
+                batch.put(LAST_USED, struct.pack(">d", time.time()))
+            try:
+                self._db.write(batch, self._write_options)
+            except rocksdict.DbClosedError:
+                raise
+            except Exception as error:
+                if str(error).startswith("Corruption"):
+                    raise self._damaged(error) from error
+                if not str(error).startswith(_STALLED) or time.monotonic() > give_up_at:
+                    raise self._failed(error) from error
+            else:
+                return
+            # Memory is full and the disk is behind. A batch is used up by a write that did not happen.
+            time.sleep(STALL_POLL_S)
+
+    def _batch(self, rows: Rows, applied: Mapping[str, int]) -> rocksdict.WriteBatch:
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
             table = self.tables.get(key[0])
@@ -239,16 +264,7 @@ class Store:
                 batch.put(key, value)
         for changelog, offset in applied.items():
             batch.put(APPLIED + changelog.encode(), struct.pack(">q", offset))
-        if current:
-            batch.put(LAST_USED, struct.pack(">d", time.time()))
-        try:
-            self._db.write(batch, self._unlogged)
-        except rocksdict.DbClosedError:
-            raise
-        except Exception as error:
-            if str(error).startswith("Corruption"):
-                raise self._damaged(error) from error
-            raise self._failed(error) from error
+        return batch
 
     def mark_current(self) -> None:
         """It has everything that its changelogs have now."""

@@ -179,6 +179,16 @@ def test_a_damaged_store_that_is_closed_is_not_opened_by_the_next_process(damage
     store.close()
 
 
+def test_a_write_waits_for_a_disk_that_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_WRITE_BUFFER_BYTES", 64 << 10)
+    store = Store(tmp_path / "db", [], 3600)
+    for block in range(100):
+        store.write({b"\x01%06d" % n: bytes(300) for n in range(block * 200, block * 200 + 200)}, {LOG: block})
+
+    assert len(list(store.items(b"\x01", b"\x02"))) == 20_000
+    store.close()
+
+
 def test_damage_that_always_comes_back_is_the_disks(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(store_module.DAMAGES_LIMIT):
         damaged.wipe("damaged", "again")
