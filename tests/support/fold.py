@@ -41,6 +41,8 @@ def folded(total: int, topics: int) -> Counter[bytes]:
 class FoldWorker:
     """One process; `status` is what it last said of itself."""
 
+    command: tuple[str, ...] = (sys.executable, "-m", "tests.system.fold_worker")
+
     def __init__(self, group: "FoldGroup", name: str, **env: str) -> None:
         self.group, self.name, self.env = group, name, env
         self.dir = group.path / name
@@ -50,7 +52,7 @@ class FoldWorker:
         (self.dir / "status.json").unlink(missing_ok=True)
         with (self.group.path / f"{self.name}.log").open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.system.fold_worker"],
+                self.command,
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,

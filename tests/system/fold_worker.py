@@ -1,7 +1,8 @@
 """A worker with one non-idempotent fold and one relay, configured by the environment.
 
-`fold` counts records a key (`count += 1`), so that any record lost or applied twice shows for ever. `relay` sends one
-record for each. Topics: `{APP}.in` and `{APP}.small`, read by fold; `{APP}.relay`, read by relay into `{APP}.out`.
+`fold` counts records a key (`count += 1`), so that any record lost or applied twice shows for ever; the value `delete`
+deletes the key's row. `relay` sends one record for each. Topics: `{APP}.in` and `{APP}.small`, read by fold;
+`{APP}.relay`, read by relay into `{APP}.out`.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from app.engine import Agent, Connection, Record, Slice, StartRefused, Table, Unit, faults, slice_handler
+from app.engine import Agent, Connection, Record, Slice, StartRefused, Table, Unit, faults, slice_handler, store
 from app.engine.app import create_app
 from app.engine.engine import Engine, EngineConfig
 
@@ -25,13 +26,20 @@ class Count(msgspec.Struct, frozen=True):
     n: int = 0
 
 
-COUNTS = Table("counts", 1, Count)
+def by_count(key: bytes, row: Count) -> list[bytes]:
+    return [b"%08d/" % row.n + key]
+
+
+COUNTS = Table("counts", 1, Count, index=by_count if os.environ.get("INDEX") else None)
 NONE = Table("positions", 2, Count)
 
 
 async def fold(slice_: Slice, unit: Unit) -> None:
     for at, record in enumerate(slice_.records):
         key = record.key or b"?"
+        if record.value == b"delete":
+            unit.delete(COUNTS, key)
+            continue
         row = unit.get(COUNTS, key) or Count()
         unit.put(COUNTS, key, Count(row.n + 1))
         if at % 32 == 31:
@@ -80,6 +88,7 @@ async def main() -> None:
             url=os.environ.get("URL", "http://127.0.0.1:1"),
             quarantine_topic=f"{app_id}.quarantine",
             session_timeout_s=float(os.environ.get("SESSION", "6")),
+            store_stale_after_s=float(os.environ.get("STALE_AFTER", "600000")),
         ),
         agents(app_id),
     )
@@ -130,6 +139,8 @@ if __name__ == "__main__":
     logging.basicConfig(
         level=os.environ.get("LOG", "INFO"), stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
+    if buffer_bytes := os.environ.get("WRITE_BUFFER_BYTES"):
+        store._WRITE_BUFFER_BYTES = int(buffer_bytes)
     if broken := os.environ.get("BROKEN"):
         importlib.import_module(f"tests.system.broken.{broken}").apply()
     if fault := os.environ.get("FAULT"):
