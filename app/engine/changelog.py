@@ -110,6 +110,7 @@ class FencedChangelog:
                 await producer.begin_transaction()
                 faults.point("checkpoint:begun")
                 waiting = [(w.topic, await _enqueue(producer, w)) for w in writes]
+                faults.point("checkpoint:sending")
                 offsets = {topic: await _ends(futures) for topic, futures in waiting}
                 faults.point("checkpoint:sent")
                 await producer.commit_transaction()
@@ -161,6 +162,7 @@ class PlainChangelog:
                 faults.point("checkpoint:begun")
                 for write in writes:
                     offsets[write.topic] = await _ends(await _enqueue(self._producer, write))
+                    faults.point("checkpoint:sending")
                 faults.point("checkpoint:sent")
         except (kafka_errors.KafkaError, TimeoutError, OSError, faults.FaultInjected) as error:
             raise CheckpointFailed(f"{self._client_id}: {error!r}") from error

@@ -30,6 +30,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
+from app.engine import faults
 from app.engine.fetching import ConsumerThread
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
             unplaced = {tp: t for tp, t in wanted.items() if not t.placed}
             if unplaced:
                 await self._in_thread(self._place({tp: t.start for tp, t in unplaced.items()}))
+                faults.point("restore:placed")
                 for tracker in unplaced.values():
                     tracker.placed = True
                 return

@@ -16,21 +16,26 @@ __all__ = ["POINTS", "Fault", "FaultInjected", "arm", "parse", "point"]
 
 POINTS = (
     "unit:processed",
+    "unit:sent",
     "unit:flushed",
     "unit:done",
     "checkpoint:frozen",
     "checkpoint:begun",
+    "checkpoint:sending",
     "checkpoint:sent",
     "checkpoint:committed",
     "checkpoint:stored",
     "checkpoint:offsets",
     "open:confirmed",
+    "open:asked",
     "restore:fenced",
     "restore:rows",
     "restore:done",
+    "restore:placed",
     "revoke:draining",
     "revoke:drained",
     "revoke:checkpointed",
+    "revoke:dropped",
 )
 
 

@@ -338,6 +338,7 @@ class Number:
             self.state = State.OPENING
             await cancelled(self._task)
             await self._drop()
+            faults.point("revoke:dropped")
 
     def skip_drain(self) -> None:
         """Do not wait for work under way any longer."""

@@ -12,7 +12,9 @@ from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
 
+from app.engine import faults
 from app.engine.connection import Connection
+from app.engine.errors import OutputFailed
 from app.engine.output_queue import Message, OutputQueue
 from app.engine.producer import HardProducer
 from app.engine.records import Header
@@ -74,9 +76,20 @@ class Outputs:
             count = counts.get(topic) or await self._count(topic)
             groups.setdefault((topic, partition_of(message.key or b"", count)), []).append(message)
         sent = [self._queue(*tp).add(*tp, group) for tp, group in groups.items()]
-        for result in await asyncio.gather(*sent, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+        failure: OutputFailed | None = None
+        try:
+            for future in sent:
+                try:
+                    await future
+                    faults.point("unit:sent")
+                except OutputFailed as error:
+                    failure = error
+        except BaseException:
+            for future in sent:
+                future.cancel()
+            raise
+        if failure is not None:
+            raise failure
 
     async def close(self) -> None:
         """Close all producers; what was acknowledged stays, nothing else is waited for."""

@@ -20,6 +20,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
+from app.engine import faults
 from app.engine.errors import NotMember, ProducerTaken
 
 __all__ = ["FencedProducer", "HardProducer", "ProducerId"]
@@ -177,6 +178,7 @@ class FencedProducer(HardProducer):
             node = await sender._find_coordinator(CoordinationType.TRANSACTION, manager.transactional_id)
             if not await may():
                 raise NotMember("the group did not confirm us before InitProducerId")
+            faults.point("open:asked")
             answer = await self._init_producer_id(node, last)
             if answer.error_code == 0:
                 break

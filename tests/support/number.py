@@ -87,6 +87,7 @@ class MemoryChangelog:
             self.waiting += 1
             await self.gate.wait()
             self.waiting -= 1
+            faults.point("checkpoint:sending")
             if self.failures:
                 raise self.failures.pop(0)
             faults.point("checkpoint:sent")

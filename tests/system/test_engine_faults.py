@@ -42,6 +42,8 @@ class Case:
     def fault(self) -> str:
         # Some have passed by then, of this number or another, so that there is something to lose.
         nth = 3 if self.point.startswith(("unit:", "checkpoint:")) else 2
+        # All numbers may be placed in one go.
+        nth = 1 if self.point == "restore:placed" else nth
         return f"{self.point}:{nth}:{self.action}"
 
     def __str__(self) -> str:
@@ -121,8 +123,8 @@ class Run:
     def _settle(self, victim: FoldWorker) -> int:
         """Everything is counted once and sent at least once; how many were sent again."""
         group, wanted = self.group, folded(RECORDS, 2)
-        until(lambda: group.counted().total() >= wanted.total(), DEADLINE_S, f"{self.case}: counted")
         until(lambda: self._all_ready(victim), DEADLINE_S, f"{self.case}: ready")
+        until(lambda: group.counted().total() >= wanted.total(), DEADLINE_S, f"{self.case}: counted")
         assert group.counted() == wanted, self.case
         until(lambda: len(group.relayed()) >= RECORDS, DEADLINE_S, f"{self.case}: relayed")
         relayed = group.relayed()
