@@ -27,6 +27,9 @@ TRANSACTION_TIMEOUT_MS = 60_000
 OPEN_DEADLINE_S = 5.0
 BATCH_BYTES = 900_000
 _RECORD_OVERHEAD_BYTES = 40
+_NO_OUTCOME = (kafka_errors.KafkaError, TimeoutError, OSError, faults.FaultInjected)
+# What aiokafka says, of a state or by an assertion, when the transaction has failed while more was handed over.
+_FAILED_ON_THE_WAY = (kafka_errors.IllegalOperation, AssertionError)
 
 Item = tuple[bytes, bytes | None]
 
@@ -114,7 +117,7 @@ class FencedChangelog:
                 offsets = {topic: await _ends(futures) for topic, futures in waiting}
                 faults.point("checkpoint:sent")
                 await producer.commit_transaction()
-        except (kafka_errors.KafkaError, TimeoutError, OSError, faults.FaultInjected) as error:
+        except (*_NO_OUTCOME, *_FAILED_ON_THE_WAY) as error:
             raise CheckpointFailed(f"{self._transactional_id}: {error!r}") from error
         return offsets
 
@@ -164,7 +167,7 @@ class PlainChangelog:
                     offsets[write.topic] = await _ends(await _enqueue(self._producer, write))
                     faults.point("checkpoint:sending")
                 faults.point("checkpoint:sent")
-        except (kafka_errors.KafkaError, TimeoutError, OSError, faults.FaultInjected) as error:
+        except _NO_OUTCOME as error:
             raise CheckpointFailed(f"{self._client_id}: {error!r}") from error
         return offsets
 

@@ -63,6 +63,23 @@ async def test_opening_fences_whoever_had_the_number_before(kafka: KafkaServer, 
     await heir.drop()
 
 
+async def test_whoever_is_fenced_while_it_hands_over_more_fails_its_checkpoint_too(
+    kafka: KafkaServer, unique: Callable[[str], str]
+) -> None:
+    logs = [topic(kafka, unique("log")) for _ in range(8)]
+    connection, app = Connection(kafka.bootstrap), unique("app")
+
+    for number in range(5):
+        former, heir = FencedChangelog(connection, app, number), FencedChangelog(connection, app, number)
+        await former.open(yes)
+        await heir.open(yes)
+        # It asks for each topic before it hands over its rows, and is refused for the first one meanwhile.
+        with pytest.raises(CheckpointFailed):
+            await former.write([Write(log, 0, [(b"k", b"v")]) for log in logs])
+        await former.drop()
+        await heir.drop()
+
+
 async def test_a_reopen_cannot_fence_an_heir(kafka: KafkaServer, unique: Callable[[str], str]) -> None:
     log = topic(kafka, unique("log"))
     app = unique("app")
