@@ -28,6 +28,7 @@ from app.engine.errors import (
     NotMember,
     PositionLost,
     PositionRefused,
+    ProducerTaken,
     Revoked,
     StartRefused,
     StoreError,
@@ -174,6 +175,9 @@ class Number:
             except _EXPECTED as error:
                 self.state, self.reason = State.OPENING, repr(error)
                 level = logging.INFO if isinstance(error, NotMember) else logging.WARNING
+                if isinstance(error, ProducerTaken):
+                    # The next opening takes the id plainly, so there is nothing to wait for.
+                    delay_s = REOPEN_MIN_S
                 log.log(level, "number %s: opened again in %.1f s: %r", self.number, delay_s, error)
             await self._drop()
             await asyncio.sleep(delay_s)

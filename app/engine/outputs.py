@@ -83,7 +83,7 @@ class Outputs:
                     await future
                     faults.point("unit:sent")
                 except OutputFailed as error:
-                    failure = error
+                    failure = failure or error
         except BaseException:
             for future in sent:
                 future.cancel()
