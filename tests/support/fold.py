@@ -1,5 +1,6 @@
 """A group of fold workers on a real broker, and what became of their records."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -30,11 +31,11 @@ def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: st
     raise AssertionError(f"not within {deadline_s:.0f} s: {what or condition}")
 
 
-def folded(total: int, topics: int) -> Counter[bytes]:
+def folded(total: int, topics: int, keys: int = 97) -> Counter[bytes]:
     """What `FoldGroup.produce(0, total)` into so many folded topics counts."""
     counts: Counter[bytes] = Counter()
     for i in range(total):
-        counts[b"k-%d" % (i % 97)] += topics
+        counts[b"k-%d" % (i % keys)] += topics
     return counts
 
 
@@ -92,8 +93,33 @@ class FoldWorker:
         return bool(self.status.get("ready"))
 
     @property
+    def failed_checkpoints(self) -> int:
+        return int(self.status.get("failed_checkpoints", 0))
+
+    @property
+    def tasks(self) -> int:
+        return int(self.status["tasks"])
+
+    @property
+    def sockets(self) -> int:
+        """Open sockets of the process, as the kernel counts them."""
+        links = [link for link in Path(f"/proc/{self.process.pid}/fd").iterdir() if link.is_symlink()]
+        found = 0
+        for link in links:
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found += str(link.readlink()).startswith("socket:")
+        return found
+
+    @property
     def numbers(self) -> list[int]:
         return list(self.status.get("numbers", []))
+
+    def arm(self, fault: str) -> None:
+        """Arm a fault point from now on."""
+        new = self.dir / "fault.new"
+        new.write_text(fault)
+        new.replace(self.dir / "fault")
+        until(lambda: not (self.dir / "fault").exists(), what=f"{fault} is armed")
 
     def kill(self) -> None:
         self.process.kill()
@@ -136,11 +162,13 @@ class FoldGroup:
             worker.signal(signal.SIGCONT) if worker.process.poll() is None else None
             worker.kill()
 
-    def produce(self, first: int, count: int, topics: tuple[str, ...] = ("in", "small", "relay")) -> None:
+    def produce(
+        self, first: int, count: int, topics: tuple[str, ...] = ("in", "small", "relay"), keys: int = 97
+    ) -> None:
         producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 20, "log_level": 0})
         for i in range(first, first + count):
             for topic in topics:
-                producer.produce(f"{self.app}.{topic}", b"v-%d" % i, b"k-%d" % (i % 97))
+                producer.produce(f"{self.app}.{topic}", b"v-%d" % i, b"k-%d" % (i % keys))
             if i % 500 == 0:
                 producer.poll(0)
         assert producer.flush(30) == 0
@@ -160,7 +188,7 @@ class FoldGroup:
         consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
         found, ended = [], 0
         while ended < partitions:
-            for message in consumer.consume(5000, 1):
+            for message in consumer.consume(1000, 0.1):
                 if message.error():
                     ended += 1
                 else:

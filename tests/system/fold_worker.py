@@ -17,9 +17,22 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from app.engine import Agent, Connection, Record, Slice, StartRefused, Table, Unit, faults, slice_handler, store
+from app.engine import (
+    Agent,
+    Connection,
+    Record,
+    Slice,
+    StartRefused,
+    Table,
+    Unit,
+    changelog,
+    faults,
+    slice_handler,
+    store,
+)
 from app.engine.app import create_app
 from app.engine.engine import Engine, EngineConfig
+from app.observability import metrics
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -116,8 +129,11 @@ async def main() -> None:
 
 async def report(engine: Engine, file: Path) -> None:
     """What a test waits for: written whenever it changes."""
-    last = ""
+    last, armed = "", file.with_name("fault")
     while True:
+        if armed.exists():
+            faults.arm(faults.parse(armed.read_text()))
+            armed.unlink()
         now = json.dumps(
             {
                 "ready": not engine.status.not_ready(),
@@ -126,6 +142,8 @@ async def report(engine: Engine, file: Path) -> None:
                 "owners": engine.status.owners(),
                 "generation": engine._generation,
                 "partitions": {n: sorted(map(list, x.trackers)) for n, x in engine.numbers.items()},
+                "failed_checkpoints": metrics.CHECKPOINTS.labels(outcome="failed")._value.get(),
+                "tasks": len(asyncio.all_tasks()),
             }
         )
         if now != last:
@@ -143,6 +161,8 @@ if __name__ == "__main__":
         store._WRITE_BUFFER_BYTES = int(buffer_bytes)
     if broken := os.environ.get("BROKEN"):
         importlib.import_module(f"tests.system.broken.{broken}").apply()
+    if deadline_s := os.environ.get("WRITE_DEADLINE"):
+        changelog.WRITE_DEADLINE_S = float(deadline_s)
     if fault := os.environ.get("FAULT"):
         faults.arm(faults.parse(fault))
     try:
