@@ -20,6 +20,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 
 from app.engine.assignor import Claim, ColocatedAssignor
+from app.engine.header_names import keep_fetched_bytes, read_batch_again
 from app.engine.records import Header
 
 if TYPE_CHECKING:
@@ -85,13 +86,20 @@ def _next_batch(fetched: Any) -> list[FetchedRecord]:
         aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
     records: list[FetchedRecord] = []
     if not aborted and not batch.is_control_batch:
-        records = [FetchedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in batch]
+        try:
+            records = [FetchedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in batch]
+        except UnicodeDecodeError:
+            again = read_batch_again(fetched._records, batch.base_offset)
+            records = [FetchedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in again]
         # A fetch gives whole batches, also when it begins inside of one.
         if records and records[0].offset < fetched.next_fetch_offset:
             records = [record for record in records if record.offset >= fetched.next_fetch_offset]
     # Beyond the batch, not beyond its last record: compaction may have removed that one.
     fetched.next_fetch_offset = batch.next_offset
     return records
+
+
+keep_fetched_bytes()
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types

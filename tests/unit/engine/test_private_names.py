@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import inspect
 
+import aiokafka.consumer.fetcher as aiokafka_fetcher
 import faust.transport.drivers.aiokafka as driver
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -14,6 +15,7 @@ from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.record.default_records import _DefaultRecordBatchPy
 from faust.tables import TableManager
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.consumer import Fetcher
@@ -103,6 +105,12 @@ async def test_a_producer_has_what_a_hard_close_takes_apart() -> None:
 
 def test_a_connection_keeps_its_writer_under_the_name_we_abort() -> None:
     assert "self._writer" in inspect.getsource(AIOKafkaConnection)
+
+
+def test_aiokafkas_fetcher_parses_what_it_fetched_by_the_name_that_we_replace() -> None:
+    assert "records = MemoryRecords(" in inspect.getsource(aiokafka_fetcher.Fetcher)
+    assert callable(_DefaultRecordBatchPy._maybe_uncompress)
+    assert '.decode("utf-8")' in inspect.getsource(_DefaultRecordBatchPy._read_msg)
 
 
 def test_faust_hands_its_fetcher_to_our_drain_loop() -> None:
