@@ -317,4 +317,4 @@ def _time_ms(event: CloudEvent, record: Record) -> int:
     if event.time is not None:
         return parse_time_ms(event.time)
     stated = next((value for name, value in record.headers if name == "vs-timestamp"), b"")
-    return int(stated) if stated.isdigit() else record.timestamp
+    return int(stated) if stated and stated.isdigit() else record.timestamp

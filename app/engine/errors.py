@@ -70,9 +70,18 @@ class OutputFailed(EngineError):
 
 
 class OutputTooLarge(OutputFailed):
-    """A record is larger than its topic takes."""
+    """A record is larger than its topic takes.
+
+    Args:
+        topic: The topic.
+        partition: Its partition.
+    """
 
     retriable = False
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(f"{topic}/{partition} takes no record of that size")
+        self.topic = topic
 
 
 class PositionLost(EngineError):

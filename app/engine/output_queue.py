@@ -235,7 +235,7 @@ class OutputQueue:
         """A topic may take less than a batch of ours: its records go one by one, and only what is too large fails."""
         topic, partition = batch.tp
         if batch.count == 1:
-            batch.parts[0][0].fail(OutputTooLarge(f"{topic}/{partition} takes no record of that size"))
+            batch.parts[0][0].fail(OutputTooLarge(topic, partition))
             return
         waiting = self._waiting.setdefault(batch.tp, deque())
         for group, first, _ in reversed(batch.parts):

@@ -10,15 +10,15 @@ same ids).
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from app.engine.errors import Revoked
-from app.engine.outputs import BATCH_BYTES, Message, Outputs
+from app.engine.errors import OutputFailed, OutputTooLarge, Revoked
+from app.engine.outputs import Message, Outputs
+from app.engine.quarantine import cut_message, quarantine_message
 from app.engine.records import Header, Record, Slice
 from app.observability import metrics
 
@@ -27,14 +27,9 @@ if TYPE_CHECKING:
     from app.engine.table import Table
     from app.engine.tracker import Span, Tracker
 
-__all__ = ["Scope", "Unit", "quarantine_message"]
+__all__ = ["Scope", "Unit"]
 
 R = TypeVar("R")
-
-_DETAIL_LIMIT_BYTES = 1024
-TRUNCATED_BYTES = 256 * 1024
-# The quarantine topic takes 2 MiB; our headers and the record's own must fit beside the value.
-QUARANTINE_VALUE_BYTES = 2 * 1024 * 1024 - 128 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +57,8 @@ class Unit:
     """
 
     __slots__ = (
-        "_after", "_base", "_finished", "_held", "_messages", "_rows", "_scope", "_slice", "_whole", "quarantined",
+        "_after", "_base", "_cuts", "_finished", "_held", "_messages", "_rows", "_scope", "_slice", "_whole",
+        "quarantined",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, slice_: Slice | None = None, *, whole: bool = True) -> None:
@@ -72,6 +68,7 @@ class Unit:
         self._rows: Changes = {}
         self._base: Changes = {}
         self._messages: list[Message] = []
+        self._cuts: list[tuple[Message, Callable[[], Message]]] = []
         self._held: dict[tuple[str, int], set[int]] = {}
         self._finished: list[tuple[str, int, int]] = []
         self._after: list[Callable[[], None]] = []
@@ -132,9 +129,10 @@ class Unit:
 
     def quarantine(self, record: Record, reason: str, detail: str) -> None:
         """Put a record, byte for byte, into the quarantine topic with its origin and the reason (contracts 9.2)."""
-        self._messages.append(
-            quarantine_message(self._scope.quarantine_topic, self._scope.agent, record, reason, detail)
-        )
+        topic, agent = self._scope.quarantine_topic, self._scope.agent
+        message = quarantine_message(topic, agent, record, reason, detail)
+        self._messages.append(message)
+        self._cuts.append((message, partial(cut_message, topic, agent, record, reason, detail)))
         self.quarantined.append(reason)
 
     def hold(self, record: Record) -> None:
@@ -155,13 +153,31 @@ class Unit:
         Raises:
             OutputFailed: Something was not acknowledged.
             StoreDamaged: What the unit was made from cannot be trusted, whether or not its agent went on.
+            OutputTooLarge: A topic other than quarantine does not take one of them.
         """
         self._scope.staging.store.check()
         if self._messages:
-            await self._scope.outputs.send_many(self._messages)
+            try:
+                await self._scope.outputs.send_many(self._messages)
+            except OutputTooLarge as refused:
+                if refused.topic != self._scope.quarantine_topic:
+                    raise
+                await self._send_cut()
             self._messages = []
             for reason in self.quarantined:
                 metrics.QUARANTINED.labels(agent=self._scope.agent, reason=reason).inc()
+
+    async def _send_cut(self) -> None:
+        """What quarantine does not carry whole goes there cut; it must go there, whatever it is."""
+        cut = {id(whole): make for whole, make in self._cuts}
+        try:
+            await self._scope.outputs.send_many(
+                [cut[id(message)]() if id(message) in cut else message for message in self._messages]
+            )
+        except OutputTooLarge as refused:
+            if refused.topic != self._scope.quarantine_topic:
+                raise
+            raise OutputFailed(f"{refused}, though it was cut to a part of it") from refused
 
     def done(self) -> None:
         """Make it real: one synchronous step.
@@ -196,6 +212,7 @@ class Unit:
         """Take over everything of a child that succeeded."""
         self._rows.update(child._rows)  # of the same class
         self._messages += child._messages
+        self._cuts += child._cuts
         self._finished += child._finished
         self._after += child._after
         self.quarantined += child.quarantined
@@ -220,30 +237,6 @@ class Unit:
                 if record.offset not in self._held.get(tp, ()):
                     tracker, span = slice_.parts[tp]
                     tracker.finish(span, record.offset)
-
-
-def quarantine_message(topic: str, agent: str, record: Record, reason: str, detail: str) -> Message:
-    """The quarantine record of contracts 9.2; a value beyond what the topic carries is cut, and says so."""
-    origin = f"{record.topic}/{record.partition}/{record.offset}".encode()
-    value = record.value
-    headers: list[Header] = [
-        *record.headers,
-        ("vs-reason", reason.encode()),
-        ("vs-detail", detail.encode("utf-8", "replace")[:_DETAIL_LIMIT_BYTES]),
-        ("vs-topic", record.topic.encode()),
-        ("vs-partition", b"%d" % record.partition),
-        ("vs-offset", b"%d" % record.offset),
-        ("vs-timestamp", b"%d" % record.timestamp),
-        ("vs-key", base64.b64encode(record.key or b"")),
-        ("vs-agent", agent.encode()),
-    ]
-    if value is not None and len(value) + sum(len(n) + len(v) for n, v in headers) > QUARANTINE_VALUE_BYTES:
-        headers += [
-            ("vs-truncated", b"%d" % len(value)),
-            ("vs-sha256", hashlib.sha256(value).hexdigest().encode()),
-        ]
-        value = value[: min(TRUNCATED_BYTES, BATCH_BYTES)]
-    return Message(topic, origin, value, headers)
 
 
 def _after_prefix(prefix: bytes) -> bytes:

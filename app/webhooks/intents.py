@@ -87,7 +87,7 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
             without any value.
         TooLargeToKeep: The event with its attributes is larger than a row may be.
     """
-    found = {name: data.decode("utf-8", "replace") for name, data in headers}
+    found = {name: (data or b"").decode("utf-8", "replace") for name, data in headers}
     try:
         head = _decode_head(value or b"")
         # What is kept beside the body is in it, too, so a body of half the limit has room for that.

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from app.engine import OutputFailed, Revoked, Slice, Unit
+from app.engine.errors import OutputTooLarge
+from app.engine.quarantine import TRUNCATED_BYTES
 from app.engine.tracker import Tracker
-from app.engine.unit import TRUNCATED_BYTES, quarantine_message
 from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row, new_scope, new_store
 
 
@@ -135,30 +136,27 @@ async def test_what_must_start_after_the_merge_starts_after_the_merge(tmp_path: 
     assert seen == [Row(n=1)]
 
 
-def test_a_quarantined_record_keeps_its_bytes_headers_and_origin() -> None:
-    record = FakeRecord("vault.x", 2, 7, 1234, b"key", b"\x00garbage", (("content-type", b"text/plain"),))
+async def test_what_quarantine_refuses_whole_goes_there_cut_and_everything_else_as_it_was(tmp_path: Path) -> None:
+    outputs = RecordingOutputs(failures=[OutputTooLarge("quarantine", 0)])
+    unit = Unit(new_scope(new_store(tmp_path), outputs))
+    unit.send("out", b"k", b"x" * 300_000)
+    unit.quarantine(FakeRecord(value=b"v" * 300_000), "too_large", "")
 
-    message = quarantine_message("vault.quarantine", "router", record, "invalid_envelope", "id is missing")
+    await unit.flush()
 
-    assert (message.topic, message.key, message.value) == ("vault.quarantine", b"vault.x/2/7", b"\x00garbage")
-    assert dict(message.headers) == {
-        "content-type": b"text/plain",
-        "vs-reason": b"invalid_envelope",
-        "vs-detail": b"id is missing",
-        "vs-topic": b"vault.x",
-        "vs-partition": b"2",
-        "vs-offset": b"7",
-        "vs-timestamp": b"1234",
-        "vs-key": b"a2V5",
-        "vs-agent": b"router",
-    }
+    assert [(m.topic, len(m.value)) for m in outputs.sent] == [("out", 300_000), ("quarantine", TRUNCATED_BYTES)]
+    assert dict(outputs.sent[1].headers)["vs-truncated"] == b"300000"
 
 
-def test_a_value_that_no_topic_carries_is_cut_and_says_so() -> None:
-    record = FakeRecord(value=b"x" * (3 << 20))
+async def test_a_quarantine_that_takes_not_even_the_cut_record_is_tried_again_for_ever(tmp_path: Path) -> None:
+    refusals = [OutputTooLarge("quarantine", 0), OutputTooLarge("quarantine", 0)]
+    outputs = RecordingOutputs(failures=list(refusals))
+    unit = Unit(new_scope(new_store(tmp_path), outputs))
+    unit.quarantine(FakeRecord(value=b"v"), "handler_error", "")
 
-    message = quarantine_message("q", "router", record, "too_large", "")
+    with pytest.raises(OutputFailed) as failed:
+        await unit.flush()
+    await unit.flush()
 
-    assert len(message.value) == TRUNCATED_BYTES
-    assert dict(message.headers)["vs-truncated"] == b"%d" % (3 << 20)
-    assert len(dict(message.headers)["vs-sha256"]) == 64
+    assert not isinstance(failed.value, OutputTooLarge)
+    assert [m.topic for m in outputs.sent] == ["quarantine"]
