@@ -98,6 +98,7 @@ class Engine:
         self.fenced = True
         self.replicas: list[Replica[Any]] = []
         self.numbers: dict[int, Number] = {}
+        self.stopped: dict[tuple[str, int], str] = {}
         self.ownership = Ownership(config.numbers, self._is_ready)
         self.status = Status(self)
         self.intake = Intake(self)

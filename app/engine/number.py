@@ -264,7 +264,10 @@ class Number:
         for state in states:
             scope = Scope(state.agent.name, state.staging, services.outputs, services.quarantine_topic, self._touched)
             self._scopes.append(scope)
-            self.runners[state.agent.name] = Runner(state.agent, self, scope, state.trackers)
+            runner = Runner(state.agent, self, scope, state.trackers)
+            # The same program would quarantine as many again after each reopening and rebalance.
+            runner.stopped_reason = services.stopped.get((state.agent.name, self.number))
+            self.runners[state.agent.name] = runner
         self.trackers = {tp: tracker for state in states for tp, tracker in state.trackers.items()}
         self.reason = ""
         self._dirty.set()
@@ -374,6 +377,9 @@ class Number:
         self._scopes = []
         self.trackers = {}
         self.epoch = object()
+        for name, runner in runners.items():
+            if runner.stopped_by_poison and runner.stopped_reason is not None:
+                self._services.stopped[name, self.number] = runner.stopped_reason
         closed = await asyncio.gather(*(runner.close() for runner in runners.values()), return_exceptions=True)
         for error in closed:
             if isinstance(error, BaseException):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 
+from app.engine.errors import OutputTooLarge, RowTooLarge
 from app.engine.unit import Unit
 
-__all__ = ["POISON_LIMITS", "PoisonWatch", "place_of"]
+__all__ = ["POISON_LIMITS", "PoisonWatch", "place_of", "reason_of"]
 
 # In a row, by reason; other reasons are the record's own fault, and there may be any number of them.
 POISON_LIMITS = {"handler_error": 100, "rejected_upstream": 20}
@@ -31,6 +32,13 @@ class PoisonWatch:
             if self._in_a_row[reason] > limit:
                 return f"{self._agent}: more than {limit} records in a row quarantined as {reason}"
         return None
+
+
+def reason_of(error: BaseException) -> tuple[str, str]:
+    """The reason and detail (contracts 9.2) under which a record is quarantined whose handling raised this."""
+    if isinstance(error, RowTooLarge | OutputTooLarge):
+        return "too_large", str(error)
+    return "handler_error", place_of(error)
 
 
 def place_of(error: BaseException) -> str:

@@ -17,7 +17,8 @@ from app.engine import faults
 from app.engine.agent import Agent, Clock
 from app.engine.cancellation import cancelled
 from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked, StoreError
-from app.engine.poison import PoisonWatch, place_of
+from app.engine.obstacle import Obstacle, of_the_surroundings
+from app.engine.poison import PoisonWatch, place_of, reason_of
 from app.engine.records import Slice
 from app.engine.services import Host
 from app.engine.tracker import Tracker
@@ -35,8 +36,6 @@ RETRY_MAX_S = 30.0
 FLUSH_RETRY_MAX_S = 5.0
 LEASE_POLL_S = 0.05
 TICK_FAILURES = 20
-# A broker that restarts takes about as long; beyond it somebody should know.
-FLUSH_PROBLEM_S = 15.0
 
 
 class _SliceLeft(Exception):
@@ -50,6 +49,7 @@ class Runner:
         self.spec = agent
         self.trackers = trackers
         self.stopped_reason: str | None = None
+        self.stopped_by_poison = False
         self._host = host
         self._scope = scope
         self._slices: deque[Slice] = deque()
@@ -60,7 +60,7 @@ class Runner:
         self._draining = False
         self._poison = PoisonWatch(agent.name)
         self._tick_failures = 0
-        self._flush_failing: tuple[float, str] | None = None
+        self._obstacle = Obstacle(host.clock)
         self._spawned: set[asyncio.Task[None]] = set()
         self.opened = asyncio.Event()
         self.processor = agent.processor(self)
@@ -169,11 +169,7 @@ class Runner:
 
     def problem(self) -> str | None:
         """Why it does not go on, for readiness; None when it does."""
-        if self.stopped_reason is not None:
-            return self.stopped_reason
-        if self._flush_failing is not None and self.clock.monotonic_s() - self._flush_failing[0] > FLUSH_PROBLEM_S:
-            return f"{self.agent}: Kafka takes no outputs of number {self.number}: {self._flush_failing[1]}"
-        return None
+        return self.stopped_reason or self._obstacle.problem()
 
     async def drain(self, timeout_s: float) -> bool:
         """Begin nothing new; True when nothing was under way within the time."""
@@ -224,6 +220,10 @@ class Runner:
         except Revoked:
             raise
         except Exception as error:
+            if of_the_surroundings(error):
+                self._host.reopen(f"{self.agent}/{self.number} cannot begin: {error!r}")
+                self._drained.set()
+                await asyncio.Event().wait()
             # One bad row must not end every worker that this number moves to, with all its other numbers.
             log.exception("%s/%s cannot begin", self.agent, self.number)
             self._stop(f"{self.agent}: number {self.number} cannot begin: {place_of(error)}")
@@ -261,7 +261,7 @@ class Runner:
             delay_s = min(RETRY_MIN_S * 2**self._tick_failures, RETRY_MAX_S)
             log.exception("%s/%s: a timer failed, again in %.1f s", self.agent, self.number, delay_s)
             self.tick_at(self.clock.monotonic_s() + delay_s)
-            if self._tick_failures > TICK_FAILURES:
+            if self._tick_failures > TICK_FAILURES and not of_the_surroundings(error):
                 self._stop(f"{self.agent}: the timer of number {self.number} fails: {place_of(error)}")
             return
         self._tick_failures = 0
@@ -324,7 +324,7 @@ class Runner:
             except Exception as error:
                 log.exception("%s: %s/%d/%d is quarantined", self.agent, *tp, record.offset)
                 unit = Unit(self._scope, single, whole=False)
-                unit.quarantine(record, "handler_error", place_of(error))
+                unit.quarantine(record, *reason_of(error))
                 await self._commit(unit)
             if self.stopped_reason is not None:
                 raise _SliceLeft
@@ -339,10 +339,16 @@ class Runner:
             except Retriable as again:
                 log.info("%s/%s: again in %.1f s: %s", self.agent, self.number, max(delay_s, again.after_s), again)
                 await self._pause(max(delay_s, again.after_s))
-                delay_s = min(delay_s * 2, RETRY_MAX_S)
+            except Exception as error:
+                if not of_the_surroundings(error):
+                    raise
+                self._obstacle.met(f"{self.agent}: number {self.number} cannot work: {place_of(error)}")
+                log.warning("%s/%s: again in %.1f s: %r", self.agent, self.number, delay_s, error)
+                await self._pause(delay_s)
             else:
                 faults.point("unit:processed")
                 return unit
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
 
     async def _commit(self, unit: Unit) -> None:
         """Flush, with back-off for as long as the number is ours; then done."""
@@ -355,15 +361,16 @@ class Runner:
             except OutputTooLarge:
                 raise
             except OutputFailed as error:
-                self._flush_failing = self._flush_failing or (self.clock.monotonic_s(), str(error))
+                self._obstacle.met(f"{self.agent}: Kafka takes no outputs of number {self.number}: {error}")
                 log.warning("%s/%s: outputs again in %.1f s: %s", self.agent, self.number, delay_s, error)
                 await self._pause(delay_s)
                 delay_s = min(delay_s * 2, FLUSH_RETRY_MAX_S)
-        self._flush_failing = None
+        self._obstacle.gone()
         faults.point("unit:flushed")
         unit.done()
         faults.point("unit:done")
         if (reason := self._poison.judge(unit)) is not None:
+            self.stopped_by_poison = True
             self._stop(reason)
 
     async def _until_member(self) -> None:

@@ -30,7 +30,11 @@ class State(StrEnum):
 
 
 class Services(Protocol):
-    """What numbers share; the engine gives it."""
+    """What numbers share; the engine gives it.
+
+    Attributes:
+        stopped: Why, by agent and number, a runner was stopped by poison since the start of the process.
+    """
 
     clock: Clock
     numbers_count: int
@@ -40,6 +44,7 @@ class Services(Protocol):
     replicas: list[Replica[Any]]
     quarantine_topic: str
     checkpoint_interval_s: float
+    stopped: dict[tuple[str, int], str]
 
     def changelog_topic(self, table: str) -> str:
         """The changelog of a table."""
@@ -83,6 +88,9 @@ class Host(Protocol):
 
     def may_act(self) -> bool:
         """Whether something visible outside may start."""
+
+    def reopen(self, why: str) -> None:
+        """Drop everything that is not in the log, and open again."""
 
     async def checkpoint_now(self) -> None:
         """Log everything merged so far."""

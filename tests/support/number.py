@@ -125,6 +125,7 @@ class FakeServices:
         self.committed: dict[TP, int] = {}
         self.gaps: list[tuple[str, int, int, int]] = []
         self.died: list[tuple[str, int]] = []
+        self.stopped: dict[tuple[str, int], str] = {}
 
     def changelog_topic(self, table: str) -> str:
         return table

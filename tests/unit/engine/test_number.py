@@ -10,7 +10,9 @@ from app.engine import Agent, Processor, Revoked, Slice, Unit
 from app.engine import number as number_module
 from app.engine.errors import CheckpointFailed, StoreFailed
 from app.engine.number import Number, State
+from app.engine.poison import POISON_LIMITS
 from app.engine.positions import Bounds
+from app.engine.records import cut
 from tests.support.engine import ROWS, FakeRecord, Row
 from tests.support.number import FakeServices, put, ready_number, running, until
 
@@ -427,3 +429,39 @@ async def test_a_disk_that_takes_nothing_more_ends_the_process_with_one_line(
     await until(lambda: services.died)
 
     assert services.died[0] == ("store x cannot be written: No space left on device", 70)
+
+
+class Broken(Quiet):
+    async def process(self, slice_: Slice, unit: Unit) -> None:
+        raise ValueError("a bad deploy")
+
+
+async def test_a_runner_that_poison_stopped_stays_stopped_over_a_reopening_and_a_rebalance(
+    rig: Callable, closings: list[str]
+) -> None:
+    services = rig(x=Broken, y=Quiet)
+    services.sources = {"x": [("x", 0)]}
+    services.bounds_of = {("x", 0): Bounds(0, 1000, None, "")}
+    number = await ready_number(services)
+    deliver(number, "x", POISON_LIMITS["handler_error"] + 50)
+    await until(lambda: number.runners["x"].stopped_reason is not None)
+
+    await number.checkpoint_now()
+    number.reopen("a fault")
+    await until(lambda: closings and number.ready)
+    assert "in a row quarantined as handler_error" in number.runners["x"].problem()
+    await number.close(3.0, lost=False)
+    number = await ready_number(services)
+
+    assert "in a row quarantined as handler_error" in number.runners["x"].problem()
+    assert not number.runners["x"].has_room()
+    assert number.runners["y"].problem() is None
+    assert number.trackers["x", 0].position == POISON_LIMITS["handler_error"] + 1
+    assert len(services.outputs.sent) == POISON_LIMITS["handler_error"] + 1
+    await number.close(3.0, lost=False)
+
+
+def deliver(number: Number, topic: str, count: int) -> None:
+    records = [FakeRecord(topic, 0, offset) for offset in range(count)]
+    for slice_ in cut(0, records, 256, number.trackers, number.epoch, 0.0):
+        number.runners[topic].accept(slice_)

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from app.engine import (
     Agent,
@@ -17,8 +18,10 @@ from app.engine import (
     StoreError,
     Unit,
 )
+from app.engine.obstacle import OBSTACLE_SHOWN_AFTER_S
 from app.engine.poison import POISON_LIMITS
 from app.engine.runner import Runner
+from app.engine.table import ROW_LIMIT_BYTES
 from app.engine.tracker import Tracker
 from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row, new_scope, new_store
 
@@ -30,9 +33,13 @@ class FakeHost:
         self.member = True
         self.died: list[str] = []
         self.store_errors: list[StoreError] = []
+        self.reopened: list[str] = []
 
     def may_act(self) -> bool:
         return self.member
+
+    def reopen(self, why: str) -> None:
+        self.reopened.append(why)
 
     async def checkpoint_now(self) -> None: ...
 
@@ -43,6 +50,21 @@ class FakeHost:
 
     def store_failed(self, error: StoreError) -> None:
         self.store_errors.append(error)
+
+
+class Skewed(Clock):
+    ahead_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.ahead_s
+
+
+class AsyncFailure:
+    def __init__(self, call: Callable[[Unit], None]) -> None:
+        self.call = call
+
+    async def __call__(self, unit: Unit) -> None:
+        self.call(unit)
 
 
 class Scripted(Processor):
@@ -119,6 +141,83 @@ async def test_a_retriable_failure_runs_the_slice_again_and_quarantines_nothing(
 
     assert attempts == [b"a"] * 3
     assert rig.outputs.sent == []
+    await rig.runner.close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(28, "No space left on device"), OutputFailed("no"), TimeoutError(), KafkaConnectionError()],
+    ids=lambda fault: type(fault).__name__,
+)
+async def test_a_fault_of_disk_network_or_broker_is_waited_out_and_quarantines_nothing(
+    tmp_path: Path, fault: Exception
+) -> None:
+    attempts: list[bytes] = []
+
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        attempts.append(record.value)
+        if len(attempts) < 4:
+            raise fault
+        unit.send("out", None, record.value)
+
+    rig = Rig(tmp_path, handle)
+    rig.feed(b"a", b"b")
+    await rig.until(lambda: rig.tracker.position == 2)
+
+    assert attempts == [b"a", b"a", b"a", b"a", b"b"]
+    assert [(m.topic, m.value) for m in rig.outputs.sent] == [("out", b"a"), ("out", b"b")]
+    await rig.runner.close()
+
+
+async def test_a_fault_of_the_surroundings_that_lasts_is_a_problem_until_it_is_over(tmp_path: Path) -> None:
+    healed = False
+
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        if not healed:
+            raise OSError(28, "No space left on device")
+
+    rig = Rig(tmp_path, handle)
+    rig.host.clock = Skewed()
+    rig.runner._obstacle._clock = rig.host.clock
+    rig.feed(b"a")
+    await rig.until(lambda: rig.runner._obstacle._since is not None)
+    assert rig.runner.problem() is None
+    rig.host.clock.ahead_s = OBSTACLE_SHOWN_AFTER_S
+    assert rig.runner.problem().startswith("agent: number 0 cannot work: OSError in handle, line ")
+
+    healed = True
+    await rig.until(lambda: rig.tracker.position == 1)
+    assert rig.runner.problem() is None
+    await rig.runner.close()
+
+
+async def test_a_processor_that_cannot_begin_for_its_disk_has_the_number_opened_again(tmp_path: Path) -> None:
+    def fail(_unit: Unit) -> None:
+        raise OSError(5, "Input/output error")
+
+    rig = Rig(tmp_path, lambda r, u: None)
+    rig.runner.processor.opened = AsyncFailure(fail)
+    await rig.until(lambda: bool(rig.host.reopened))
+
+    assert rig.runner.stopped_reason is None
+    assert rig.host.died == []
+    await rig.runner.close()
+
+
+async def test_a_row_or_an_output_that_nothing_carries_is_the_records_own_fault(tmp_path: Path) -> None:
+    def handle(record: FakeRecord, unit: Unit) -> None:
+        if record.value == b"row":
+            unit.put(ROWS, b"k", Row(tag="x" * ROW_LIMIT_BYTES))
+        unit.send("out", None, record.value)
+
+    rig = Rig(tmp_path, handle)
+    rig.feed(b"a", b"row", b"c")
+    await rig.until(lambda: rig.tracker.position == 3)
+
+    assert [m.value for m in rig.outputs.sent if m.topic == "out"] == [b"a", b"c"]
+    (poison,) = [m for m in rig.outputs.sent if m.topic == "quarantine"]
+    assert dict(poison.headers)["vs-reason"] == b"too_large"
+    assert b"table rows: a row of" in dict(poison.headers)["vs-detail"]
     await rig.runner.close()
 
 
