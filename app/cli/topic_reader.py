@@ -19,6 +19,7 @@ __all__ = ["BROKER_TIMEOUT_S", "TopicReader", "progress_bar"]
 
 BROKER_TIMEOUT_S: Final = 15.0
 SILENCE_S: Final = 30.0
+FETCH_WAIT_MS: Final = 10
 SETTLE_S: Final = 5.0
 """How long the brokers may take to agree on a topic that was made a moment ago."""
 ASK_AGAIN_S: Final = 0.1
@@ -53,6 +54,9 @@ class TopicReader:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "isolation.level": "read_uncommitted" if broker.embedded else "read_committed",
+                # The end of a topic is an empty answer to a fetch, and while the broker holds one back (500 ms by
+                # default) everything else on that connection waits behind it.
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
             }
         )
 
@@ -117,6 +121,18 @@ class TopicReader:
                 elif error.code() not in _UNSETTLED or time.monotonic() > settled_s:
                     raise KafkaException(error)
         self._consumer.unassign()
+
+    def record_at(self, topic: str, partition: int, offset: int) -> Message | None:
+        """One record; None if nothing that can be read has that offset."""
+        begin, end = self.bounds(topic, partition)
+        if not begin <= offset < end:
+            return None
+        self._consumer.assign([TopicPartition(topic, partition, offset)])
+        message = self._consumer.poll(SILENCE_S)
+        self._consumer.unassign()
+        if message is None or message.error() is not None or message.offset() != offset:
+            return None
+        return message
 
 
 def settled(ask: Callable[[], T]) -> T:
