@@ -5,12 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from typing import Final
+
+import msgspec
 
 from app.engine.outputs import Message
 from app.engine.records import Header, Record
 
-__all__ = ["QUARANTINE_VALUE_BYTES", "TRUNCATED_BYTES", "cut_message", "quarantine_message"]
+__all__ = [
+    "QUARANTINE_VALUE_BYTES",
+    "REPUBLISHED",
+    "TRUNCATED_BYTES",
+    "Quarantined",
+    "cut_message",
+    "quarantine_message",
+    "read_quarantined",
+]
 
+REPUBLISHED: Final = "vs-republished"
+"""The header of a record that was put back: the first origin of the record that it is a copy of."""
 _DETAIL_LIMIT_BYTES = 1024
 TRUNCATED_BYTES = 256 * 1024
 # The quarantine topic takes 2 MiB; our headers and the record's own must fit beside the value.
@@ -64,3 +77,65 @@ def _origin(agent: str, record: Record, key: bytes, reason: str, detail: str) ->
 def _size(headers: Sequence[Header]) -> int:
     # Kafka's header values may be null, whatever a client's types say.
     return sum(len(name) + len(value or b"") for name, value in headers)
+
+
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """A quarantine record, read back.
+
+    Attributes:
+        first_origin: `topic/partition/offset` of the record that it was republished from; its own if it never was.
+        headers: Those that it came with.
+        truncated: How long its value was, if it was cut.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    agent: str
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...]
+    first_origin: str
+    truncated: int | None = None
+
+    @property
+    def origin(self) -> str:
+        """`topic/partition/offset` of the record that failed."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+def read_quarantined(value: bytes | None, headers: Sequence[Header]) -> Quarantined:
+    """The inverse of `quarantine_message`.
+
+    The record's own headers may have any names, ours too (an intent has a `vs-reason`): ours are the last ones.
+
+    Raises:
+        ValueError: It is not of our making.
+    """
+    begin = max((at for at, (name, _) in enumerate(headers) if name == "vs-reason"), default=len(headers))
+    ours = dict(headers[begin:])
+    own = [header for header in headers[:begin] if header[0] != REPUBLISHED]
+    try:
+        place = ours["vs-topic"].decode(), int(ours["vs-partition"]), int(ours["vs-offset"])
+        truncated = ours.get("vs-truncated")
+        before = [value for name, value in headers[:begin] if name == REPUBLISHED and value]
+        return Quarantined(
+            topic=place[0],
+            partition=place[1],
+            offset=place[2],
+            timestamp_ms=int(ours["vs-timestamp"]),
+            agent=ours["vs-agent"].decode(),
+            reason=ours["vs-reason"].decode(),
+            detail=ours["vs-detail"].decode("utf-8", "replace"),
+            # No key and an empty one look the same; producers mean the former.
+            key=base64.b64decode(ours["vs-key"]) or None,
+            value=value,
+            headers=tuple(own),
+            first_origin=before[-1].decode("utf-8", "replace") if before else "/".join(map(str, place)),
+            truncated=None if truncated is None else int(truncated),
+        )
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"no record of our quarantine: {error!r}") from None
