@@ -33,10 +33,12 @@ from app.engine import (
 from app.engine.app import create_app
 from app.engine.engine import Engine, EngineConfig
 from app.observability import metrics
+from tests.system.mischief import MISCHIEF, play
 
 
-class Count(msgspec.Struct, frozen=True):
+class Count(msgspec.Struct, frozen=True, omit_defaults=True):
     n: int = 0
+    padding: str = ""
 
 
 def by_count(key: bytes, row: Count) -> list[bytes]:
@@ -53,6 +55,8 @@ async def fold(slice_: Slice, unit: Unit) -> None:
         if record.value == b"delete":
             unit.delete(COUNTS, key)
             continue
+        if (record.value or b"").startswith(MISCHIEF):
+            await play(record, unit, COUNTS, Count)
         row = unit.get(COUNTS, key) or Count()
         unit.put(COUNTS, key, Count(row.n + 1))
         if at % 32 == 31:
@@ -65,6 +69,8 @@ def relay_to(out: str):  # noqa: ANN201
         for record in slice_.records:
             if record.value == b"poison":
                 raise ValueError("poison")
+            if (record.value or b"").startswith(MISCHIEF):
+                await play(record, unit, COUNTS, Count)
             unit.send(out, record.key, record.value)
 
     return relay
@@ -141,6 +147,7 @@ async def report(engine: Engine, file: Path) -> None:
                 "numbers": sorted(n for n, x in engine.numbers.items() if x.ready),
                 "owners": engine.status.owners(),
                 "generation": engine._generation,
+                "oldest_s": {agent: int(age_s) for agent, age_s in engine.status.oldest_unfinished_s().items()},
                 "partitions": {n: sorted(map(list, x.trackers)) for n, x in engine.numbers.items()},
                 "failed_checkpoints": metrics.CHECKPOINTS.labels(outcome="failed")._value.get(),
                 "tasks": len(asyncio.all_tasks()),
