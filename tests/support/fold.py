@@ -53,7 +53,7 @@ class FoldWorker:
         (self.dir / "status.json").unlink(missing_ok=True)
         with (self.group.path / f"{self.name}.log").open("a") as log:
             self.process = subprocess.Popen(
-                self.command,
+                (*self.command[:-1], self.env.get("MODULE", self.command[-1])),
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,

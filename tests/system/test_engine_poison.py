@@ -171,6 +171,43 @@ def test_outputs_whose_topic_is_not_there_are_waited_out_and_named_and_nothing_i
     assert quarantined(group) == {}
 
 
+@pytest.mark.prove
+def test_without_a_limit_the_same_bad_deploy_quarantines_everything(group: FoldGroup) -> None:
+    to = producer(group)
+    for i in range(300):
+        to.produce(f"{group.app}.in", b"!deploy", b"k-%d" % (i % 7), partition=2)
+    assert to.flush(30) == 0
+
+    (worker,) = group.start("w1", BAD_DEPLOY="1", BROKEN="no_poison_limit")
+
+    until(lambda: len(quarantined(group)) == 300, what="all of it")
+    assert worker.ready
+
+
+@pytest.mark.prove
+def test_an_engine_that_blames_the_record_quarantines_it_for_a_full_disk(group: FoldGroup) -> None:
+    to = producer(group)
+    (group.path / "disk-is-full").touch()
+    to.produce(f"{group.app}.in", b"!disk", b"k", partition=3)
+    assert to.flush(30) == 0
+
+    group.start("w1", BROKEN="blame_the_record")
+
+    until(lambda: len(quarantined(group)) == 1, what="in quarantine, though nothing is wrong with it")
+
+
+@pytest.mark.prove
+def test_an_engine_that_reads_header_names_as_aiokafka_does_stands_at_the_first_that_is_no_text(
+    group: FoldGroup,
+) -> None:
+    send_with_header_name(group.brokers, f"{group.app}.in", 5, b"\xff\xfe\x80", key=b"key", value=b"garbled")
+
+    (worker,) = group.start("w1", BROKEN="strict_header_names")
+
+    until(lambda: any(f"{group.app}.in/5 cannot be read" in r for r in worker.reasons), what="it stands")
+    assert group.counted() == {}
+
+
 def made(group: FoldGroup, topic: NewTopic) -> bool:
     """Whether it could be made; the broker deletes a topic a little later than it says."""
     try:
