@@ -1,94 +1,286 @@
-"""Reads through overlay, frozen rows and disk against one plain dict, whatever the checkpoint is doing."""
+"""Units over overlay, frozen rows and disk against plain dicts, whatever the checkpoint and the number are doing."""
 
 import shutil
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
+from itertools import islice
 
-from hypothesis import settings
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import initialize, invariant
 
-from app.engine import Unit
+from app.engine import Message, Revoked, Table, Unit
+from app.engine.staging import Changes, Staging
+from app.engine.store import Store
 from app.engine.unit import Scope
-from tests.support.engine import ROWS, Row, new_scope, new_store
-
-keys = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
-tags = st.sampled_from(["", "blue", "green", "red"])
+from tests.support.engine import RecordingOutputs, Row
+from tests.support.machines import Machine, action, caught, new_folder, play
 
 
-class StagingMachine(RuleBasedStateMachine):
+def _by_tag(key: bytes, row: Row) -> list[bytes]:
+    """Several keys for a row, in no order."""
+    return [b"tag/" + row.tag.encode() + b"/" + key, b"n/%d/" % row.n + key] if row.tag else []
+
+
+# The last prefix, and keys and tags of bytes at the edges, so that a bound that is off by one meets a neighbour.
+FIRST = Table("first", 1, Row, index=_by_tag)
+SECOND = Table("second", 2, Row, index=lambda key, row: [b"\xff" + key] if row.n > 4 else [])
+LAST = Table("last", 126, Row)
+TABLES = [FIRST, SECOND, LAST]
+
+tables = st.sampled_from(TABLES)
+keys = st.sampled_from([b"a", b"a\x00", b"a\xff", b"a\xff\xff", b"ab", b"b", b"\xff", b"\xff\xff"])
+prefixes = st.sampled_from([b"", b"a", b"a\xff", b"b", b"\xff", b"c"])
+index_prefixes = st.sampled_from([b"", b"tag/", b"tag/g", b"n/", b"n/5", b"\xff", b"\xff\xff", b"x"])
+rows = st.builds(Row, n=st.integers(0, 9), tag=st.sampled_from(["", "blue", "green", "gray", "red"]))
+limits = st.sampled_from([0, 1, 2, 1000])
+# Or every history is nothing but openings.
+OPENED_FOR = 8
+
+Model = dict[tuple[str, bytes], Row]
+Staged = dict[tuple[str, bytes], Row | None]
+Read = tuple[dict, list, list]
+
+
+def over(model: Model, staged: Staged) -> Model:
+    return {at: row for at, row in {**model, **staged}.items() if row is not None}
+
+
+class StagingMachine(Machine):
+    staging_class = Staging
+
     def __init__(self) -> None:
         super().__init__()
-        self.path = Path(tempfile.mkdtemp())
-        self.store = new_store(self.path)
-        self.scope: Scope = new_scope(self.store)
+        self.path = new_folder()
+        self.on_disk: Model = {}
+        self.merged: Model = {}
+        self.sent: list[bytes] = []
+        self.called: list[int] = []
+        self.calls = 0
+
+    # A history has few rows, or no row is ever written twice.
+    @initialize(
+        places=st.lists(st.tuples(tables, keys), min_size=2, max_size=4, unique_by=lambda at: (at[0].name, at[1]))
+    )
+    def begin_with(self, places: list[tuple[Table, bytes]]) -> None:
+        self.places = places
+        self.open()
+
+    def open(self) -> None:
+        """Whatever was not on disk is gone."""
+        self.store = Store(self.path / "db", TABLES, 1e9)
+        self.outputs = RecordingOutputs()
+        self.scope = Scope("agent", self.staging_class(self.store), self.outputs, "quarantine", lambda: None)
+        self.merged = dict(self.on_disk)
+        self.pending: tuple[Changes, Model] | None = None
+        self.steps = 0
+        self.begin()
+
+    def begin(self) -> None:
         self.unit = Unit(self.scope)
-        self.merged: dict[bytes, Row] = {}
-        self.staged: dict[bytes, Row | None] = {}
-        self.frozen = False
+        self.staged: Staged = {}
+        self.sends: list[bytes] = []
+        self.after: list[int] = []
+        self.child: Unit | None = None
 
-    @rule(key=keys, tag=tags, n=st.integers(0, 9))
-    def put(self, key: bytes, tag: str, n: int) -> None:
-        self.unit.put(ROWS, key, Row(n=n, tag=tag))
-        self.staged[key] = Row(n=n, tag=tag)
+    # -- what an agent does
 
-    @rule(key=keys)
-    def delete(self, key: bytes) -> None:
-        self.unit.delete(ROWS, key)
-        self.staged[key] = None
+    @property
+    def current(self) -> Unit:
+        return self.child or self.unit
 
-    @rule()
-    def done(self) -> None:
+    @property
+    def seen(self) -> Model:
+        return over(over(self.merged, self.staged), self.child_staged if self.child else {})
+
+    @action(3)
+    def write(self, data: st.DataObject) -> None:
+        table, key = data.draw(st.sampled_from(self.places))
+        row = data.draw(st.none() | rows)
+        if row is None:
+            self.current.delete(table, key)
+        else:
+            self.current.put(table, key, row)
+        (self.child_staged if self.child else self.staged)[table.name, key] = row
+
+    @action()
+    def send(self, data: st.DataObject) -> None:
+        value = data.draw(st.binary(max_size=3))
+        self.current.send("out", b"k", value)
+        (self.child_sends if self.child else self.sends).append(value)
+
+    @action()
+    def ask_for_a_call(self, data: st.DataObject) -> None:
+        self.calls += 1
+        call = self.calls
+        self.current.on_done(lambda: self.called.append(call))
+        (self.child_after if self.child else self.after).append(call)
+
+    @action(2, when=lambda self: self.child is None)
+    def a_job_begins(self, data: st.DataObject) -> None:
+        self.child = self.unit.child()
+        self.child_staged: Staged = {}
+        self.child_sends: list[bytes] = []
+        self.child_after: list[int] = []
+
+    @action(2, when=lambda self: self.child is not None)
+    def a_job_ends(self, data: st.DataObject) -> None:
+        if data.draw(st.booleans(), label="succeeds"):
+            self.unit.absorb(self.child)
+            self.staged |= self.child_staged
+            self.sends += self.child_sends
+            self.after += self.child_after
+        self.child = None
+
+    # -- what the runner does
+
+    @action(2)
+    def done(self, data: st.DataObject) -> None:
+        self.child = None
+        self._flush()
+        before = list(self.called)
         self.unit.done()
-        for key, row in self.staged.items():
-            if row is None:
-                self.merged.pop(key, None)
-            else:
-                self.merged[key] = row
-        self.throw_away()
+        self.merged = over(self.merged, self.staged)
+        assert self.called == before + self.after
+        self.begin()
 
-    @rule()
-    def throw_away(self) -> None:
-        self.unit, self.staged = Unit(self.scope), {}
+    def _flush(self) -> None:
+        before = list(self.outputs.sent)
+        _run(self.unit.flush)
+        assert self.outputs.sent == before + [Message("out", b"k", value) for value in self.sends]
 
-    @rule()
-    def checkpoint_begins(self) -> None:
-        if not self.frozen:
-            self.pending = self.scope.staging.freeze()
-            self.frozen = True
+    @action()
+    def thrown_away(self, data: st.DataObject) -> None:
+        self.begin()
 
-    @rule()
-    def checkpoint_ends(self) -> None:
-        if self.frozen:
-            self.store.write(self.pending, {})
-            self.scope.staging.thaw()
-            self.frozen = False
+    @action(when=lambda self: self.sends)
+    def not_acknowledged(self, data: st.DataObject) -> None:
+        """It stays as it was, and may not be done."""
+        self.outputs.failures = [OSError("no answer")]
+        with pytest.raises(OSError, match="no answer"):
+            _run(self.unit.flush)
+        with pytest.raises(RuntimeError, match="acknowledged"):
+            self.unit.done()
 
-    @rule()
-    def opened_again(self) -> None:
-        """Everything that was checkpointed is there, with its index."""
-        self.checkpoint_ends()
-        self.checkpoint_begins()
-        self.checkpoint_ends()
+    # -- what the number does
+
+    @action(2, when=lambda self: self.pending is None)
+    def checkpoint_begins(self, data: st.DataObject) -> None:
+        self.pending = (self.scope.staging.freeze(), dict(self.merged))
+        assert not self.scope.staging.overlay
+
+    @action(when=lambda self: self.pending is not None)
+    def checkpoint_ends(self, data: st.DataObject) -> None:
+        changes, self.on_disk = self.pending
+        self.store.write(changes, {})
+        self.scope.staging.thaw()
+        self.pending = None
+
+    @action(when=lambda self: self.steps > OPENED_FOR)
+    def dropped_and_opened_again(self, data: st.DataObject) -> None:
+        """A late unit of the opening gone by changes nothing, wherever its checkpoint was."""
+        if self.pending is not None and data.draw(st.booleans(), label="logged"):
+            changes, self.on_disk = self.pending
+            self.store.write(changes, {})
+        late, calls = self.unit, list(self.called)
+        self.scope.valid = False
+        self.sends = []
+        late._messages = []
+        with pytest.raises(Revoked):
+            late.done()
+        assert self.called == calls
         self.store.close()
-        self.store = new_store(self.path)
-        self.scope = new_scope(self.store)
-        self.throw_away()
+        self.open()
+
+    # -- what must hold
+
+    @action(2)
+    def scan(self, data: st.DataObject) -> None:
+        table, prefix, start, limit = data.draw(st.tuples(tables, prefixes, st.none() | keys, limits))
+        found = [
+            (key, row)
+            for (name, key), row in sorted(self.seen.items())
+            if name == table.name and key.startswith(prefix) and (start is None or key >= start)
+        ]
+        assert self.current.scan(table, prefix, start=start, limit=limit) == list(islice(found, limit))
+
+    @action(2)
+    def scan_index(self, data: st.DataObject) -> None:
+        table, prefix, limit = data.draw(st.tuples(st.sampled_from([FIRST, SECOND]), index_prefixes, limits))
+        bounds = st.none() | index_prefixes | st.sampled_from([b"", *self._index(table)])
+        start, stop = data.draw(bounds), data.draw(bounds)
+        found = [
+            key
+            for key in self._index(table)
+            if key.startswith(prefix) and (start is None or key >= start) and (stop is None or key < stop)
+        ]
+        assert self.current.scan_index(table, prefix, start=start, stop=stop, limit=limit) == found[:limit]
+
+    def _index(self, table: Table) -> list[bytes]:
+        mine = {key: row for (name, key), row in self.seen.items() if name == table.name}
+        return sorted(found for key, row in mine.items() for found in table.index(key, row))
 
     @invariant()
-    def reads_scans_and_index_agree_with_the_dict(self) -> None:
-        rows = {**self.merged, **self.staged}
-        expected = {key: row for key, row in sorted(rows.items()) if row is not None}
-        assert {key: self.unit.get(ROWS, key) for key in expected} == expected
-        assert dict(self.unit.scan(ROWS)) == expected
-        index = sorted(b"tag/" + row.tag.encode() + b"/" + key for key, row in expected.items() if row.tag)
-        assert self.unit.scan_index(ROWS, b"tag/") == index
-        assert self.unit.scan_index(ROWS, b"tag/green") == [key for key in index if key.startswith(b"tag/green")]
+    def a_unit_reads_its_own_writes_over_everything(self) -> None:
+        self.steps += 1
+        seen = self.seen
+        for table in TABLES:
+            mine = {key: row for (name, key), row in sorted(seen.items()) if name == table.name}
+            assert dict(self.current.scan(table)) == mine
+            assert all(self.current.get(table, key) == row for key, row in mine.items())
+            assert self.current.get(table, b"absent") is None
+        for name, key in {**self.merged, **self.staged}.keys() - seen.keys():
+            (table,) = [table for table in TABLES if table.name == name]
+            assert self.current.get(table, key) is None
+        assert self.current.scan_index(FIRST) == self._index(FIRST)
+        assert self.current.scan_index(SECOND) == self._index(SECOND)
+
+    @invariant()
+    def others_see_only_what_is_merged(self) -> None:
+        other = Unit(self.scope)
+        for table in TABLES:
+            mine = {key: row for (name, key), row in self.merged.items() if name == table.name}
+            assert dict(other.scan(table)) == mine
 
     def teardown(self) -> None:
         self.store.close()
         shutil.rmtree(self.path)
 
 
-StagingMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-TestStaging = StagingMachine.TestCase
+def _run(work: Callable) -> None:
+    """Nothing in it waits."""
+    try:
+        work().send(None)
+    except StopIteration:
+        return
+    raise AssertionError("it waits for something")
+
+
+@pytest.mark.parametrize(
+    "histories", [pytest.param(120, id="short"), pytest.param(2_000, id="full", marks=pytest.mark.prove)]
+)
+def test_a_unit_reads_its_own_writes_and_a_thrown_one_leaves_no_trace(histories: int) -> None:
+    play(StagingMachine, histories, 40, "Model: units over overlay, frozen rows and disk")
+
+
+class Forgetful(Staging):
+    """Forgets, as the checkpoint ends, what was merged while it ran."""
+
+    def thaw(self) -> None:
+        self.freeze()
+        super().thaw()
+
+
+class Stale(Staging):
+    """Reads frozen rows before those merged later."""
+
+    def get(self, key: bytes) -> bytes | None:
+        if key in self._frozen.rows:
+            return self._frozen.rows[key]
+        return super().get(key)
+
+
+@pytest.mark.parametrize("broken", [Forgetful, Stale])
+def test_a_staging_that_forgets_or_reads_old_rows_is_caught(broken: type[Staging]) -> None:
+    machine = type("Broken", (StagingMachine,), {"staging_class": broken})
+
+    assert caught(machine, 100, 40) is not None
