@@ -186,14 +186,21 @@ async def _enqueue(producer: HardProducer, write: Write) -> list[tuple[Any, int]
         weight = len(key) + len(value or b"") + _RECORD_OVERHEAD_BYTES
         if count and size + weight > BATCH_BYTES:
             batch.close()
-            futures.append((await producer.send_batch(batch, write.topic, partition=write.partition), count))
+            futures.append((await _hand_over(producer, batch, write), count))
             batch, count, size = producer.create_batch(), 0, 0
         if batch.append(key=key, value=value, timestamp=None) is None:
             raise CheckpointFailed(f"{write.topic}: a row of {weight} bytes does not fit a batch")
         count, size = count + 1, size + weight
     batch.close()
-    futures.append((await producer.send_batch(batch, write.topic, partition=write.partition), count))
+    futures.append((await _hand_over(producer, batch, write), count))
     return futures
+
+
+async def _hand_over(producer: HardProducer, batch: Any, write: Write) -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = await producer.send_batch(batch, write.topic, partition=write.partition)
+    # The first failure is told and the others are not asked for; asyncio would log each of them, with its stack.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
 
 
 async def _ends(futures: Sequence[tuple[Any, int]]) -> int:
