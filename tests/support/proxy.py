@@ -52,7 +52,7 @@ class Rule:
     """What to do to the next requests of a kind.
 
     Attributes:
-        client: A part of the client id that they come from; a changelog's is `{app id}-{number}`.
+        client: The end of the client id that they come from; a changelog's is `{app id}-{number}`.
         times: How many.
         seconds: How late.
         error: Of Kafka's protocol; only for requests whose answer is a throttle time and an error.

@@ -23,7 +23,7 @@ SIDE_BY_SIDE = 4
 FED = 400
 """Before the fault, again while it is waited for, and when all has healed."""
 RECORDS = 3 * FED
-KEYS = 700
+KEYS = 1_000
 """Most rows are written once, so that one that was lost is not made good by a later record of its key."""
 SESSION_S = 6.0
 DEADLINE_S = 90.0
