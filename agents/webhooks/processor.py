@@ -15,7 +15,6 @@ from agents.webhooks.attempts import Attempts
 from agents.webhooks.endings import Endings
 from agents.webhooks.holdings import Holdings
 from app.engine import Agent, Processor
-from app.observability import metrics
 from app.webhooks.commands import apply_command, decode_command
 from app.webhooks.delivery import Arrived, Delivery, Due, transition
 from app.webhooks.errors import SerializationFailed, TooLargeToKeep
@@ -126,9 +125,8 @@ class WebhooksProcessor(Processor):
         return any(flight.posting for flight in self._holdings.flights.values())
 
     async def closed(self) -> None:
-        """Give everything back; calls in flight have an unknown outcome, and the next owner repeats them."""
+        """Give everything back; the next owner repeats the calls in flight."""
         self._deps.readers.closed(self.context.number, self)
-        metrics.OUTCOME_UNKNOWN.inc(sum(flight.posting for flight in self._holdings.flights.values()))
         self._scheduler.close()
         self._holdings.census.close()
 

@@ -23,6 +23,7 @@ from app.engine.records import Slice
 from app.engine.services import Host
 from app.engine.tracker import Tracker
 from app.engine.unit import Scope, Unit
+from app.observability import metrics
 
 __all__ = ["Runner"]
 
@@ -62,6 +63,7 @@ class Runner:
         self._tick_failures = 0
         self._obstacle = Obstacle(host.clock)
         self._spawned: set[asyncio.Task[None]] = set()
+        self._acting: set[asyncio.Task[Any] | None] = set()
         self.opened = asyncio.Event()
         self.processor = agent.processor(self)
         self.task = asyncio.create_task(self._main(), name=f"{agent.name}-{host.number}")
@@ -90,7 +92,9 @@ class Runner:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.append((job, future))
         self._wake.set()
-        return await future
+        result = await future
+        self._acting.discard(asyncio.current_task())
+        return result
 
     def tick_at(self, monotonic_s: float) -> None:
         """See `Context.tick_at`."""
@@ -118,12 +122,15 @@ class Runner:
             if not self._going_on:
                 raise Revoked(f"{self.agent}: number {self.number} is closing, or was stopped")
             await asyncio.sleep(LEASE_POLL_S)
+        if (task := asyncio.current_task()) in self._spawned:
+            self._acting.add(task)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """See `Context.spawn`."""
         task = asyncio.create_task(self._supervised(work))
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
+        task.add_done_callback(self._acting.discard)
         return task
 
     async def _supervised(self, work: Coroutine[Any, Any, None]) -> None:
@@ -186,7 +193,8 @@ class Runner:
         self._drained.set()
 
     async def close(self) -> None:
-        """End at once; everything that is not merged is forgotten."""
+        """End at once; everything that is not merged is forgotten, and the next owner does it again."""
+        metrics.OUTCOME_UNKNOWN.inc(len(self._acting))
         await cancelled(self.task, *self._spawned)
         for _, future in self._jobs:
             if not future.done():

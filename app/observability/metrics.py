@@ -155,7 +155,8 @@ RESTORE_REMAINING_ROWS = _gauge(
     f"{PREFIX}restore_remaining_rows", "Changelog records that the numbers being opened have yet to read"
 )
 OUTCOME_UNKNOWN = _counter(
-    f"{PREFIX}outcome_unknown_total", "Calls abandoned in flight at a revoke, which the next owner repeats"
+    f"{PREFIX}outcome_unknown_total",
+    "Calls abandoned in flight as their number was closed; the next owner repeats them",
 )
 # topic: a topic that the group reads.
 CONSUMER_LAG = _gauge(f"{PREFIX}consumer_lag", "Records between our position and the end of the topic", "topic")
