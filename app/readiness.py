@@ -38,9 +38,9 @@ def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams
         return CheckOutcome(HealthStatus.UNHEALTHY, silent if engine.assignment_seen else "not connected yet")
 
     async def assignment() -> CheckOutcome:
-        if not engine.assignment_seen:
-            return CheckOutcome(HealthStatus.UNHEALTHY, "no assignment yet")
         problem = engine.problem or engine.coordinator_problem
+        if not engine.assignment_seen:
+            return CheckOutcome(HealthStatus.UNHEALTHY, problem or "no assignment yet")
         status = HealthStatus.UNHEALTHY if problem else HealthStatus.HEALTHY
         return CheckOutcome(status, problem or None, {"numbers": len(engine.numbers)})
 

@@ -37,9 +37,9 @@ class Status:
         engine = self._engine
         if engine.draining:
             return ["draining"]
-        if not engine.assignment_seen:
-            return ["no assignment yet"]
         reasons = [reason for reason in (engine.problem, engine.coordinator_problem) if reason]
+        if not engine.assignment_seen:
+            return ["no assignment yet", *reasons]
         if not engine.lease_valid():
             reasons.append("no heartbeat was answered within the session timeout")
         mine = [number for number, owner in self.owners().items() if owner == engine.instance]
@@ -115,6 +115,7 @@ class Status:
                 log.warning("no heartbeat was answered for %.0f s: positions stay, nothing starts", engine.session_s)
             self._was_heard = heard
         reasons = self.not_ready()
+        metrics.READY.set(not reasons)
         if not reasons and not self._was_ready:
             age_s = engine.clock.monotonic_s() - self._began
             log.info(

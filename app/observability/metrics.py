@@ -55,6 +55,7 @@ __all__ = [
     "PREFIX",
     "QUARANTINED",
     "QUEUE_DEPTH",
+    "READY",
     "REBALANCES",
     "REGISTRY",
     "RESTORED_ROWS",
@@ -165,6 +166,7 @@ REBALANCES = _counter(f"{PREFIX}rebalances_total", "Assignments received by this
 GAP_RECORDS = _counter(f"{PREFIX}gap_records_total", "Records that retention removed before we read them", "topic")
 # agent: the name of an agent. reason: contracts 9.2.
 QUARANTINED = _counter(f"{PREFIX}quarantined_total", "Records put into the quarantine topic", "agent", "reason")
+READY = _gauge(f"{PREFIX}ready", "1 while this worker is ready; /health/ready says why it is not")
 # state: opening, open, closing, refused.
 NUMBERS = _gauge(f"{PREFIX}numbers", "Numbers held by this worker, by state", "state")
 LOOP_LAG_SECONDS = _gauge(f"{PREFIX}loop_lag_seconds", "Longest delay of a timer on the event loop over the last 15 s")
