@@ -2,14 +2,15 @@
 
 import struct
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import rocksdict
 from confluent_kafka import Message
 
 from app.engine import Table
-from app.topics import Topics
 from tables.audit import AUDIT
 from tables.datasets import DATASETS
 from tables.deliveries import DELIVERIES
@@ -40,20 +41,28 @@ class Comparison:
     differences: list[str] = field(default_factory=list)
 
 
-class Rebuild:
-    """The committed changelogs of a deployment. Blocks while it reads them."""
+class Changelogs(Protocol):
+    """Where the changelogs of a deployment are."""
 
-    def __init__(self, brokers: str, topics: Topics) -> None:
+    def changelog(self, table: str) -> str:
+        """The topic of a table."""
+
+
+class Rebuild:
+    """The committed changelogs of a deployment, ours unless it has other agents. Blocks while it reads them."""
+
+    def __init__(self, brokers: str, topics: Changelogs, agents: Mapping[str, tuple[Table, ...]] | None = None) -> None:
         self._logs: defaultdict[tuple[str, int], list[Message]] = defaultdict(list)
         self._topics = topics
-        tables = {table for tables in AGENTS.values() for table in tables}
+        self.agents = AGENTS if agents is None else agents
+        tables = {table for tables in self.agents.values() for table in tables}
         for message in read_topic(brokers, *(topics.changelog(table.name) for table in tables)):
             self._logs[message.topic(), message.partition()].append(message)
 
     def rows(self, agent: str, number: int, applied: dict[str, int] | None = None) -> Rows:
         """Rows, engine rows and index of one agent's number, up to these offsets; None: all there is."""
         rows: Rows = {}
-        for table in AGENTS[agent]:
+        for table in self.agents[agent]:
             topic = self._topics.changelog(table.name)
             for message in self._logs[topic, number]:
                 if applied is not None and message.offset() >= applied.get(topic, 0):
@@ -67,7 +76,7 @@ class Rebuild:
                     rows[key] = message.value()
         index = {
             place: key
-            for table in AGENTS[agent]
+            for table in self.agents[agent]
             for key, value in rows.items()
             if key[0] == table.prefix
             for place in table.index_of(key, value)
@@ -95,7 +104,15 @@ def read_store(path: Path) -> tuple[Rows, dict[str, int]]:
     database = rocksdict.Rdict(
         str(path), rocksdict.Options(raw_mode=True), access_type=rocksdict.AccessType.read_only()
     )
-    everything: Rows = dict(database.items())
+    everything: Rows = {}
+    rows = database.iter()
+    rows.seek_to_first()
+    while rows.valid():
+        everything[rows.key()] = rows.value()
+        rows.next()
+    # It ends without a word at what it cannot read.
+    rows.status()
+    del rows
     database.close()
     applied = {
         key.removeprefix(APPLIED).decode(): struct.unpack(">q", value)[0]

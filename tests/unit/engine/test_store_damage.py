@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rocksdict
 
 from app.engine import StoreDamaged, StoreFailed
 from app.engine import store as store_module
@@ -118,6 +119,23 @@ def test_wherever_the_manifest_ends_the_rows_are_never_wrong(warm: Warm, tmp_pat
         shutil.rmtree(path)
 
 
+def test_with_a_log_of_its_own_rows_would_be_wrong_where_some_manifests_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_write_options", rocksdict.WriteOptions)
+    logging = Warm(tmp_path)
+    (manifest,) = (file for file in files(logging.path) if file.name.startswith("MANIFEST"))
+
+    def cut_everywhere() -> None:
+        for size in range(manifest.stat().st_size - 1, 0, -5):
+            path = logging.copy(tmp_path / str(size))
+            (path / "db" / manifest.name).write_bytes(manifest.read_bytes()[:size])
+            what_became(logging, path)
+
+    with pytest.raises(AssertionError):
+        cut_everywhere()
+
+
 @pytest.fixture
 def damaged(warm: Warm, tmp_path: Path) -> Iterator[Store]:
     """It opens, for what is damaged is read later."""
@@ -141,6 +159,12 @@ def test_a_row_in_a_damaged_block_is_an_error_and_not_a_missing_row(warm: Warm, 
 def test_a_scan_ends_with_an_error_and_not_early_at_a_damaged_block(damaged: Store) -> None:
     with pytest.raises(StoreDamaged, match="Corruption"):
         list(damaged.items(b"\x00", b"\xff"))
+
+
+def test_without_asking_for_the_status_a_scan_would_end_early_in_silence(warm: Warm, damaged: Store) -> None:
+    found = dict(damaged._db.items(from_key=b"\x00"))
+
+    assert len(found) < len(with_index(warm.history[2_000]))
 
 
 def test_nothing_is_read_from_or_written_to_a_store_once_it_was_found_damaged(damaged: Store) -> None:
