@@ -30,13 +30,16 @@ class Worker:
     url: str
     topics: set[str]
     known: dict[str, set[int]]
+    kept: tuple[tuple[int, ...], int]
     assignor: ColocatedAssignor | None = None
     seen: list[Assigned] = field(default_factory=list)
     asked_to_join: int = 0
     wrong_in_a_row: int = 0
 
     def claim(self) -> Claim:
-        return self.assignor._claim
+        """What it has to say of itself, by what it was told."""
+        held, generation = (self.seen[-1].numbers, self.seen[-1].generation) if self.seen else self.kept
+        return Claim(self.name, self.url, 0, held, generation)
 
 
 class GroupMachine(Machine):
@@ -60,7 +63,7 @@ class GroupMachine(Machine):
     def _start(self, name: str, topics: set[str]) -> Worker:
         self.ids += 1
         held, generation = self.disk.get(name, ((), -1))
-        worker = Worker(name, f"http://{name}:{self.ids}", topics, self._metadata())
+        worker = Worker(name, f"http://{name}:{self.ids}", topics, self._metadata(), (held, generation))
 
         def rejoin(delay_s: float) -> None:
             assert delay_s > 0
@@ -87,6 +90,8 @@ class GroupMachine(Machine):
     def a_worker_starts(self, data: st.DataObject) -> None:
         """Perhaps one that was here before, and perhaps of a version that reads other topics."""
         name = data.draw(st.sampled_from(self._free_names()))
+        if data.draw(st.integers(0, 4)) == 0:
+            self.disk[name] = ((0, self.numbers, self.numbers + 2, -1), self.generation)
         self._start(name, data.draw(st.sets(st.sampled_from(TOPICS), min_size=1)))
 
     @action(when=lambda self: len(self.group) > 1)
@@ -208,15 +213,25 @@ class GroupMachine(Machine):
 
     @action()
     def garbage_arrives(self, data: st.DataObject) -> None:
+        """From a leader of another version, or with a bug."""
         worker = self.group[data.draw(st.sampled_from(sorted(self.group)))]
-        user_data = data.draw(
-            st.sampled_from([b"", b"\xff", b"{}", b'{"who":[],"owner":[0]}', b'{"who":[["a","b"]],"owner":[5]}', None])
+        table = assignor_module._Table(
+            ((worker.name, worker.url), ("other", "http://other")), (0, *[1] * (self.numbers - 1))
         )
+        right = assignor_module.msgspec.json.encode(table)
+        wrong = [b"", b"\xff", b"{}", b'{"who":[],"owner":[0]}', b'{"who":[["a","b"]],"owner":[5]}', None, right]
+        # Beside the table that says number 0, a partition of number 1 (or 0, all alone).
+        user_data = data.draw(st.sampled_from(wrong))
+        topic = min(worker.topics)
         heard = len(worker.seen)
-        worker.assignor.on_assignment(SimpleNamespace(user_data=user_data, assignment=[("events", [0])]))
+        mine = [p for p in worker.known.get(topic, ()) if p % self.numbers == 0]
+        stray = [1] if self.numbers > 1 else []
+        parts = [(t, [p for p in worker.known.get(t, ()) if p % self.numbers == 0]) for t in worker.topics - {topic}]
+        worker.assignor.on_assignment(SimpleNamespace(user_data=user_data, assignment=[*parts, (topic, mine + stray)]))
         assert len(worker.seen) == heard + 1
-        assert worker.seen[-1].problem
-        worker.wrong_in_a_row += 1
+        if stray or user_data is not right:
+            assert worker.seen[-1].problem
+        self._assert_hopeless_in_time(worker, worker.seen[-1])
 
     def teardown(self) -> None:
         """Left alone, the group settles: everybody is content with the second assignment at the latest."""
