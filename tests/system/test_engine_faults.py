@@ -204,7 +204,7 @@ def test_counts_are_exact_after_a_kill_an_exception_or_a_freeze_at_each_point_on
     [
         ("unfenced", Case("checkpoint:begun", "stop", "kept")),
         ("flush_after_done", Case("checkpoint:offsets", "kill", "kept")),
-        ("disk_before_changelog", Case("checkpoint:begun", "kill", "kept")),
+        ("rows_before_changelog", Case("checkpoint:begun", "kill", "kept")),
     ],
 )
 def test_the_proof_fails_for_an_engine_that_does_its_steps_in_another_order(
