@@ -20,6 +20,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 
 from app.engine.assignor import Claim, ColocatedAssignor
+from app.engine.coordinators import patient
 from app.engine.header_names import keep_fetched_bytes, read_batch_again
 from app.engine.records import Header
 
@@ -126,6 +127,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
             lambda got: engine.assigned(got, str(consumer._coordinator.member_id)),
             rejoin,
         )
+        patient(consumer._client)
         assignor.bind(consumer._client.cluster.partitions_for_topic)
         # No setting selects an assignor; start() reads these attributes.
         consumer._partition_assignment_strategy = [assignor]

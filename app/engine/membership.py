@@ -19,6 +19,7 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from app.engine.connection import Connection
+from app.engine.coordinators import patient
 from app.engine.errors import StartRefused
 
 __all__ = ["DataDir", "Membership", "leave_group"]
@@ -110,7 +111,7 @@ async def leave_group(connection: Connection, group: str, member_id: str) -> boo
     Returns:
         Whether the broker took it; False changes nothing but the time until the session ends.
     """
-    client = AIOKafkaClient(**connection.aiokafka(), client_id=f"{group}-leave")
+    client = patient(AIOKafkaClient(**connection.aiokafka(), client_id=f"{group}-leave"))
     try:
         async with asyncio.timeout(LEAVE_DEADLINE_S):
             await client.bootstrap()

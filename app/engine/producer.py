@@ -21,6 +21,7 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 from app.engine import faults
+from app.engine.coordinators import patient
 from app.engine.errors import NotMember, ProducerTaken
 
 __all__ = ["FencedProducer", "HardProducer", "ProducerId"]
@@ -173,7 +174,7 @@ class FencedProducer(HardProducer):
             ProducerTaken: Somebody else has opened since `last`.
         """
         manager, sender = self._txn_manager, self._sender
-        await self.client.bootstrap()
+        await patient(self.client).bootstrap()
         while True:
             node = await sender._find_coordinator(CoordinationType.TRANSACTION, manager.transactional_id)
             if not await may():
