@@ -209,7 +209,10 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
                 tracker.unplace()
             await asyncio.sleep(IDLE_POLL_S)
             return
-        for slice_ in self.engine.intake.slices({(tp.topic, tp.partition): r for tp, r in records.items()}, wanted):
+        fetched = {(tp.topic, tp.partition): taken for tp, taken in records.items()}
+        slices = self.engine.intake.slices(fetched, wanted)
+        self.engine.intake.pass_by(fetched, wanted)
+        for slice_ in slices:
             await self.callback(self._message(slice_))
         await asyncio.sleep(0)
 

@@ -49,6 +49,19 @@ class FetchedRecord(msgspec.Struct, gc=False):
     headers: Sequence[Header]
 
 
+class Taken(list[FetchedRecord]):
+    """What was fetched of one partition, in order.
+
+    Attributes:
+        begin: Where the partition was read before.
+        end: Where it is read next: beyond the last record there may be transaction markers, and whole transactions
+            that were aborted.
+    """
+
+    begin: int | None = None
+    end: int | None = None
+
+
 def take_fetched(fetcher: Any, tp: Any, enough: int, into: list[FetchedRecord]) -> None:
     """Move fetched batches of a partition into a list, at least `enough` records if they are there.
 
@@ -166,7 +179,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         active_partitions: Any,
         timeout: float | None = None,  # noqa: ASYNC109  # the signature is Faust's
         max_records: int | None = None,
-    ) -> dict[Any, list[FetchedRecord]]:
+    ) -> dict[Any, Taken]:
         """Take what was fetched, one partition at a time, and at least `max_records` if they are there."""
         fetcher, now, found = consumer._fetcher, time.monotonic(), {}
         if consumer._closed or fetcher._closed:
@@ -180,7 +193,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
                 if self.unreadable.get(tp, (0.0, ""))[0] > now:
                     continue
                 records = self._take(consumer, tp, left)
-                if records:
+                if records or records.end is not None:
                     found[tp] = records
                     left -= len(records)
                 if left <= 0:
@@ -189,10 +202,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
                 await self._wait_for_a_fetch(fetcher, timeout)
         return found
 
-    def _take(self, consumer: Any, tp: Any, enough: int) -> list[FetchedRecord]:
+    def _take(self, consumer: Any, tp: Any, enough: int) -> Taken:
         """Fetched records of one partition, up to what cannot be read; nothing of it is skipped."""
         place = consumer._subscription.subscription.assignment.state_value(tp)
-        taken: list[FetchedRecord] = []
+        taken = Taken()
+        before = place._position
         try:
             take_fetched(consumer._fetcher, tp, enough, taken)
         except kafka_errors.OffsetOutOfRangeError:
@@ -209,6 +223,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
                 consumer.seek(TopicPartition(*tp), place._position)
         else:
             self.unreadable.pop(tp, None)
+            if place._position != before:
+                taken.begin, taken.end = before, place._position
         return taken
 
     async def _wait_for_a_fetch(self, fetcher: Any, timeout_s: float) -> None:

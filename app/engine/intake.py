@@ -10,6 +10,7 @@ from app.engine.records import Record, Slice, cut, merge_by_time
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
+    from app.engine.fetching import Taken
     from app.engine.tracker import Tracker
 
 __all__ = ["Intake"]
@@ -55,6 +56,16 @@ class Intake:
             limit = number.runners[agent].spec.slice_records
             queues.append(cut(number_id, merge_by_time(runs), limit, number.trackers, number.epoch, now))
         return [slice_ for turn in _turns(queues) for slice_ in turn]
+
+    def pass_by(self, fetched: Mapping[TP, Taken], wanted: Mapping[TP, Tracker]) -> None:
+        """After `slices`: move trackers beyond what is no record, or its partitions would seem to lag for ever."""
+        for tp, taken in fetched.items():
+            number = self._engine.numbers.get(tp[1] % self._engine.numbers_count)
+            if taken.end is None or number is None or number.trackers.get(tp) is not wanted.get(tp):
+                continue
+            # What was not accepted, now or a moment ago, must come again.
+            if number.trackers[tp].next == (taken[-1].offset + 1 if taken else taken.begin):
+                number.pass_by(tp, taken.end)
 
     def accept(self, agent: str, slice_: Slice) -> None:
         """Hand a slice to its runner; one of an opening gone by is dropped. Never blocks, never raises."""

@@ -115,6 +115,11 @@ class Number:
         self._urgent.set()
         await waiter
 
+    def pass_by(self, tp: TP, offset: int) -> None:
+        """Up to that offset there is no record of a partition that was not delivered."""
+        if self.trackers[tp].pass_by(offset):
+            self._dirty.set()
+
     def reopen(self, why: str) -> None:
         """Drop everything that is not in the log, and open again: what was fetched cannot be trusted."""
         self._reopen(PositionLost(why))

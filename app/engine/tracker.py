@@ -31,7 +31,7 @@ class Tracker:
         start: The first offset that is not done; where the partition is read from.
 
     Attributes:
-        next: The offset after the last one that was delivered.
+        next: What is below it was delivered, or is nothing to deliver.
         position: The first offset that is not done.
         placed: Whether the consumer was told to read from `start`.
     """
@@ -61,6 +61,19 @@ class Tracker:
         self.unfinished_bytes += bytes_
         return span
 
+    def pass_by(self, offset: int) -> bool:
+        """Nothing below this offset is left to deliver: what lies between are transaction markers, or was aborted.
+
+        Returns:
+            Whether the position moved.
+        """
+        if offset <= self.next:
+            return False
+        before = self.position
+        self.next = offset
+        self._advance()
+        return self.position != before
+
     def unplace(self) -> None:
         """Read on behind what was delivered: what was fetched since may be lost on its way here."""
         self.start = self.next
@@ -89,5 +102,4 @@ class Tracker:
         spans = self._spans
         while spans and not spans[0].undone:
             self.position = spans.popleft().last + 1
-        if spans:
-            self.position = max(self.position, min(spans[0].undone))
+        self.position = max(self.position, min(spans[0].undone)) if spans else self.next
