@@ -147,6 +147,7 @@ async def report(engine: Engine, file: Path) -> None:
                 "numbers": sorted(n for n, x in engine.numbers.items() if x.ready),
                 "owners": engine.status.owners(),
                 "generation": engine._generation,
+                "lag": engine.status.lag(),
                 "oldest_s": {agent: int(age_s) for agent, age_s in engine.status.oldest_unfinished_s().items()},
                 "partitions": {n: sorted(map(list, x.trackers)) for n, x in engine.numbers.items()},
                 "failed_checkpoints": metrics.CHECKPOINTS.labels(outcome="failed")._value.get(),

@@ -229,4 +229,4 @@ async def test_another_n_is_refused_with_one_line(deployment: Deployment) -> Non
     await other.start()
 
     assert await other.exit_code(60) == 1
-    assert "PARTITIONS" in other.log.read_text().splitlines()[-1]
+    assert "another VAULT_STREAM_APP_ID" in other.log.read_text().splitlines()[-1]
