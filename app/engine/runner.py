@@ -351,6 +351,7 @@ class Runner:
                 if not of_the_surroundings(error):
                     raise
                 self._obstacle.met(f"{self.agent}: number {self.number} cannot work: {place_of(error)}")
+                delay_s = min(delay_s, FLUSH_RETRY_MAX_S)
                 log.warning("%s/%s: again in %.1f s: %r", self.agent, self.number, delay_s, error)
                 await self._pause(delay_s)
             else:
