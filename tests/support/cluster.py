@@ -167,6 +167,7 @@ class Wire:
         self.fates: deque[str] = deque()
         self.sending: list[Sent] = []
         self.cut = False
+        self.producers: list[MemoryProducer] = []
 
     async def ask(self, call: Callable[[], Any]) -> Any:
         if self.cut:
@@ -216,7 +217,8 @@ class MemoryProducer:
         self._cluster = wire.cluster
         self.producer_id = ProducerId(-1, -1)
         self._sends: list[asyncio.Task[Any]] = []
-        self._closed = False
+        self.closed = False
+        wire.producers.append(self)
 
     async def open(self, last: ProducerId | None, may: Callable[[], Awaitable[bool]]) -> None:
         await self._wire.ask(lambda: None)
@@ -225,7 +227,7 @@ class MemoryProducer:
         self.producer_id = await self._wire.ask(lambda: self._cluster.init_producer(last))
 
     async def begin_transaction(self) -> None:
-        if self._closed:
+        if self.closed:
             raise kafka_errors.ProducerClosed
 
     def create_batch(self) -> Batch:
@@ -248,7 +250,7 @@ class MemoryProducer:
         await self._wire.ask(lambda: self._cluster.end_transaction(producer))
 
     async def hard_close(self) -> bool:
-        self._closed = True
+        self.closed = True
         for task in self._sends:
             task.cancel()
         await asyncio.gather(*self._sends, return_exceptions=True)

@@ -1,6 +1,7 @@
 """A process with one number on a loop that a test turns by hand: two agents, real stores, and the real engine."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,7 @@ class Process:
 
     def __init__(self, cluster: Cluster, path: Path, on_open: Callable[["Process"], None]) -> None:
         self.cluster = cluster
+        self._path = path
         self.on_open = on_open
         self.loop = SteppedLoop()
         self.clock = SteppedClock(self.loop.time)
@@ -95,6 +97,7 @@ class Process:
         self.outputs = MemoryOutputs(self.wire)
         self.reader = MemoryReader(self.wire)
         self.replicas: list[Any] = []
+        self.stopped: dict[tuple[str, int], str] = {}
         self.agents = (
             Agent(
                 name="count",
@@ -217,6 +220,12 @@ class Process:
         self.take()
         self.hand_over()
 
+    def left_over(self) -> list[str]:
+        """Tasks that still run, and producers that are not closed."""
+        self.run(200)
+        tasks = [task.get_name() for task in asyncio.all_tasks(self.loop) if not task.done()]
+        return tasks + [f"producer {producer.producer_id}" for producer in self.wire.producers if not producer.closed]
+
     def submit(self, job: Callable[[Unit], None], logged: Callable[[], None]) -> None:
         """Run a job of the first agent; `logged` when it is said to be in the changelog."""
         runner = self.number.runners.get("count") if self.number is not None else None
@@ -240,11 +249,13 @@ class Process:
             if not self.loop.step():
                 return
 
-    def kill(self) -> None:
-        """Nothing that it does any more is seen by anybody."""
+    def kill(self, disk: Path) -> Path:
+        """Nothing that it does any more is seen by anybody; what had reached its disk is left in a new place."""
         self.wire.cut = True
+        shutil.copytree(self._path, disk, ignore=shutil.ignore_patterns("LOCK", "LOG*"))
         self.close()
         self.number = None
+        return disk
 
     def close(self) -> None:
         for store in self.stores.values():
@@ -253,5 +264,5 @@ class Process:
         self.loop.end()
 
 
-def _gone(*_: object) -> None:
+def _gone(*_: object, **__: object) -> None:
     raise OSError("this process is dead")
