@@ -82,11 +82,14 @@ class _Batch:
         first, messages, append = group.at, group.messages, self.builder.append
         end = min(len(messages), first + 1) if group.alone else len(messages)
         at = first
-        while at < end:
-            message = messages[at]
-            if append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers)) is None:
-                break
-            at += 1
+        try:
+            while at < end:
+                message = messages[at]
+                if append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers)) is None:
+                    break
+                at += 1
+        except Exception as error:  # noqa: BLE001  # a key, value or header of a wrong type: its sender's fault alone
+            group.fail(error)
         if at > first:
             self.parts.append((group, first, self.count))
             self.count += at - first
@@ -191,8 +194,8 @@ class OutputQueue:
             group = waiting[0]
             if not group.future.done():
                 batch.add(group)
-                if group.at < len(group.messages):
-                    break
+            if not group.future.done() and group.at < len(group.messages):
+                break
             waiting.popleft()
             if group.alone:
                 break

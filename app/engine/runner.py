@@ -17,6 +17,7 @@ from app.engine import faults
 from app.engine.agent import Agent, Clock
 from app.engine.cancellation import cancelled
 from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked, StoreError
+from app.engine.jobs import JobQueue
 from app.engine.obstacle import Obstacle, of_the_surroundings
 from app.engine.poison import PoisonWatch, place_of, reason_of
 from app.engine.records import Slice
@@ -31,7 +32,6 @@ log = logging.getLogger("app.engine.runner")
 
 T = TypeVar("T")
 
-JOBS_A_UNIT = 500
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 30.0
 FLUSH_RETRY_MAX_S = 5.0
@@ -40,7 +40,7 @@ TICK_FAILURES = 20
 
 
 class _SliceLeft(Exception):
-    """The number drains, so the slice that waits to run again is left to the next owner."""
+    """The number drains, so what waits to run again is left to the next owner."""
 
 
 class Runner:
@@ -54,7 +54,7 @@ class Runner:
         self._host = host
         self._scope = scope
         self._slices: deque[Slice] = deque()
-        self._jobs: deque[tuple[Callable[[Unit], Any], asyncio.Future[Any]]] = deque()
+        self._jobs = JobQueue(scope, self._commit)
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._tick_at: float | None = None
@@ -89,8 +89,7 @@ class Runner:
         """Run a job between slices; see `Context.submit`."""
         if not self._scope.valid or self.task.done():
             raise Revoked(f"{self.agent}: number {self.number} is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.append((job, future))
+        future: asyncio.Future[T] = self._jobs.add(job)
         self._wake.set()
         result = await future
         self._acting.discard(asyncio.current_task())
@@ -196,10 +195,7 @@ class Runner:
         """End at once; everything that is not merged is forgotten, and the next owner does it again."""
         metrics.OUTCOME_UNKNOWN.inc(len(self._acting))
         await cancelled(self.task, *self._spawned)
-        for _, future in self._jobs:
-            if not future.done():
-                future.set_exception(Revoked(f"{self.agent}: number {self.number} is closed"))
-        self._jobs.clear()
+        self._jobs.fail(Revoked(f"{self.agent}: number {self.number} is closed"))
         await self.processor.closed()
 
     # -- the coroutine
@@ -211,6 +207,8 @@ class Runner:
                 await self._turn()
         except StoreError as error:
             self._host.store_failed(error)
+        except _SliceLeft:
+            log.warning("runner %s/%s: what a job or timer sends is not taken before the end", self.agent, self.number)
         except Revoked:
             if self._scope.valid and not self._draining and self.stopped_reason is None:
                 log.exception("runner %s/%s ended though its number is ours", self.agent, self.number)
@@ -242,7 +240,8 @@ class Runner:
     async def _turn(self) -> None:
         worked = False
         if self._jobs:
-            await self._run_jobs()
+            await self._jobs.run()
+            self._host.room()
             worked = True
         if self._tick_at is not None and self._tick_at <= self.clock.monotonic_s() and self.stopped_reason is None:
             self._tick_at = None
@@ -262,7 +261,8 @@ class Runner:
         unit = Unit(self._scope)
         try:
             await self.processor.tick(unit)
-        except Revoked:
+            await self._commit(unit)
+        except (Revoked, _SliceLeft):
             raise
         except Exception as error:
             self._tick_failures += 1
@@ -273,7 +273,6 @@ class Runner:
                 self._stop(f"{self.agent}: the timer of number {self.number} fails: {place_of(error)}")
             return
         self._tick_failures = 0
-        await self._commit(unit)
 
     async def _rest(self) -> None:
         self._wake.clear()
@@ -284,32 +283,6 @@ class Runner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
-
-    async def _run_jobs(self) -> None:
-        unit = Unit(self._scope)
-        succeeded: list[tuple[asyncio.Future[Any], Any]] = []
-        while self._jobs and len(succeeded) < JOBS_A_UNIT:
-            job, future = self._jobs.popleft()
-            child = unit.child()
-            try:
-                result = job(child)
-            except Exception as error:  # noqa: BLE001  # it is the caller's, who awaits the job
-                if not future.done():
-                    future.set_exception(error)
-                continue
-            unit.absorb(child)
-            succeeded.append((future, result))
-        try:
-            await self._commit(unit)
-        except BaseException:
-            for future, _ in succeeded:
-                if not future.done():
-                    future.set_exception(Revoked(f"{self.agent}: number {self.number} is closed"))
-            raise
-        self._host.room()
-        for future, result in succeeded:
-            if not future.done():
-                future.set_result(result)
 
     async def _run_slice(self, slice_: Slice) -> None:
         try:

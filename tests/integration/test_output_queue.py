@@ -128,3 +128,18 @@ async def test_a_broker_that_is_gone_fails_what_waits_and_the_next_try_succeeds(
     assert values(own_kafka, topic)[-1] == b"after"
     with pytest.raises(OutputFailed, match="closed"):
         await outputs.send(topic, b"k", b"too late")
+
+
+async def test_a_value_of_a_wrong_type_is_its_senders_fault_alone(
+    kafka: KafkaServer, unique: Callable[[str], str], outputs: Outputs
+) -> None:
+    topic = made(kafka, unique("typed"))
+    await outputs.send(topic, b"k", b"before")
+
+    wrong, right = await asyncio.gather(
+        outputs.send_many([Message(topic, b"k", "text")]), outputs.send(topic, b"k", b"after"), return_exceptions=True
+    )
+
+    assert isinstance(wrong, TypeError)
+    assert right == (0, 1)
+    assert values(kafka, topic) == [b"before", b"after"]
