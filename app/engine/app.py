@@ -13,7 +13,7 @@ import faust
 from faust.tables import TableManager
 
 from app.engine.agent import Agent
-from app.engine.consumer import SliceSchema, SliceTransport
+from app.engine.consumer import ConsumerApp, SliceSchema, SliceTransport
 from app.engine.engine import Engine
 from app.engine.errors import StartRefused
 from app.engine.fetching import POLL_RECORDS
@@ -42,7 +42,7 @@ class NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
         await asyncio.sleep(0)
 
 
-class EngineApp(faust.App):  # type: ignore[misc]  # Faust ships no types
+class EngineApp(ConsumerApp):
     """Start and stop in the one order that loses nothing.
 
     Attributes:
@@ -70,9 +70,9 @@ class EngineApp(faust.App):  # type: ignore[misc]  # Faust ships no types
         except StartRefused as refused:
             self.engine.die(str(refused), 1)
 
-    async def _stop_consumer(self) -> None:
+    async def before_consumer_stops(self) -> None:
+        """Numbers are closed while the consumer can still commit for them."""
         await self.engine.shutdown()
-        await super()._stop_consumer()
 
     async def on_shutdown(self) -> None:
         """The consumer has left the group."""

@@ -1,6 +1,6 @@
 """Faust's consumer, made to deliver slices and never to lose one.
 
-Every private name of Faust and aiokafka that we use is in this file, `fetching.py` and `producer.py`;
+Every private name of Faust and aiokafka that we use is here, in `fetching.py`, `header_names.py` and `producer.py`;
 `tests/unit/engine/test_private_names.py` has one test for each.
 
 What is different from the stock consumer, and why:
@@ -20,6 +20,7 @@ import logging
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import faust
 import faust.transport.drivers.aiokafka as driver
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka_errors
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from app.engine.engine import Engine
     from app.engine.records import Slice
 
-__all__ = ["SliceConsumer", "SliceSchema", "SliceTransport"]
+__all__ = ["ConsumerApp", "SliceConsumer", "SliceSchema", "SliceTransport"]
 
 log = logging.getLogger("app.engine.consumer")
 
@@ -286,6 +287,17 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
     async def perform_seek(self) -> None:
         """Faust calls this when the assignment stands; the drain loop does the seeking."""
         await self.engine.opened({(tp.topic, tp.partition) for tp in self.assignment()}, self.generation)
+
+
+class ConsumerApp(faust.App):  # type: ignore[misc]  # Faust ships no types
+    """Says when its consumer is about to stop; Faust's own signals come after."""
+
+    async def before_consumer_stops(self) -> None:
+        """The consumer is a member of its group yet."""
+
+    async def _stop_consumer(self) -> None:
+        await self.before_consumer_stops()
+        await super()._stop_consumer()
 
 
 class SliceTransport(driver.Transport):  # type: ignore[misc]  # Faust ships no types

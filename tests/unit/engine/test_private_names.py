@@ -1,66 +1,185 @@
 """One test for each private name of Faust and aiokafka that the engine uses, so that an upgrade fails here."""
 
 import asyncio
-import importlib.metadata
 import inspect
+import re
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
 
 import aiokafka.consumer.fetcher as aiokafka_fetcher
+import faust
 import faust.transport.drivers.aiokafka as driver
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from faust.tables import TableManager
 from faust.transport.consumer import Consumer as FaustConsumer
-from faust.transport.consumer import Fetcher
+from faust.transport.consumer import Fetcher, ThreadDelegateConsumer
+from mode import Service
 
 from app.engine.producer import _SENDER_COROUTINES
+from tests.unit.engine.private_names import ENGINE, private_names
+
+FILES = ("consumer", "fetching", "header_names", "producer")
+STANDARD_LIBRARY = {"_exit"}
 
 
-@pytest.mark.parametrize(("package", "version"), [("faust-streaming", "0.15.3"), ("aiokafka", "0.14.0")])
-def test_the_versions_are_the_ones_whose_private_names_were_read(package: str, version: str) -> None:
-    assert importlib.metadata.version(package) == version
+def method(owner: type, name: str, *parameters: str) -> tuple[str, Callable[[], None]]:
+    """It is there, with these parameters."""
+
+    def check() -> None:
+        assert tuple(inspect.signature(getattr(owner, name)).parameters) == ("self", *parameters)
+
+    return name, check
+
+
+def attribute(name: str, *owners: type) -> tuple[str, Callable[[], None]]:
+    """Each of these classes sets it."""
+
+    def check() -> None:
+        for owner in owners:
+            assert re.search(rf"self\.{name}(: [^=]+)? = ", inspect.getsource(owner)), owner
+
+    return name, check
+
+
+PRIVATE = dict([
+    # Faust
+    method(driver.AIOKafkaConsumerThread, "_create_worker_consumer", "transport"),
+    method(driver.AIOKafkaConsumerThread, "_fetch_records", "consumer", "active_partitions", "timeout", "max_records"),
+    attribute("_assignor", driver.AIOKafkaConsumerThread),
+    attribute("_consumer", driver.AIOKafkaConsumerThread),
+    method(driver.Consumer, "_new_consumer_thread"),
+    attribute("_thread", ThreadDelegateConsumer),
+    method(FaustConsumer, "_drain_messages", "fetcher"),
+    method(FaustConsumer, "_filter_tps_with_pending_acks", "topics"),
+    attribute("_unacked_messages", FaustConsumer),
+    method(faust.App, "_stop_consumer"),
+    attribute("_stopped", Service),
+    # aiokafka's consumer
+    attribute("_auto_offset_reset", AIOKafkaConsumer),
+    attribute("_client", AIOKafkaConsumer),
+    attribute("_closed", AIOKafkaConsumer, AIOKafkaProducer, aiokafka_fetcher.Fetcher),
+    attribute("_coordinator", AIOKafkaConsumer),
+    attribute("_fetch_max_wait_ms", AIOKafkaConsumer),
+    attribute("_fetcher", AIOKafkaConsumer),
+    attribute("_isolation_level", AIOKafkaConsumer, aiokafka_fetcher.PartitionRecords),
+    attribute("_partition_assignment_strategy", AIOKafkaConsumer),
+    attribute("_subscription", AIOKafkaConsumer),
+    method(GroupCoordinator, "_do_heartbeat"),
+    method(GroupCoordinator, "_perform_assignment", "response"),
+    attribute("_rejoin_needed_fut", GroupCoordinator),
+    method(aiokafka_fetcher.Fetcher, "_create_fetch_waiter"),
+    attribute("_records", aiokafka_fetcher.Fetcher, aiokafka_fetcher.PartitionRecords),
+    method(aiokafka_fetcher.Fetcher, "_notify", "future"),
+    attribute("_subscriptions", aiokafka_fetcher.Fetcher),
+    attribute("_wait_consume_future", aiokafka_fetcher.Fetcher),
+    attribute("_partition_records", aiokafka_fetcher.FetchResult),
+    method(aiokafka_fetcher.FetchResult, "_update_position"),
+    attribute("_aborted_producers", aiokafka_fetcher.PartitionRecords),
+    method(aiokafka_fetcher.PartitionRecords, "_consume_aborted_up_to", "batch_offset"),
+    method(aiokafka_fetcher.PartitionRecords, "_contains_abort_marker", "next_batch"),
+    attribute("_tp", aiokafka_fetcher.PartitionRecords),
+    attribute("_position", TopicPartitionState),
+    # aiokafka's slow parser
+    ("_DefaultRecordBatchPy", lambda: None),  # imported above
+    attribute("_buffer", _DefaultRecordBatchPy),
+    method(_DefaultRecordBatchPy, "_maybe_uncompress"),
+    # aiokafka's producer
+    attribute("_loop", AIOKafkaProducer),
+    attribute("_message_accumulator", AIOKafkaProducer),
+    attribute("_sender", AIOKafkaProducer),
+    attribute("_txn_manager", AIOKafkaProducer),
+    attribute("_conns", AIOKafkaClient),
+    method(AIOKafkaClient, "_get_conn", "node_id", "group", "no_hint"),
+    attribute("_sync_task", AIOKafkaClient),
+    attribute("_writer", AIOKafkaConnection),
+    attribute("_sender_task", Sender),
+    method(Sender, "_coordinator_dead", "coordinator_type"),
+    method(Sender, "_find_coordinator", "coordinator_type", "coordinator_key"),
+    method(Sender, "_do_add_offsets_to_txn", "group_id"),
+    method(Sender, "_do_add_partitions_to_txn", "tps"),
+    method(Sender, "_do_txn_commit", "commit_result"),
+    method(Sender, "_do_txn_offset_commit", "offsets", "group_id"),
+    method(Sender, "_send_produce_req", "node_id", "batches"),
+    attribute("_pid_and_epoch", TransactionManager),
+    attribute("_transaction_waiter", TransactionManager),
+])  # fmt: skip
+"""Of Faust and aiokafka; one test each."""
+
+
+@pytest.mark.parametrize("name", sorted(PRIVATE))
+def test_a_private_name_means_what_it_meant_when_it_was_read(name: str) -> None:
+    PRIVATE[name]()
+
+
+def test_every_private_name_that_the_engine_uses_has_a_test_and_every_test_has_a_use() -> None:
+    used = set().union(*(private_names(ENGINE / f"{file}.py") for file in FILES))
+
+    assert used == set(PRIVATE)
+
+
+@pytest.mark.parametrize("file", sorted(file.stem for file in ENGINE.glob("*.py") if file.stem not in FILES))
+def test_no_other_file_of_the_engine_uses_a_private_name_of_others(file: str) -> None:
+    assert private_names(ENGINE / f"{file}.py") - STANDARD_LIBRARY == set()
+
+
+def test_a_private_name_is_found_however_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+import faust
+from aiokafka.record._somewhere import _thing
+class Ours(faust.App):
+    def __init__(self, client):
+        self._own = client._read
+        client._written = getattr(client, "_spelt")
+    async def _stop_consumer(self):
+        self._own, self._set_tables = 1, super()._stop_web
+"""
+    (tmp_path / "uses.py").write_text(source)
+    module = types.ModuleType("app.engine.uses")
+    module.Ours = type("Ours", (faust.App,), {"__module__": "app.engine.uses"})
+    monkeypatch.setitem(sys.modules, "app.engine.uses", module)
+
+    found = private_names(tmp_path / "uses.py")
+
+    assert found == {"_somewhere", "_thing", "_read", "_written", "_spelt", "_stop_consumer"}
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "parameters"),
     [
-        (driver.AIOKafkaConsumerThread, "_create_worker_consumer", ["self", "transport"]),
         (driver.AIOKafkaConsumerThread, "getmany", ["self", "active_partitions", "timeout"]),
-        (driver.Consumer, "_new_consumer_thread", ["self"]),
-        (driver.Consumer, "_to_message", ["self", "tp", "record"]),
         (driver.Consumer, "verify_event_path", ["self", "now", "tp"]),
-        (FaustConsumer, "_drain_messages", ["self", "fetcher"]),
-        (FaustConsumer, "_filter_tps_with_pending_acks", ["self", "topics"]),
         (FaustConsumer, "commit", ["self", "topics", "start_new_transaction"]),
         (FaustConsumer, "ack", ["self", "message"]),
         (FaustConsumer, "on_partitions_revoked", ["self", "revoked"]),
         (FaustConsumer, "perform_seek", ["self"]),
-        (GroupCoordinator, "_do_heartbeat", ["self"]),
         (GroupCoordinator, "check_errors", ["self"]),
         (GroupCoordinator, "request_rejoin", ["self"]),
         (GroupCoordinator, "ensure_coordinator_known", ["self"]),
         (GroupCoordinator, "fetch_committed_offsets", ["self", "partitions"]),
         (TableManager, "sleep", ["self", "n"]),
         (SubscriptionState, "fetch_context", ["self"]),
-        (AIOKafkaClient, "_get_conn", ["self", "node_id", "group", "no_hint"]),
         (AIOKafkaClient, "bootstrap", ["self"]),
         (AIOKafkaClient, "coordinator_lookup", ["self", "coordinator_type", "coordinator_key"]),
         (AIOKafkaConnection, "close", ["self", "reason", "exc"]),
         (MessageAccumulator, "fail_all", ["self", "exception"]),
         (Sender, "start", ["self"]),
-        (Sender, "_find_coordinator", ["self", "coordinator_type", "coordinator_key"]),
-        (Sender, "_coordinator_dead", ["self", "coordinator_type"]),
         (TransactionManager, "set_pid_and_epoch", ["self", "pid", "epoch"]),
     ],
 )
-def test_a_method_is_there_with_the_parameters_we_rely_on(owner: type, name: str, parameters: list[str]) -> None:
+def test_what_no_manual_names_is_there_with_the_parameters_we_rely_on(
+    owner: type, name: str, parameters: list[str]
+) -> None:
     assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
 
 
