@@ -15,12 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant
 
 from app.engine import changelog, faults
+from app.engine import number as number_module
+from app.engine.changelog import FencedChangelog
+from app.engine.checkpoint import Checkpointer
+from app.engine.errors import CheckpointFailed
 from app.engine.number import State
 from app.engine.positions import POSITIONS_KEY, decode_positions
 from app.engine.producer import ProducerId
+from tests.support import process as process_module
 from tests.support.cluster import Cluster, MemoryProducer, Transaction
 from tests.support.engine import ROWS, FakeRecord, Row
-from tests.support.machines import Machine, action, new_folder, play
+from tests.support.machines import Machine, action, caught, new_folder, play
 from tests.support.process import COUNTED, LASTS, RELAYED, Process
 
 KEYS = 3
@@ -28,7 +33,8 @@ SOURCES = [*COUNTED, RELAYED]
 # Not where nothing but the end of the process may follow.
 RAISED = [p for p in faults.POINTS if not p.startswith("unit:") and p != "revoke:dropped"]
 # Of the requests: most go well.
-FATES = ["well", "well", "well", "refused", "lost", "unanswered", "late"]
+BAD_FATES = ["refused", "lost", "unanswered", "late"]
+FATES = ["well", "well", "well", *BAD_FATES]
 JOB = b"job/"
 
 
@@ -182,7 +188,13 @@ class NumberMachine(Machine):
 
     # -- what goes wrong
 
-    @action(4)
+    @action(5)
+    def a_request_fails(self, data: st.DataObject) -> None:
+        process = self._draw(data, self.processes)
+        kind = data.draw(st.sampled_from(["init", "produce", "end", "end", "output"]), label="kind")
+        process.wire.fate_of[kind] = data.draw(st.sampled_from(BAD_FATES), label="fate")
+
+    @action(2)
     def requests_fail(self, data: st.DataObject) -> None:
         process = self._draw(data, self.processes)
         process.wire.fates.extend(data.draw(st.lists(st.sampled_from(FATES), max_size=8), label="fates"))
@@ -238,7 +250,7 @@ class NumberMachine(Machine):
 
     @action(when=lambda self: self.awake)
     def it_fails_while_the_group_rebalances(self, data: st.DataObject) -> None:
-        self.requests_fail(data)
+        self.a_request_fails(data)
         self._give_to(data.draw(st.sampled_from(self.awake), label="to"))
 
     @action(when=lambda self: self.awake)
@@ -273,6 +285,7 @@ class NumberMachine(Machine):
         for process in self.processes:
             process.frozen = False
             process.wire.fates.clear()
+            process.wire.fate_of.clear()
             if process is not self.cluster.owner:
                 process.give_up(lost=True)
         owner = self.cluster.owner
@@ -306,3 +319,33 @@ def test_state_and_positions_agree_in_every_transaction_whatever_dies_or_fails_b
     histories: int,
 ) -> None:
     play(NumberMachine, histories, 50, "Model: a number, its checkpoints and its openings")
+
+
+class Eager(Checkpointer):
+    """Writes rows to the disk before they are logged."""
+
+    def _writes(self, frozen: list) -> list:
+        for part in frozen:
+            part.state.staging.store.write(part.rows, {})
+        return super()._writes(frozen)
+
+
+class Trusting(FencedChangelog):
+    """Takes a transaction whose outcome is unknown for one that was committed."""
+
+    async def write(self, writes: list) -> dict[str, int]:
+        try:
+            return await super().write(writes)
+        except CheckpointFailed:
+            return {}
+
+
+@pytest.mark.parametrize(
+    ("where", "what"), [((number_module, "Checkpointer"), Eager), ((process_module, "FencedChangelog"), Trusting)]
+)
+def test_an_engine_that_writes_too_early_or_trusts_an_unknown_outcome_is_caught(
+    where: tuple[object, str], what: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*where, what)
+
+    assert caught(NumberMachine, 40, 50) is not None

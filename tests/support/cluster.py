@@ -159,20 +159,23 @@ class Wire:
 
     Attributes:
         fates: Of its next requests: "well", "refused", "lost", "unanswered" or "late".
+        fate_of: Of the next request of a kind: "init", "produce", "end" or "output".
         sending: Requests that have not arrived.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.fates: deque[str] = deque()
+        self.fate_of: dict[str, str] = {}
         self.sending: list[Sent] = []
         self.cut = False
         self.producers: list[MemoryProducer] = []
 
-    async def ask(self, call: Callable[[], Any]) -> Any:
+    async def ask(self, call: Callable[[], Any], kind: str = "") -> Any:
         if self.cut:
             raise kafka_errors.KafkaConnectionError("cut")
         fate = self.fates.popleft() if self.fates else "well"
+        fate = self.fate_of.pop(kind, fate)
         if fate == "refused":
             raise kafka_errors.KafkaConnectionError("no connection")
         sent = Sent(call)
@@ -224,7 +227,7 @@ class MemoryProducer:
         await self._wire.ask(lambda: None)
         if not await may():
             raise NotMember("the group did not confirm us before InitProducerId")
-        self.producer_id = await self._wire.ask(lambda: self._cluster.init_producer(last))
+        self.producer_id = await self._wire.ask(lambda: self._cluster.init_producer(last), "init")
 
     async def begin_transaction(self) -> None:
         if self.closed:
@@ -237,7 +240,7 @@ class MemoryProducer:
         producer, items, tp = self.producer_id, list(batch.items), (topic, partition)
 
         async def send() -> Any:
-            first = await self._wire.ask(lambda: self._cluster.produce(producer, tp, items))
+            first = await self._wire.ask(lambda: self._cluster.produce(producer, tp, items), "produce")
             return SimpleNamespace(offset=first)
 
         self._sends.append(asyncio.create_task(send()))
@@ -247,7 +250,7 @@ class MemoryProducer:
         producer = self.producer_id
         await asyncio.gather(*self._sends)
         self._sends = []
-        await self._wire.ask(lambda: self._cluster.end_transaction(producer))
+        await self._wire.ask(lambda: self._cluster.end_transaction(producer), "end")
 
     async def hard_close(self) -> bool:
         self.closed = True
@@ -310,7 +313,7 @@ class MemoryOutputs:
         taken = list(messages)
         try:
             async with asyncio.timeout(20):
-                await self._wire.ask(lambda: self._wire.cluster.outputs.extend(taken))
+                await self._wire.ask(lambda: self._wire.cluster.outputs.extend(taken), "output")
         except (kafka_errors.KafkaError, TimeoutError) as error:
             raise OutputFailed(repr(error)) from error
 
