@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo dev test test-fast prove test-foreign lint format bench profile kafka lock clean
+.PHONY: demo dev test test-fast prove soak test-foreign lint format bench profile kafka lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed; set PYTHON=python3.11")'
@@ -30,6 +30,10 @@ test-fast: $(STAMP)  ## without a broker
 
 prove: $(STAMP)  ## the full counts, some minutes; docs/proof.md keeps the last report
 	$(BIN)/pytest -m "prove" -s
+
+MINUTES ?= 60
+soak: $(STAMP)  ## workers and a nemesis at random for MINUTES, on a Kafka of its own
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 test-foreign: $(STAMP)  ## against tools of other languages
 	FOREIGN=required $(BIN)/pytest -m "foreign"
