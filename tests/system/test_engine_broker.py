@@ -22,7 +22,7 @@ from tests.support.workers import until as until_async
 pytestmark = pytest.mark.kafka
 
 SESSION_S = 6.0
-RECOVERY_S = 90.0
+RECOVERY_S = 150.0
 EVENTS = 200
 
 
