@@ -349,8 +349,10 @@ class Runner:
                 delay_s = min(delay_s * 2, FLUSH_RETRY_MAX_S)
         self._obstacle.gone()
         faults.point("unit:flushed")
-        unit.done()
+        failed = unit.done()
         faults.point("unit:done")
+        if failed is not None:
+            self._stop(f"{self.agent}: what follows the work of number {self.number} failed: {place_of(failed)}")
         if (reason := self._poison.judge(unit)) is not None:
             self.stopped_by_poison = True
             self._stop(reason)

@@ -179,8 +179,11 @@ class Unit:
                 raise
             raise OutputFailed(f"{refused}, though it was cut to a part of it") from refused
 
-    def done(self) -> None:
+    def done(self) -> Exception | None:
         """Make it real: one synchronous step.
+
+        Returns:
+            What a call of `on_done` raised, if any did: the unit is real all the same, and must not be run again.
 
         Raises:
             Revoked: The number was dropped meanwhile; nothing changed.
@@ -199,8 +202,13 @@ class Unit:
             if found is not None:
                 found[0].finish(found[1], key[2])
         scope.touched()
+        failed: Exception | None = None
         for call in self._after:
-            call()
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001  # the others have something to start too
+                failed = failed or error
+        return failed
 
     def child(self) -> Unit:
         """A unit that reads this one's rows and can be thrown away alone: one job of a group."""

@@ -465,3 +465,46 @@ def deliver(number: Number, topic: str, count: int) -> None:
     records = [FakeRecord(topic, 0, offset) for offset in range(count)]
     for slice_ in cut(0, records, 256, number.trackers, number.epoch, 0.0):
         number.runners[topic].accept(slice_)
+
+
+async def test_a_sleeper_whose_heir_has_moved_the_offsets_on_does_not_speak_of_a_lost_changelog(rig: Callable) -> None:
+    services = rig(x=Quiet)
+    services.sources = {"x": [TP]}
+    services.bounds_of = {TP: Bounds(0, 9, committed=5, topic_id="")}
+    answers = [True, True]
+
+    async def confirm() -> bool:
+        return bool(answers and answers.pop())
+
+    services.confirm = confirm
+    number = Number(services, 0)
+    await until(lambda: number.reason)
+
+    assert number.state is State.OPENING
+    assert "after the restore" in number.reason
+    await number.close(0.0, lost=True)
+
+
+async def test_a_unit_that_is_real_is_not_run_again_though_what_follows_it_fails(rig: Callable) -> None:
+    class Counting(Quiet):
+        async def process(self, slice_: Slice, unit: Unit) -> None:
+            for record in slice_.records:
+                unit.put(ROWS, record.key, Row(n=(unit.get(ROWS, record.key) or Row()).n + 1))
+            unit.on_done(lambda: {}["secret of a row"])
+
+    services = rig(x=Counting, y=Quiet)
+    services.sources = {"x": [("x", 0)]}
+    services.bounds_of = {("x", 0): Bounds(0, 1000, None, "")}
+    number = await ready_number(services)
+    deliver(number, "x", 2)
+    await until(number.runners["x"].problem)
+    await number.checkpoint_now()
+
+    assert ROWS.decode(services.on_disk("x", b"k")) == Row(n=2)
+    assert number.trackers["x", 0].position == 2
+    assert services.outputs.sent == []
+    assert "x: what follows the work of number 0 failed: KeyError" in number.runners["x"].problem()
+    assert "secret" not in number.runners["x"].problem()
+    assert number.runners["y"].problem() is None
+    assert services.died == []
+    await number.close(3.0, lost=False)
