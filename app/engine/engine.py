@@ -262,6 +262,9 @@ class Engine:
         if self.draining:
             return
         await self._close_numbers(0.0, lost=True)
+        if self.draining:
+            # The shutdown began meanwhile, and has found nothing to close.
+            return
         self._assigned, self._generation = assigned, generation
         for number in sorted({partition % self.numbers_count for _, partition in assigned}):
             self.numbers[number] = Number(self, number)
