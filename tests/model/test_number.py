@@ -153,9 +153,9 @@ class NumberMachine(Machine):
         process = self._draw(data, self.awake)
         for go_on in (lambda: process.fetch(3), process.take, process.hand_over):
             go_on()
-            process.run(data.draw(st.sampled_from([0, 0, 0, 0, 20, 150]), label="steps between"))
-            if process.open and data.draw(st.integers(0, 15), label="reopened at 0") == 0:
+            if process.open and data.draw(st.integers(0, 7), label="reopened at 0") == 0:
                 process.number.reopen("an offset is gone")
+                process.run(data.draw(st.sampled_from([20, 100, 400]), label="steps between"))
         process.run(data.draw(st.sampled_from([20, 60, 120, 200, 400]), label="steps"))
 
     @action(when=lambda self: self.awake)
@@ -243,10 +243,19 @@ class NumberMachine(Machine):
             if process is not self.cluster.owner:
                 process.give_up(lost=True)
 
-    @action(2, when=lambda self: len(self.awake) > 1)
+    @action(3, when=lambda self: len(self.awake) > 1 and self.cluster.owner in self.awake)
     def the_group_goes_on_without_one_who_does_not_hear_of_it(self, data: st.DataObject) -> None:
-        other = data.draw(st.sampled_from([p for p in self.awake if p is not self.cluster.owner]), label="to")
-        self._assign(other)
+        """Both write for a while."""
+        self.records_are_produced(data)
+        former = self.cluster.owner
+        (heir,) = [process for process in self.awake if process is not former]
+        former.work(3)
+        former.run(data.draw(st.integers(0, 60), label="steps of the former owner"))
+        self._assign(heir)
+        for steps in data.draw(st.lists(st.integers(1, 12), min_size=2, max_size=12), label="steps in turn"):
+            heir.run(steps)
+            former.run(steps)
+        heir.work(3)
 
     @action(when=lambda self: self.awake)
     def it_fails_while_the_group_rebalances(self, data: st.DataObject) -> None:
