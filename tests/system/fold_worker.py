@@ -119,8 +119,9 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     app.in_worker = True
     app.finalize()
-    await app.start()
+    # Before the start, which waits for the join.
     status = asyncio.create_task(report(engine, Path(os.environ["DATA_DIR"]) / "status.json"))
+    await app.start()
     while not stop.is_set():
         try:
             async with asyncio.timeout(0.5):
