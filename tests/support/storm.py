@@ -71,6 +71,7 @@ class StormGroup(FoldGroup):
     def settled(self) -> bool:
         """Whether all that run are ready, agree, and have fair shares."""
         alive = self.alive
+        assert alive, "no worker is left"
         return dealt(self, alive) == even(self.numbers, len(alive))
 
     def calls(self) -> list[tuple[int, str]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from app.engine import Agent, Context, Processor, Record, Slice, Table, Unit
+from app.engine import Agent, Context, Processor, Record, Slice, Table, Unit, app
 from app.engine.engine import Engine
 from app.observability import metrics
 from tests.system import fold_worker
@@ -94,9 +94,9 @@ def tell(file: Path, line: str) -> None:
     os.close(descriptor)
 
 
-def agents(app: str) -> list[Agent]:
-    caller = Agent(name="call", topics=(f"{app}.calls",), processor=Caller, home=CALLED, tables=(CALLED,))
-    return [*fold(app), caller]
+def agents(app_id: str) -> list[Agent]:
+    caller = Agent(name="call", topics=(f"{app_id}.calls",), processor=Caller, home=CALLED, tables=(CALLED,))
+    return [*fold(app_id), caller]
 
 
 async def report(engine: Engine, file: Path) -> None:
@@ -122,4 +122,8 @@ if __name__ == "__main__":
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if broken := os.environ.get("BROKEN"):
         importlib.import_module(f"tests.system.broken.{broken}").apply()
+    if timeout_s := os.environ.get("REBALANCE_TIMEOUT"):
+        app.REBALANCE_TIMEOUT_S = float(timeout_s)
+        # aiokafka wants it to be longer.
+        app.REQUEST_TIMEOUT_S = float(timeout_s) + 10
     uvloop.run(fold_worker.main())
