@@ -322,7 +322,7 @@ def _memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "histories", [pytest.param(70, id="short"), pytest.param(3_000, id="full", marks=pytest.mark.prove)]
+    "histories", [pytest.param(70, id="short"), pytest.param(2_000, id="full", marks=pytest.mark.prove)]
 )
 def test_state_and_positions_agree_in_every_transaction_whatever_dies_or_fails_between_two_steps(
     histories: int,
