@@ -75,22 +75,27 @@ def play(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int
 
 
 def caught(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int) -> BaseException | None:
-    """What a machine finds wrong with something broken on purpose; always in the same histories."""
-    try:
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                derandomize=True,
-                database=None,
-                phases=[Phase.generate],
-                suppress_health_check=_UNASKED,
-                print_blob=False,
-                report_multiple_bugs=False,
-            ),
-        )
-    except AssertionError as error:
-        return error
+    """What a machine finds wrong with something broken on purpose.
+
+    Which histories it plays depends on what was imported before, so that luck may be bad: then it plays twenty times as
+    many before it says None.
+    """
+    for histories in (examples, examples * 20):
+        try:
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=histories,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    derandomize=True,
+                    database=None,
+                    phases=[Phase.generate],
+                    suppress_health_check=_UNASKED,
+                    print_blob=False,
+                    report_multiple_bugs=False,
+                ),
+            )
+        except AssertionError as error:
+            return error
     return None
