@@ -13,7 +13,7 @@ pytestmark = pytest.mark.kafka
 
 
 def test_a_contender_is_measured_against_the_bare_client(kafka: KafkaServer, tmp_path: Path) -> None:
-    bench = Bench(kafka.bootstrap, tmp_path, seconds=0.3)
+    bench = Bench(kafka.bootstrap, tmp_path, seconds=1)
 
     rounds = run_rounds(bench, ["bare", "row"], 1)
     results = Results(rounds, {}, bench.seconds, 1.0)
