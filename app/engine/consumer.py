@@ -45,7 +45,7 @@ log = logging.getLogger("app.engine.consumer")
 
 T = TypeVar("T")
 
-POLL_S = 0.05
+POLL_S = 0.2
 IDLE_POLL_S = 0.2
 THREAD_DEADLINE_S = 30.0
 HEARTBEAT_DEADLINE_S = 3.0
@@ -182,6 +182,11 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         """Something may be fetched that could not before."""
         self._poke.set()
 
+    @property
+    def poked(self) -> bool:
+        """Whether that was so since the last look at what may be fetched; read in the consumer's thread."""
+        return self._poke.is_set()
+
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
@@ -191,6 +196,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
                 raise
 
     async def _drain_once(self) -> None:
+        self._poke.clear()
         wanted = self.engine.intake.wanted() if self.flow_active else {}
         if not wanted:
             await self._idle()
@@ -218,7 +224,6 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         await asyncio.sleep(0)
 
     async def _idle(self) -> None:
-        self._poke.clear()
         with contextlib.suppress(TimeoutError):
             await self._in_thread(self._alive())
         with contextlib.suppress(TimeoutError):

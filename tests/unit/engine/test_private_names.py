@@ -70,7 +70,7 @@ PRIVATE = dict([
     attribute("_client", AIOKafkaConsumer),
     attribute("_closed", AIOKafkaConsumer, AIOKafkaProducer, aiokafka_fetcher.Fetcher),
     attribute("_coordinator", AIOKafkaConsumer),
-    attribute("_fetch_max_wait_ms", AIOKafkaConsumer),
+    attribute("_fetch_max_wait_ms", AIOKafkaConsumer, aiokafka_fetcher.Fetcher),
     attribute("_fetcher", AIOKafkaConsumer),
     attribute("_isolation_level", AIOKafkaConsumer, aiokafka_fetcher.PartitionRecords),
     attribute("_partition_assignment_strategy", AIOKafkaConsumer),

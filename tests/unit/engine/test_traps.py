@@ -17,6 +17,7 @@
 - Topics added after the start rebalance the group: all agents are registered before it.
 """
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,7 @@ async def test_nothing_is_fetched_when_nothing_is_wanted() -> None:
         flow_active=True,
         engine=SimpleNamespace(intake=SimpleNamespace(wanted=dict)),
         _idle=recorder.note("idle"),
+        _poke=asyncio.Event(),
         _thread=SimpleNamespace(getmany=recorder.note("fetch")),
     )
 
