@@ -28,16 +28,19 @@ def even(numbers: int, workers: int) -> list[int]:
 
 
 def split(group: FoldGroup, workers: Sequence[FoldWorker]) -> list[str]:
-    """Partitions of a topic that are not with the one worker that has their number, or with nobody."""
+    """Numbers with several workers; partitions that are not with the one that has their number, or with nobody."""
     topics = {"in": group.wide, "small": 3, "relay": group.numbers}
     found: Counter[tuple[str, int]] = Counter()
+    holders: Counter[str] = Counter()
     wrong = []
     for worker in workers:
         for number, partitions in worker.status["partitions"].items():
+            holders[number] += bool(partitions)
             for topic, partition in partitions:
                 found[topic.rsplit(".", 1)[1], partition] += 1
                 if partition % group.numbers != int(number):
                     wrong.append(f"{worker.name} has {topic}/{partition} in number {number}")
+    wrong += [f"number {number} is with {count} workers" for number, count in holders.items() if count > 1]
     wanted = Counter((topic, p) for topic, count in topics.items() for p in range(count))
     read = Counter({place: count for place, count in found.items() if place[0] in topics})
     return wrong + [f"{place} is read {read[place]} times" for place in wanted | read if wanted[place] != read[place]]
