@@ -168,7 +168,7 @@ if __name__ == "__main__":
     )
     if buffer_bytes := os.environ.get("WRITE_BUFFER_BYTES"):
         store._WRITE_BUFFER_BYTES = int(buffer_bytes)
-    if broken := os.environ.get("BROKEN"):
+    for broken in os.environ.get("BROKEN", "").split():
         importlib.import_module(f"tests.system.broken.{broken}").apply()
     if deadline_s := os.environ.get("WRITE_DEADLINE"):
         changelog.WRITE_DEADLINE_S = float(deadline_s)

@@ -120,7 +120,7 @@ fold_worker.agents, fold_worker.report = agents, report
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    if broken := os.environ.get("BROKEN"):
+    for broken in os.environ.get("BROKEN", "").split():
         importlib.import_module(f"tests.system.broken.{broken}").apply()
     if timeout_s := os.environ.get("REBALANCE_TIMEOUT"):
         app.REBALANCE_TIMEOUT_S = float(timeout_s)

@@ -1,8 +1,9 @@
 """Traps of Faust and aiokafka that lose or freeze, and the test that fails without our way round each.
 
-- A fetch begun before a rebalance returns records of the new assignment: `tests/system/test_engine_storm.py`, whose
-  proof fails without the seek.
-- Coordinator errors are never consumed: `tests/system/test_engine_refused_join.py`.
+- A fetch begun before a rebalance returns records of the new assignment: `tests/system/test_engine_traps.py`, whose
+  proof fails without the seek, on partitions with and without a committed offset.
+- Coordinator errors are never consumed: `tests/system/test_engine_refused_join.py`, and recovery in
+  `tests/system/test_engine_traps.py`.
 - The livelock detector asserts a position, and ends the worker: here.
 - A standby replica brings Faust's own assignor: here, and `tests/system/test_engine_assignment.py`.
 - A revoke forgets acknowledgements before it tells the application: here.
@@ -11,7 +12,8 @@
 - A commit error ends the application: here.
 - A shutdown waits without a deadline for acknowledgements that we never give: here.
 - A slice is put into a queue after it was cleared: here.
-- No heartbeat while the assigned callback runs: `tests/system/test_engine_faults.py`, frozen in a restore.
+- No heartbeat while the assigned callback runs: `tests/system/test_engine_traps.py`, with a restore that takes longer
+  than a session.
 - Faust's producer is not idempotent, and `stop()` waits for a dead broker: `tests/integration/test_producer.py` and
   `test_output_queue.py`.
 - Topics added after the start rebalance the group: all agents are registered before it.
