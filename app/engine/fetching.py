@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import faust.transport.drivers.aiokafka as driver
@@ -105,15 +105,28 @@ def _next_batch(fetched: Any) -> list[FetchedRecord]:
     records: list[FetchedRecord] = []
     if not aborted and not batch.is_control_batch:
         try:
-            records = [FetchedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in batch]
+            records = _records_of(batch, topic, partition)
         except UnicodeDecodeError:
-            again = read_batch_again(fetched._records, batch.base_offset)
-            records = [FetchedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in again]
+            records = _records_of(read_batch_again(fetched._records, batch.base_offset), topic, partition)
         # A fetch gives whole batches, also when it begins inside of one.
         if records and records[0].offset < fetched.next_fetch_offset:
             records = [record for record in records if record.offset >= fetched.next_fetch_offset]
     # Beyond the batch, not beyond its last record: compaction may have removed that one.
     fetched.next_fetch_offset = batch.next_offset
+    return records
+
+
+def _records_of(batch: Iterable[Any], topic: str, partition: int) -> list[FetchedRecord]:
+    """Its records. Neighbours nearly always have the same headers; that of one is kept, and stays in the cache."""
+    records = []
+    fetched: list[Header] = []
+    headers: Sequence[Header] = ()
+    for r in batch:
+        own = r.headers
+        if own != fetched:
+            fetched = own
+            headers = tuple(own)
+        records.append(FetchedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, headers))
     return records
 
 

@@ -52,7 +52,7 @@ class Record(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Slice:
-    """Up to 256 records of one number of one agent; the order inside a partition is the log's.
+    """Up to `slice_records` records of one number of one agent; the order inside a partition is the log's.
 
     Attributes:
         number: The number that all of it belongs to.

@@ -43,8 +43,11 @@ class Services(Protocol):
     reader: LogReader
     replicas: list[Replica[Any]]
     quarantine_topic: str
-    checkpoint_interval_s: float
     stopped: dict[tuple[str, int], str]
+
+    @property
+    def checkpoint_interval_s(self) -> float:
+        """The pause between two checkpoints of a number."""
 
     def changelog_topic(self, table: str) -> str:
         """The changelog of a table."""

@@ -9,10 +9,13 @@ _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
-_COMMON_REST: Final = re.compile(r"[0-5][0-9](?:\.[0-9]+)?Z")
+_COMMON_FRACTION: Final = re.compile(r"\.[0-9]+Z")
+# Sets, as a look-up costs a quarter of what a regular expression does.
+_COMMON_SECONDS: Final = frozenset(f"{second:02d}" for second in range(60))
+_COMMON_ENDS: Final = frozenset({"Z", *(f".{millisecond:03d}Z" for millisecond in range(1000))})
 _MINUTE: Final = slice(0, 17)
-_MINUTE_CHARS: Final = 17
 _SECONDS: Final = slice(17, 19)  # of YYYY-MM-DDTHH:MM:SS
+_END: Final = slice(19, None)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _SECOND_MS: Final = 1000
@@ -35,7 +38,10 @@ def parse_time(text: str) -> datetime:
 
 def is_common_time(text: str) -> bool:
     """Whether this is RFC 3339 in UTC, as nearly all times are; False says only that it is not in that form."""
-    return _is_minute(text[_MINUTE]) and _COMMON_REST.fullmatch(text, _MINUTE_CHARS) is not None
+    if not _is_minute(text[_MINUTE]) or text[_SECONDS] not in _COMMON_SECONDS:
+        return False
+    end = text[_END]
+    return end in _COMMON_ENDS or _COMMON_FRACTION.fullmatch(end) is not None
 
 
 @lru_cache(maxsize=4096)

@@ -3,8 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from app.engine import Connection
-from app.engine.engine import Engine, EngineConfig
+from app.engine.engine import Engine, EngineConfig, stretched_interval_s
 
 
 def new_engine(path: Path) -> Engine:
@@ -38,3 +40,13 @@ async def test_no_number_is_opened_by_an_assignment_that_a_shutdown_overtook(tmp
 
     assert engine.numbers == {}
     await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("configured_s", "numbers", "pause_s"),
+    [(0.2, 1, 0.2), (0.2, 8, 0.2), (0.2, 12, 0.3), (0.2, 96, 1.0), (5.0, 96, 5.0)],
+)
+def test_a_worker_with_many_numbers_pauses_longer_between_checkpoints_up_to_a_second(
+    configured_s: float, numbers: int, pause_s: float
+) -> None:
+    assert stretched_interval_s(configured_s, numbers) == pytest.approx(pause_s)
