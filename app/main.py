@@ -32,29 +32,28 @@ from app.observability.logging import LogError, configure_logging
 from app.readiness import add_checks
 from app.settings import Settings, SettingsError, UpstreamSettings, keep_instance_id, load_settings
 from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, warnings
-from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.forward import Forwarder
-from app.web.operations import operations_routes
 from app.web.server import ListenError, WebServer
-from app.web.webhooks import WebhooksApi, webhook_routes
 from app.webhooks.derived import Publisher
 from app.webhooks.guard import TargetGuard
 from app.webhooks.matching import MatchIndex
 from app.webhooks.owned import DeliveryOptions
 from app.webhooks.pace import GlobalSlots, PaceRules
-from app.webhooks.registration import Limits
 from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
+from app.worker_routes import worker_routes
 from tables.delivery_queries import Readers
 from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS, WebhookRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from pydantic import SecretStr
+
+    from app.webhooks.handshake import PermissionAnswer
 
 __all__ = ["EMBEDDED_PARTITIONS", "Program", "build", "run_worker"]
 
@@ -79,6 +78,12 @@ class _LateSender:
             raise RuntimeError("no attempt starts before the program does")
         return await self.sender.post(request)
 
+    async def options(self, url: str, headers: Mapping[str, str], custom: Mapping[str, str]) -> PermissionAnswer:
+        """One question for permission."""
+        if self.sender is None:
+            raise RuntimeError("no question is asked before the program starts")
+        return await self.sender.options(url, headers, custom)
+
 
 class Program:
     """One worker process.
@@ -95,6 +100,7 @@ class Program:
         self.upstreams = {name: _upstream(getattr(settings, name)) for name in ("governance", "policy", "registry")}
         self.index = MatchIndex()
         self.readers = Readers()
+        self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
         if self.keys.active_key_id is None:
@@ -109,7 +115,7 @@ class Program:
         self.webhooks = self.engine.replica(WEBHOOKS)
         self.webhooks.subscribe(self._matched)
         self.app = self._app()
-        self.web = WebServer(settings, self._routes())
+        self.web = WebServer(settings, worker_routes(self))
         add_checks(self.health, self.engine, settings.data_dir, self.upstreams)
 
     # -- parts
@@ -154,7 +160,6 @@ class Program:
 
     def _webhooks_deps(self) -> WebhooksDeps:
         chosen = self.settings.webhooks
-        signing = _secrets(chosen.signing_keys)
         return WebhooksDeps(
             sender=self.sender,
             keys=self.keys,
@@ -171,7 +176,7 @@ class Program:
                 disable_after_s=chosen.disable_after_s,
                 pace=PaceRules(chosen.pace_after_failures, chosen.pace_after_s, chosen.pace_max_gap_s),
             ),
-            signing_key=SigningKey(signing[0]) if signing else None,
+            signing_key=self.signing_keys[0] if self.signing_keys else None,
         )
 
     def _matched(self, key: bytes, row: WebhookRow | None) -> None:
@@ -283,26 +288,6 @@ class Program:
         return 0
 
     # -- what operators see
-
-    def _routes(self) -> list[Any]:
-        stats: dict[str, Callable[[], Any]] = {
-            "worker": lambda: self.settings.instance_id,
-            "fenced": lambda: self.engine.fenced,
-            "numbers": lambda: {str(n): number.state.value for n, number in sorted(self.engine.numbers.items())},
-            "owners": lambda: {str(n): name for n, name in self.engine.status.owners().items()},
-            "not_ready": self.engine.status.not_ready,
-            "lag": lambda: {topic: lag for topic, lag in self.engine.status.lag().items() if lag},
-            "oldest_unfinished_s": self.engine.status.oldest_unfinished_s,
-            "off": lambda: [name for name, upstream in self.upstreams.items() if upstream is None],
-        }
-        chosen = self.settings.webhooks
-        limits = Limits(max_in_flight=chosen.max_in_flight, signing_key=bool(chosen.signing_keys))
-        webhooks = WebhooksApi(self.webhooks, self.engine.outputs, self.topics.commands, self.keys, self.guard, limits)
-        return [
-            *operations_routes(self.health, self.watch, stats),
-            *webhook_routes(webhooks),
-            *delivery_routes(DeliveriesApi(self.readers, self.engine.ownership, self.forwarder)),
-        ]
 
     async def _publish_gap(self, topic: str, partition: int, first: int, next_: int) -> None:
         """Retention took records before they were read: say so in the log that auditors read."""

@@ -87,7 +87,14 @@ class ApiClient:
         Raises:
             ApiError: Any status but 2xx, no answer within 30 s, or an answer that is no JSON.
         """
-        request = self._request(method, path, json, params, headers)
+        body = None if json is None else json_codec.dumps(json).encode()
+        return self._send(self._request(method, path, body, params, headers))
+
+    def send(self, method: str, path: str, body: bytes, content_type: str) -> Any:
+        """Send one request with a body as it is; else as `call`."""
+        return self._send(self._request(method, path, body, None, {"Content-Type": content_type}))
+
+    def _send(self, request: urllib.request.Request) -> Any:
         # No proxy from the environment: the token must reach API__URL and nobody else.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
         try:
@@ -105,7 +112,7 @@ class ApiClient:
         self,
         method: str,
         path: str,
-        json: Any,
+        body: bytes | None,
         params: Mapping[str, Any] | None,
         headers: Mapping[str, str] | None,
     ) -> urllib.request.Request:
@@ -113,10 +120,8 @@ class ApiClient:
         sent = {"Accept": "application/json", **(headers or {})}
         if self.token is not None:
             sent["Authorization"] = f"Bearer {self.token}"
-        body = None
-        if json is not None:
-            body = json_codec.dumps(json).encode()
-            sent["Content-Type"] = "application/json"
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
         # The scheme was checked when the settings were read: http or https.
         return urllib.request.Request(  # noqa: S310  # see above
             f"{self.url}{path}{'?' if query else ''}{query}", data=body, headers=sent, method=method

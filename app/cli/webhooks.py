@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from urllib.parse import quote
 
 import click
 
 from app.cli.api import ApiClient, call
 from app.cli.output import json_option, print_json, print_table
+from app.cli.webhook_actions import WHAT_NEXT, webhook_actions
+from app.cli.webhook_options import configured, fields_of
 from app.settings import load_settings
 
 __all__ = ["deliveries", "webhooks"]
 
 PAGE = 200
-_WHAT_NEXT: Final = (
-    "keep the secret, it is not shown again: with it the receiver verifies the header `webhook-signature` of each "
-    "request (Standard Webhooks, https://www.standardwebhooks.com)"
-)
 _REMEMBERED: Final = "ended ones are remembered for a day, failed ones for a week"
 
 
@@ -62,39 +59,49 @@ def show_webhook(webhook_id: str, *, as_json: bool) -> None:
 @webhooks.command()
 @click.option("--url", required=True, help="Where to POST; https.")
 @click.option("--events", required=True, multiple=True, help="A type, dataset.*, or *; may be given again.")
-@click.option("--description", help="For people.")
-@click.option("--filter", "filter_", help='JSON, as in {"dataset_id":["ds-1"]}.')
-@click.option("--ordering", type=click.Choice(["best_effort", "strict"]), help="Whether retries may be overtaken.")
-@click.option("--max-in-flight", type=int, help="Attempts at one time.")
+@configured
 @click.option("--idempotency-key", help="The same key and body give the same webhook.")
 @json_option
-def create(  # one parameter an option
-    url: str,
-    events: tuple[str, ...],
-    description: str | None,
-    filter_: str | None,
-    ordering: str | None,
-    max_in_flight: int | None,
-    idempotency_key: str | None,
-    *,
-    as_json: bool,
-) -> None:
+def create(url: str, events: tuple[str, ...], idempotency_key: str | None, *, as_json: bool, **given: Any) -> None:
     """Make a webhook; its secret is shown once.
 
     Example: vault-stream webhooks create --url https://example.com/hook --events dataset.created --events 'version.*'
     """
-    optional = {
-        "description": description,
-        "filter": None if filter_ is None else _json(filter_),
-        "ordering": ordering,
-        "max_in_flight": max_in_flight,
-    }
-    body = {"url": url, "events": list(events), **{k: v for k, v in optional.items() if v is not None}}
+    body = {"url": url, "events": list(events), **fields_of(**given)}
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     made = ApiClient.of(load_settings()).call("POST", "/v1/webhooks", body, headers=headers)
     _print(made, as_json=as_json)
     if "secret" in made:
-        click.echo(_WHAT_NEXT, err=True)
+        click.echo(WHAT_NEXT, err=True)
+
+
+@webhooks.command()
+@click.argument("webhook_id")
+@click.option("--url", help="Where to POST; https.")
+@click.option("--events", multiple=True, help="A type, dataset.*, or *; may be given again.")
+@configured
+@click.option("--if-version", type=int, help="Refuse if it was changed since this version.")
+@json_option
+def update(
+    webhook_id: str,
+    url: str | None,
+    events: tuple[str, ...],
+    if_version: int | None,
+    *,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Change a webhook; what is not given stays, and the word `default` takes an option back.
+
+    Example: vault-stream webhooks update wh_abc --events 'dataset.*' --rate-limit-per-s default
+    """
+    fields: dict[str, Any] = {"url": url, "events": list(events) or None}
+    body = {name: value for name, value in fields.items() if value is not None} | fields_of(**given)
+    if not body:
+        raise click.UsageError("nothing to change: give an option, such as --url")
+    headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
+    path = f"/v1/webhooks/{quote(webhook_id, safe='')}"
+    _print(ApiClient.of(load_settings()).call("PATCH", path, body, headers=headers), as_json=as_json)
 
 
 @webhooks.command()
@@ -205,12 +212,5 @@ def _print(value: dict[str, Any], *, as_json: bool) -> None:
         print_table(("field", "value"), list(value.items()))
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except ValueError as error:
-        raise click.UsageError(f"--filter is no JSON: {error}") from None
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+for _action in webhook_actions:
+    webhooks.add_command(_action)

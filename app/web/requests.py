@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["json_body", "page_limit", "query_of", "require_json_type"]
+__all__ = ["fields_of", "json_body", "page_limit", "query_of", "require_json_type"]
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
@@ -51,6 +51,26 @@ async def json_body(request: web.Request) -> Any:
     except orjson.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if raw else "empty"
         raise Problem(400, "invalid_json", f"The body is no JSON ({where}).") from None
+
+
+async def fields_of(request: web.Request, known: Collection[str]) -> dict[str, Any]:
+    """The fields of a body that may be left out.
+
+    Raises:
+        Problem: 400, it is no JSON; 422 naming the field that is unknown, or that it is no object.
+    """
+    if not await request.read():
+        return {}
+    body = await json_body(request)
+    if not isinstance(body, dict):
+        error = FieldError("", "invalid", "an object")
+        raise Problem(422, "invalid_field", "The body must be an object.", errors=[error])
+    errors = [
+        FieldError(f"/{name}", "unknown", f"one of {', '.join(known) or 'none'}") for name in body if name not in known
+    ]
+    if errors:
+        raise Problem(422, "invalid_field", "A field of the body is not understood.", errors=errors)
+    return body
 
 
 def query_of(request: web.Request, known: Collection[str]) -> dict[str, str]:

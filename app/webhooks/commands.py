@@ -55,6 +55,10 @@ class WebhookPatch(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     fingerprint: str | msgspec.UnsetType = msgspec.UNSET
     hold_until_ms: int | msgspec.UnsetType | None = msgspec.UNSET
 
+    def __repr__(self) -> str:
+        # Headers hold credentials.
+        return f"WebhookPatch({', '.join(self.changes())})"
+
     def changes(self) -> dict[str, Any]:
         """The fields that are set, by name."""
         found = {name: getattr(self, name) for name in self.__struct_fields__}

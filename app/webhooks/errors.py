@@ -9,7 +9,8 @@
     │   ├── InvalidHeader
     │   ├── InvalidPattern
     │   ├── InvalidFilter
-    │   └── InvalidSchedule
+    │   ├── InvalidSchedule
+    │   └── HandshakeRefused        the receiver did not allow us to send
     ├── MissingKey                  a stored secret, and no key to read it with
     ├── UnreadableSecret            a stored secret that its key does not open
     ├── NotFound
@@ -130,6 +131,13 @@ class InvalidSchedule(InvalidField):
 
     code: ClassVar[str] = "invalid_schedule"
     default_field: ClassVar[str] = "/retry_schedule_s"
+
+
+class HandshakeRefused(InvalidField):
+    """The receiver did not allow us to send (CloudEvents web hooks, section 4)."""
+
+    code: ClassVar[str] = "handshake_refused"
+    default_field: ClassVar[str] = "/handshake"
 
 
 class MissingKey(WebhookError):

@@ -234,6 +234,10 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     created_at_ms: int
     updated_at_ms: int
 
+    def __repr__(self) -> str:
+        # Headers hold credentials, and a URL may.
+        return f"WebhookRow({self.webhook_id}, version={self.version}, {self.health.value})"
+
     @property
     def state(self) -> WebhookState:
         """What the state table of deliveries asks."""

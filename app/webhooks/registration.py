@@ -35,7 +35,15 @@ from app.webhooks.sender import validate_headers
 if TYPE_CHECKING:
     from app.webhooks.model import WebhookRow
 
-__all__ = ["Limits", "Registration", "new_webhook_id", "read_registration", "show_webhook", "webhook_id_of"]
+__all__ = [
+    "Limits",
+    "Registration",
+    "new_webhook_id",
+    "read_changes",
+    "read_registration",
+    "show_webhook",
+    "webhook_id_of",
+]
 
 MAX_DESCRIPTION_CHARS: Final = 1024
 MIN_TIMEOUT_S: Final = 0.1
@@ -116,6 +124,29 @@ def read_registration(body: Any, limits: Limits) -> Registration:
     values = {name: read(body[name], limits) for name, read in _READERS.items() if name in body}
     secret = _secret(body["secret"]) if "secret" in body else None
     return Registration(WebhookPatch(**values, fingerprint=_fingerprint(body)), secret)
+
+
+def read_changes(body: Any, limits: Limits) -> WebhookPatch:
+    """Read the body of a change. `null` puts what is optional back to its default.
+
+    Raises:
+        InvalidField: As in `read_registration`; also where nothing is changed.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidField("must be an object", field="")
+    if "secret" in body:
+        raise InvalidSecret("is not changed here: POST /v1/webhooks/{id}/rotate-secret makes a new one")
+    unknown = sorted(set(body) - set(_READERS))
+    if unknown:
+        raise InvalidField(f"unknown; one of {', '.join(_READERS)}", field=pointer(unknown[0]))
+    if not body:
+        raise InvalidField(f"must change something: one of {', '.join(_READERS)}", field="")
+    values: dict[str, Any] = {
+        name: None if body[name] is None and name in _OPTIONAL else read(body[name], limits)
+        for name, read in _READERS.items()
+        if name in body
+    }
+    return WebhookPatch(**values)
 
 
 def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
@@ -210,6 +241,8 @@ def _headers(value: Any, _: Limits) -> dict[str, str]:
     for name, item in value.items():
         if not isinstance(item, str):
             raise InvalidHeader("the value must be a text", field=pointer("headers", name))
+        if item == _MASK:
+            raise InvalidHeader("is masked in answers; give its value again", field=pointer("headers", name))
     validate_headers(value)
     return dict(value)
 
@@ -248,12 +281,6 @@ def _signatures(value: Any, limits: Limits) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _handshake(value: Any, _: Limits) -> bool:
-    if _flag(value, "/handshake"):
-        raise InvalidField("the OPTIONS handshake is not supported yet; leave it out", field="/handshake")
-    return False
-
-
 _READERS: Final[Mapping[str, Callable[[Any, Limits], Any]]] = {
     "url": _url,
     "events": _events,
@@ -267,5 +294,8 @@ _READERS: Final[Mapping[str, Callable[[Any, Limits], Any]]] = {
     "max_in_flight": _max_in_flight,
     "ordering": _ordering,
     "signatures": _signatures,
-    "handshake": _handshake,
+    "handshake": lambda value, _: _flag(value, "/handshake"),
 }
+_OPTIONAL: Final = frozenset(
+    {"description", "filter", "retry_schedule_s", "timeout_s", "rate_limit_per_s", "max_in_flight"}
+)

@@ -24,6 +24,7 @@ from yarl import URL
 
 from app.webhooks.errors import InvalidField, InvalidHeader, pointer
 from app.webhooks.guard import GuardedConnector
+from app.webhooks.handshake import PermissionAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -198,6 +199,32 @@ class Sender:
             if status in _ASKS_TO_WAIT
             else None,
         )
+
+    async def options(self, url: str, headers: Mapping[str, str], custom: Mapping[str, str]) -> PermissionAnswer:
+        """Ask a receiver for its permission, with the guard of a delivery.
+
+        Args:
+            url: as registered.
+            headers: of the handshake; they replace custom ones of the same name.
+            custom: headers of the webhook.
+
+        Returns:
+            The answer, whatever the receiver did.
+        """
+        sent = CIMultiDict(custom)
+        sent.update(headers)
+        try:
+            async with self._session.options(
+                self._guard.parse(url),
+                headers=sent,
+                allow_redirects=False,
+                proxy=self._egress_proxy,
+                timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S),
+            ) as response:
+                response.close()
+                return PermissionAnswer(response.status, response.headers)
+        except (aiohttp.ClientError, OSError, InvalidField, ValueError, RuntimeError) as error:
+            return PermissionAnswer(None, {}, error_name(error))
 
     async def close(self) -> None:
         """Close all connections."""

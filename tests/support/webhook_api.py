@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from app.engine import Replica
 from app.settings import ApiSettings
+from app.web.webhook_changes import webhook_change_routes
 from app.web.webhooks import WebhooksApi, webhook_routes
 from app.webhooks.commands import Command, apply_command, decode_command
 from app.webhooks.guard import TargetGuard
+from app.webhooks.handshake import PermissionAnswer
+from app.webhooks.intents import Intent, decode_intent
 from app.webhooks.model import WebhookRow
 from app.webhooks.registration import Limits
 from app.webhooks.secrets import KeyRing
@@ -23,6 +26,7 @@ from tests.support.memory_unit import START_MS, record
 from tests.support.webhooks import KEYS
 
 COMMANDS = "webhook.commands"
+DELIVERIES = "webhook.deliveries"
 DEADLINE_S = 5.0
 BODY: dict[str, Any] = {"url": "https://example.com/hook", "events": ["dataset.*"]}
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -30,11 +34,31 @@ ADDRESSES = {"example.com": ["93.184.215.14"], "inside.example.com": ["93.184.21
 SOON_S = 0.05
 
 
+class Receiver:
+    """A receiver that is asked for its permission.
+
+    Attributes:
+        answer: What it answers.
+        asked: URL and headers of each question.
+    """
+
+    origin = "vault.example.com"
+
+    def __init__(self, answer: PermissionAnswer | None = None) -> None:
+        self.answer = answer or PermissionAnswer(200, {"WebHook-Allowed-Origin": "*"})
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    async def options(self, url: str, headers: Mapping[str, str], custom: Mapping[str, str]) -> PermissionAnswer:
+        self.asked.append((url, {**custom, **headers}))
+        return self.answer
+
+
 class Owner:
     """The topic and the owner, up to the changelog that the replica reads.
 
     Attributes:
         commands: What was sent, and `values`: as it was sent.
+        intents: What was sent to be delivered.
         deaf: It does not apply them until it is told to.
         late_ms: By how much the broker stamps commands later than they were sent.
         failure: What a send raises.
@@ -46,6 +70,7 @@ class Owner:
         self.replica.ready = True
         self.commands: list[Command] = []
         self.values: list[bytes] = []
+        self.intents: list[Intent] = []
         self.deaf = False
         self.late_ms = 0
         self.failure: Exception | None = None
@@ -57,6 +82,11 @@ class Owner:
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
     ) -> tuple[int, int]:
+        if topic == DELIVERIES:
+            if self.failure is not None:
+                raise self.failure
+            self.intents.append(decode_intent(value, headers, len(self.intents)))
+            return 0, len(self.intents)
         command = decode_command(value)
         assert (topic, key) == (COMMANDS, webhook_key(command.webhook_id))
         async with self._arrived:
@@ -109,24 +139,33 @@ async def resolve(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(host) from None
 
 
-@asynccontextmanager
-async def serving(
-    owner: Owner, *, tokens: ApiSettings | None = None, confirm_s: float = DEADLINE_S, keys: KeyRing = KEYS
-) -> AsyncIterator[Caller]:
+def webhooks_api(
+    owner: Owner, *, confirm_s: float = DEADLINE_S, keys: KeyRing = KEYS, receiver: Receiver | None = None
+) -> WebhooksApi:
+    """What the routes work with."""
     counter = iter(range(1, 1000))
-    api = WebhooksApi(
+    return WebhooksApi(
         replica=owner.replica,
         outputs=owner,
         commands=COMMANDS,
+        deliveries=DELIVERIES,
+        source="/vault-stream/test",
         keys=keys,
         guard=TargetGuard(),
         limits=Limits(max_in_flight=128, signing_key=False),
+        asks=receiver or Receiver(),
         resolve=resolve,
         now_ms=lambda: START_MS,
         random_bytes=lambda count: next(counter).to_bytes(count, "big"),
         confirm_s=confirm_s,
     )
-    async with listening(webhook_routes(api), tokens) as caller:
+
+
+@asynccontextmanager
+async def serving(owner: Owner, *, tokens: ApiSettings | None = None, **options: Any) -> AsyncIterator[Caller]:
+    """Serves until the end of the block; the options are those of `webhooks_api`."""
+    api = webhooks_api(owner, **options)
+    async with listening([*webhook_routes(api), *webhook_change_routes(api)], tokens) as caller:
         yield caller
 
 

@@ -154,7 +154,7 @@ class TestReading:
             ("signatures", "v1", "/signatures", "invalid_field"),
             ("signatures", ["v1", {}], "/signatures", "invalid_field"),
             ("signatures", ["v1a"], "/signatures", "invalid_field"),
-            ("handshake", True, "/handshake", "invalid_field"),
+            ("handshake", 1, "/handshake", "invalid_field"),
         ],
     )
     def test_a_bad_field_is_named_by_its_pointer(self, field: str, value: Any, pointer: str, code: str) -> None:

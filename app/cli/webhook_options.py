@@ -1,0 +1,88 @@
+"""The options that make and change a webhook, and the JSON that they stand for (contracts 9.5)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["configured", "fields_of", "json_value"]
+
+_DEFAULT = "default"
+_OPTIONS = (
+    click.option("--description", help="For people."),
+    click.option("--filter", "filter_", help='JSON, as in {"dataset_id":["ds-1"]}.'),
+    click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent along; may be given again."),
+    click.option("--ordering", type=click.Choice(["best_effort", "strict"]), help="Whether retries may be overtaken."),
+    click.option("--timeout-s", metavar="S", help="Of one attempt, the answer's body included."),
+    click.option("--rate-limit-per-s", metavar="N", help="Attempts a second at most."),
+    click.option("--max-in-flight", metavar="N", help="Attempts at one time."),
+    click.option("--retry-schedule-s", metavar="JSON", help="Waits before the attempts, as in [0,5,300]."),
+    click.option(
+        "--signature", "signatures", multiple=True, type=click.Choice(["v1", "v1a"]), help="May be given again."
+    ),
+    click.option("--handshake/--no-handshake", default=None, help="Ask the receiver by OPTIONS (CloudEvents)."),
+)
+
+
+def configured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command all options but the URL and the events."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def fields_of(**given: Any) -> dict[str, Any]:
+    """The fields of the body that options stand for; those that were not given are left out.
+
+    Raises:
+        click.UsageError: An option does not hold what it must.
+    """
+    read: dict[str, Any] = {
+        "description": given["description"],
+        "filter": _json_option("--filter", given["filter_"]),
+        "headers": _headers(given["headers"]) if given["headers"] else None,
+        "ordering": given["ordering"],
+        "timeout_s": _json_option("--timeout-s", given["timeout_s"]),
+        "rate_limit_per_s": _json_option("--rate-limit-per-s", given["rate_limit_per_s"]),
+        "max_in_flight": _json_option("--max-in-flight", given["max_in_flight"]),
+        "retry_schedule_s": _json_option("--retry-schedule-s", given["retry_schedule_s"]),
+        "signatures": list(given["signatures"]) or None,
+        "handshake": given["handshake"],
+    }
+    return {name: None if value == _DEFAULT else value for name, value in read.items() if value is not None}
+
+
+def json_value(option: str, text: str) -> Any:
+    """The JSON value of an option.
+
+    Raises:
+        click.UsageError: It is none.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except ValueError as error:
+        raise click.UsageError(f"{option} is no JSON: {error}") from None
+
+
+def _json_option(option: str, text: str | None) -> Any:
+    return text if text is None or text == _DEFAULT else json_value(option, text)
+
+
+def _headers(given: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in given:
+        name, colon, value = item.partition(":")
+        if not colon:
+            # The value is not repeated: it may be a credential, typed without its name.
+            raise click.UsageError("--header is written as 'NAME: VALUE'")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
