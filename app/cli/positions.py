@@ -16,7 +16,6 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 
 from app.cli.broker import Broker, broker_of
-from app.cli.operator import Transactions, operator_event
 from app.cli.output import json_option, print_json, print_table
 from app.cli.topic_reader import BROKER_TIMEOUT_S, TopicReader
 from app.engine import PositionRefused
@@ -31,6 +30,7 @@ from app.engine.positions import (
     start_of,
 )
 from app.events import AdminEventType
+from app.redrive.operator import Transactions, operator_event
 from app.settings import load_settings
 from app.topics import Topics
 
@@ -265,7 +265,7 @@ def _reset(settings: Settings, broker: Broker, topic: str, partition: int, where
         settings.app_id, AdminEventType.OPERATOR_POSITIONS_RESET, {"id": f"{topic}/{partition}", **done}
     )
     # This fences whoever owned the number.
-    with Transactions(broker, f"{settings.app_id}-{number}").begin() as transaction:
+    with Transactions(broker.config, f"{settings.app_id}-{number}", embedded=broker.embedded).begin() as transaction:
         key = POSITIONS_KEY + home.agent.encode()
         transaction.send(topics.changelog(home.table), key, encode_positions(changed), partition=number)
         transaction.tell(topics.events, event)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.broker import broker_of
-from app.cli.operator import Transactions
 from app.cli.output import json_option, print_json, print_table
-from app.cli.quarantined import Entry, Filter, entry_of, filtered, newest_of_each_origin, whole
-from app.cli.redrive import Redriven, redrive
+from app.cli.quarantined import entry_of, filtered, newest_of_each_origin, whole
 from app.cli.topic_reader import TopicReader, progress_bar
-from app.events import format_time
+from app.redrive.entries import Entry, Filter, show_entry
+from app.redrive.operator import Transactions
+from app.redrive.republish import Redriven, redrive
 from app.settings import load_settings
 from app.topics import Topics
 
@@ -60,7 +60,7 @@ def list_quarantine(only: Filter, limit: int, *, as_json: bool) -> None:
     settings = load_settings()
     with broker_of(settings) as broker, closing(TopicReader(broker)) as reader:
         found = newest_of_each_origin(reader, _topics(settings).quarantine, only)
-    rows = [_row(entry) for entry in found[:limit]]
+    rows = [show_entry(entry) for entry in found[:limit]]
     if as_json:
         print_json({"items": rows, "total": len(found)})
     elif not rows:
@@ -84,7 +84,7 @@ def show(id_: str, *, as_json: bool) -> None:
     with broker_of(settings) as broker, closing(TopicReader(broker)) as reader:
         entry = _one(reader, _topics(settings).quarantine, id_)
     shown = {
-        **_row(entry),
+        **show_entry(entry),
         "key": _bytes(entry.record.key),
         "headers": [{"name": name, "value": _bytes(value)} for name, value in entry.record.headers],
         "value": _bytes(entry.record.value),
@@ -167,7 +167,7 @@ def _republish(
     for topic in {entry.record.topic for entry in chosen}:
         # While the reader reads it cannot be asked.
         partitions(topic)
-    producer = Transactions(broker, f"{settings.app_id}-republish")
+    producer = Transactions(broker.config, f"{settings.app_id}-republish", embedded=broker.embedded)
     with progress_bar() as progress:
         task = progress.add_task("republishing", total=len(chosen))
         sources = whole(reader, topics.quarantine, chosen)
@@ -186,30 +186,6 @@ def _print_plan(chosen: Sequence[Entry], *, as_json: bool) -> None:
         click.echo("nothing such in quarantine")
     else:
         print_table(("topic", "reason", "agent", "records"), [list(row.values()) for row in rows])
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    record = entry.record
-    return {
-        "id": entry.id,
-        "quarantined_at": _time(entry.at_ms),
-        "reason": record.reason,
-        "detail": record.detail,
-        "agent": record.agent,
-        "type": entry.type,
-        "origin": record.origin,
-        "first_origin": record.first_origin,
-        "timestamp": _time(record.timestamp_ms),
-        "truncated": record.truncated,
-    }
-
-
-def _time(ms: int) -> str | int:
-    """A record may be here for its impossible timestamp."""
-    try:
-        return format_time(ms)
-    except (ValueError, OverflowError):
-        return ms
 
 
 def _bytes(data: bytes | None) -> Any:

@@ -1,127 +1,32 @@
-"""What is in the quarantine topic: read, filtered, each origin once."""
+"""The quarantine topic as the command line reads it: filtered, each origin once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-import msgspec
-import orjson
 
 from app.cli.topic_reader import TopicReader
-from app.engine.quarantine import Quarantined, read_quarantined
-from app.events import format_time, parse_time_ms
+from app.events import parse_time_ms
+from app.redrive.entries import REASONS, Entry, Filter, read_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from confluent_kafka import Message
 
-__all__ = ["Entry", "Filter", "entry_of", "filtered", "newest_of_each_origin", "whole"]
+__all__ = ["entry_of", "filtered", "newest_of_each_origin", "whole"]
 
-REASONS: Final = (
-    "invalid_envelope", "invalid_data", "unknown_type", "too_large", "handler_error", "rejected_upstream",
-)  # fmt: skip
 _PART_BYTES: Final = 128 << 20
-_OUR_TYPES: Final = "llm.data-vault."
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A quarantine record where it stands.
-
-    Attributes:
-        id: `{partition}-{offset}` in the quarantine topic.
-        at_ms: When it was put there.
-        type: Of the event in it, None where none can be read.
-    """
-
-    id: str
-    at_ms: int
-    type: str | None
-    size_bytes: int
-    record: Quarantined
-
-    @property
-    def place(self) -> tuple[str, int, int]:
-        """Where it was read, in an order that keeps that of each partition."""
-        return self.record.topic, self.record.partition, self.record.offset
-
-    def without_bytes(self) -> Entry:
-        """The same for a list; a topic full of values may be more than memory holds."""
-        return msgspec.structs.replace(self, record=msgspec.structs.replace(self.record, key=None, value=None))
 
 
 def entry_of(message: Message) -> Entry | None:
     """The entry of a record of the quarantine topic; None if somebody else wrote it."""
     value = message.value()
-    value = value if isinstance(value, bytes) else None
     headers: Any = message.headers() or []
-    try:
-        record = read_quarantined(value, headers)
-    except ValueError:
-        return None
-    return Entry(
-        id=f"{message.partition()}-{message.offset()}",
-        at_ms=message.timestamp()[1],
-        type=_type(record),
-        size_bytes=len(value or b""),
-        record=record,
-    )
-
-
-def _type(record: Quarantined) -> str | None:
-    for name, value in record.headers:
-        if name.lower() == "ce_type" and value:
-            return value.decode("utf-8", "replace")
-    try:
-        tree = orjson.loads(record.value or b"")
-    except orjson.JSONDecodeError:
-        return None
-    found = tree.get("type") if isinstance(tree, dict) else None
-    return found if isinstance(found, str) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which entries; what is None does not matter."""
-
-    reason: str | None = None
-    agent: str | None = None
-    type: str | None = None
-    topic: str | None = None
-    origin: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Whether it lets everything pass."""
-        return self == Filter()
-
-    def takes(self, entry: Entry) -> bool:
-        """Whether the entry is meant."""
-        record = entry.record
-        return (
-            self.reason in (None, record.reason)
-            and self.agent in (None, record.agent)
-            and self.topic in (None, record.topic)
-            and self.origin in (None, record.origin, record.first_origin)
-            and (self.type is None or entry.type in (self.type, _OUR_TYPES + self.type))
-            and (self.since_ms is None or entry.at_ms >= self.since_ms)
-            and (self.until_ms is None or entry.at_ms < self.until_ms)
-        )
-
-    @property
-    def words(self) -> dict[str, str]:
-        """As it was given, for those who read of it later."""
-        named = {"reason": self.reason, "agent": self.agent, "type": self.type, "topic": self.topic}
-        times = {
-            name: None if ms is None else format_time(ms)
-            for name, ms in (("since", self.since_ms), ("until", self.until_ms))
-        }
-        return {name: value for name, value in (named | {"origin": self.origin} | times).items() if value is not None}
+    value = value if isinstance(value, bytes) else None
+    return read_entry(message.partition() or 0, message.offset() or 0, message.timestamp()[1], value, headers)
 
 
 class _Time(click.ParamType):

@@ -11,11 +11,10 @@ import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from app.cli.broker import Broker
-from app.cli.operator import Transactions
 from app.engine.positions import POSITIONS_KEY, Position, decode_positions, encode_positions
 from app.events import VaultEventType, partition_for, topic_of
 from app.publishing import VaultEvent
+from app.redrive.operator import Transactions
 from app.topics import client_config
 from tests.support.cli import Cli
 from tests.support.report import report
@@ -101,7 +100,7 @@ class Positions:
         rows[topic, partition] = Position(rows[topic, partition].topic_id, offset)
 
         def write() -> None:
-            with Transactions(Broker(self.config, embedded=False), f"{self.topics.app_id}-{number}").begin() as unit:
+            with Transactions(self.config, f"{self.topics.app_id}-{number}", embedded=False).begin() as unit:
                 unit.send(changelog, POSITIONS_KEY + b"router", encode_positions(rows), partition=number)
 
         await asyncio.to_thread(write)

@@ -6,8 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli import cli
-from app.cli.quarantined import Entry, Filter, entry_of, newest_of_each_origin
+from app.cli.quarantined import entry_of, newest_of_each_origin
 from app.engine.quarantine import quarantine_message
+from app.redrive.entries import Entry, Filter
 from tests.support.engine import FakeRecord
 
 INTENT = (("vs-delivery-id", b"dlv_1"), ("vs-reason", b"event"), ("vs-timestamp", b"7"), ("traceparent", None))

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from app.cli.operator import Sent, Transaction, Transactions, operator_event
 from app.engine.quarantine import REPUBLISHED
 from app.events import AdminEventType
+from app.redrive.operator import Sent, Transaction, Transactions, operator_event
 
 if TYPE_CHECKING:
-    from app.cli.quarantined import Entry
+    from app.redrive.entries import Entry
     from app.topics import Topics
 
 __all__ = ["Redriven", "redrive"]
@@ -55,6 +55,7 @@ def redrive(
     partitions: Callable[[str], Sequence[int]],
     words: Mapping[str, Any],
     progress: Callable[[int], None],
+    actor: str | Mapping[str, str] = "operator",
 ) -> Redriven:
     """Republish the entries, in order.
 
@@ -63,6 +64,7 @@ def redrive(
         partitions: Those of a topic, none if it does not exist.
         words: What the operator asked for, for the auditors.
         progress: Told of each number of entries that is done.
+        actor: Who asked.
     """
     result = Redriven()
     for batch in _batches(entries):
@@ -74,7 +76,7 @@ def redrive(
                 sound.append(entry)
         while sound:
             try:
-                result.republished |= _transaction(producer, topics, sound, words)
+                result.republished |= _transaction(producer, topics, sound, words, actor)
                 break
             except _TooLarge as refused:
                 result.refused |= dict.fromkeys(refused.ids, "its topic takes no record of that size")
@@ -109,7 +111,11 @@ def _refusal(entry: Entry, partitions: Callable[[str], Sequence[int]]) -> str | 
 
 
 def _transaction(
-    producer: Transactions, topics: Topics, entries: Sequence[Entry], words: Mapping[str, Any]
+    producer: Transactions,
+    topics: Topics,
+    entries: Sequence[Entry],
+    words: Mapping[str, Any],
+    actor: str | Mapping[str, str],
 ) -> dict[str, str]:
     with producer.begin() as transaction:
         sent = [(entry, _send(transaction, entry)) for entry in entries]
@@ -122,7 +128,7 @@ def _transaction(
         places = {entry.id: f"{entry.record.topic}/{entry.record.partition}/{one.offset}" for entry, one in sent}
         told = [{"id": entry.id, "origin": entry.record.origin, "to": places[entry.id]} for entry in entries]
         data = {"id": topics.quarantine, "filter": dict(words), "count": len(told), "records": told}
-        transaction.tell(topics.events, operator_event(topics.app_id, AdminEventType.OPERATOR_REPUBLISHED, data))
+        transaction.tell(topics.events, operator_event(topics.app_id, AdminEventType.OPERATOR_REPUBLISHED, data, actor))
     return places
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.events import STRUCTURED_HEADERS, AdminEventType, CloudEvent, new_event, record_key
-
-if TYPE_CHECKING:
-    from app.cli.broker import Broker
 
 __all__ = ["Sent", "Transaction", "Transactions", "operator_event"]
 
@@ -22,14 +19,16 @@ _REQUEST_BYTES: Final = 4 << 20
 Header = tuple[str, bytes]
 
 
-def operator_event(app_id: str, type_: AdminEventType, data: dict[str, Any]) -> CloudEvent:
+def operator_event(
+    app_id: str, type_: AdminEventType, data: dict[str, Any], actor: str | Mapping[str, str] = "operator"
+) -> CloudEvent:
     """An administrator's action; `data["id"]` is what was acted on."""
     return new_event(
         id=str(uuid.uuid4()),
         source=f"/vault-stream/{app_id}",
         type=str(type_),
         subject=str(data["id"]),
-        data={**data, "actor": "operator"},
+        data={**data, "actor": actor},
     )
 
 
@@ -106,11 +105,17 @@ class Transaction:
 
 
 class Transactions:
-    """A producer of transactions, one after another; whoever used its id before is fenced."""
+    """A producer of transactions, one after another; whoever used its id before is fenced.
 
-    def __init__(self, broker: Broker, transactional_id: str) -> None:
-        config = {**broker.config, "partitioner": "murmur2_random", "message.max.bytes": _REQUEST_BYTES}
-        self._fenced = not broker.embedded
+    Args:
+        config: Of a librdkafka client.
+        embedded: Whether the broker is librdkafka's in-process cluster, which has no transactions.
+        transactional_id: Nobody else's at the same time.
+    """
+
+    def __init__(self, config: Mapping[str, str | int], transactional_id: str, *, embedded: bool) -> None:
+        config = {**config, "partitioner": "murmur2_random", "message.max.bytes": _REQUEST_BYTES}
+        self._fenced = not embedded
         if self._fenced:
             config["transactional.id"] = transactional_id
         # So that a value that fits its topic's limit still does with one header more.
@@ -118,6 +123,15 @@ class Transactions:
         self._producer = Producer(config)
         if self._fenced:
             self._producer.init_transactions(TRANSACTION_S)
+
+    def partitions(self, topic: str) -> Sequence[int]:
+        """Those of a topic, none if it does not exist.
+
+        Raises:
+            KafkaException: Nobody says.
+        """
+        found = self._producer.list_topics(topic, timeout=TRANSACTION_S).topics[topic]
+        return () if found.error is not None else sorted(found.partitions)
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:

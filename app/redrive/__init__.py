@@ -1,0 +1,1 @@
+"""Putting back what could not be processed: quarantined records, in transactions that auditors hear of."""
