@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from app.engine import TopicLog
+from app.redrive.operator import Transactions
+from app.topics import client_config
+from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.match import match_routes
 from app.web.operations import operations_routes
+from app.web.quarantine import QuarantineApi, quarantine_routes
+from app.web.resend import ResendApi, resend_routes
 from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
@@ -50,14 +57,41 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         limits=Limits(max_in_flight=settings.webhooks.max_in_flight, signing_key=bool(program.signing_keys)),
         asks=_Asks(program),
     )
+    gate = CommandGate(webhooks)
+    again = ResendApi(
+        gate=gate,
+        outputs=engine.outputs,
+        deliveries=topics.deliveries,
+        dead_letters=TopicLog(engine.reader, topics.dead_letters, settings.partitions),
+        log_of=lambda topic, partitions: TopicLog(engine.reader, topic, partitions),
+        readers=program.readers,
+        ownership=engine.ownership,
+        forwarder=program.forwarder,
+        now_ms=engine.clock.now_ms,
+        random_bytes=os.urandom,
+    )
     return [
         *operations_routes(program.health, program.watch, _stats(program)),
         *signing_key_routes(program.signing_keys),
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
-        *match_routes(CommandGate(webhooks), program.index),
+        *match_routes(gate, program.index),
+        *resend_routes(again),
+        *dead_letter_routes(again),
+        *quarantine_routes(_quarantine(program)),
         *delivery_routes(DeliveriesApi(program.readers, engine.ownership, program.forwarder)),
     ]
+
+
+def _quarantine(program: Program) -> QuarantineApi:
+    settings, engine = program.settings, program.engine
+    config = client_config(settings.brokers, settings.kafka)
+    transactional_id = f"{settings.app_id}-republish-{settings.instance_id}"
+    return QuarantineApi(
+        log=TopicLog(engine.reader, program.topics.quarantine, settings.partitions),
+        topics=program.topics,
+        producer=lambda: Transactions(config, transactional_id, embedded=not engine.fenced),
+    )
 
 
 def _stats(program: Program) -> dict[str, Callable[[], Any]]:

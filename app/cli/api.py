@@ -71,6 +71,7 @@ class ApiClient:
         json: Any = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Any:
         """Send one request.
 
@@ -80,6 +81,7 @@ class ApiClient:
             json: The body; none if None.
             params: The query; those that are None are left out.
             headers: Further headers, such as `If-Match`.
+            timeout_s: Of a silence.
 
         Returns:
             The JSON value of the answer, None if it has no body.
@@ -88,17 +90,17 @@ class ApiClient:
             ApiError: Any status but 2xx, no answer within 30 s, or an answer that is no JSON.
         """
         body = None if json is None else json_codec.dumps(json).encode()
-        return self._send(self._request(method, path, body, params, headers))
+        return self._send(self._request(method, path, body, params, headers), timeout_s)
 
     def send(self, method: str, path: str, body: bytes, content_type: str) -> Any:
         """Send one request with a body as it is; else as `call`."""
         return self._send(self._request(method, path, body, None, {"Content-Type": content_type}))
 
-    def _send(self, request: urllib.request.Request) -> Any:
+    def _send(self, request: urllib.request.Request, timeout_s: float = TIMEOUT_S) -> Any:
         # No proxy from the environment: the token must reach API__URL and nobody else.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
         try:
-            with opener.open(request, timeout=TIMEOUT_S) as answer:
+            with opener.open(request, timeout=timeout_s) as answer:
                 return _decoded(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -131,14 +133,20 @@ class ApiClient:
 _HINT: Final = "is a worker running there? Set VAULT_STREAM_API__URL"
 
 
-def call(method: str, path: str, json: Any = None, params: Mapping[str, Any] | None = None) -> Any:
+def call(
+    method: str,
+    path: str,
+    json: Any = None,
+    params: Mapping[str, Any] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Any:
     """`ApiClient.call` at the API of the settings.
 
     Raises:
         ApiError: As there.
         SettingsError: The settings cannot be used.
     """
-    return ApiClient.of(load_settings()).call(method, path, json, params)
+    return ApiClient.of(load_settings()).call(method, path, json, params, timeout_s=timeout_s)
 
 
 def _decoded(body: bytes) -> Any:

@@ -179,6 +179,21 @@ def show_delivery(delivery_id: str, *, as_json: bool) -> None:
     _print(call("GET", f"/v1/deliveries/{quote(delivery_id, safe='')}"), as_json=as_json)
 
 
+@deliveries.command("resend")
+@click.argument("delivery_id")
+@json_option
+def resend_delivery(delivery_id: str, *, as_json: bool) -> None:
+    """Make one delivery again, with the same event, bytes and id.
+
+    Example: vault-stream deliveries resend dlv_abc
+    """
+    sent = call("POST", f"/v1/deliveries/{quote(delivery_id, safe='')}/resend", {})
+    if as_json:
+        print_json(sent)
+    else:
+        click.echo(f"sent; see what became of it with: vault-stream deliveries show {delivery_id}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A list, read to its end or to a limit.

@@ -30,6 +30,7 @@ from app.engine.ownership import Owner, Ownership
 from app.engine.records import Header, Record, Slice
 from app.engine.restore import Replica
 from app.engine.table import Table
+from app.engine.topic_log import LogUnavailable, Placed, TopicLog
 from app.engine.unit import Unit
 
 __all__ = [
@@ -40,12 +41,14 @@ __all__ = [
     "Context",
     "EngineError",
     "Header",
+    "LogUnavailable",
     "Message",
     "NotMember",
     "OutputFailed",
     "Outputs",
     "Owner",
     "Ownership",
+    "Placed",
     "PositionRefused",
     "Processor",
     "ProducerTaken",
@@ -60,6 +63,7 @@ __all__ = [
     "StoreError",
     "StoreFailed",
     "Table",
+    "TopicLog",
     "Unit",
     "slice_handler",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +16,7 @@ from app.events import format_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["REASONS", "Entry", "Filter", "read_entry", "show_entry"]
+__all__ = ["REASONS", "Entry", "Filter", "plan_of", "read_entry", "show_bytes", "show_entry"]
 
 REASONS: Final = (
     "invalid_envelope", "invalid_data", "unknown_type", "too_large", "handler_error", "rejected_upstream",
@@ -132,6 +134,33 @@ def show_entry(entry: Entry) -> dict[str, Any]:
         "timestamp": _time(record.timestamp_ms),
         "truncated": record.truncated,
     }
+
+
+def show_bytes(entry: Entry) -> dict[str, Any]:
+    """The key, headers and value that a record came with."""
+    record = entry.record
+    headers = [{"name": name, "value": _bytes(value)} for name, value in record.headers]
+    return {"key": _bytes(record.key), "headers": headers, "value": _bytes(record.value)}
+
+
+def plan_of(chosen: Sequence[Entry]) -> dict[str, Any]:
+    """What republishing them would do."""
+    counts = Counter((entry.record.topic, entry.record.reason, entry.record.agent) for entry in chosen)
+    rows = [
+        {"topic": topic, "reason": reason, "agent": agent, "records": count}
+        for (topic, reason, agent), count in sorted(counts.items())
+    ]
+    return {"would_republish": len(chosen), "of": rows}
+
+
+def _bytes(data: bytes | None) -> Any:
+    """Text where it is text, else base64, said so."""
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
 
 
 def _time(ms: int) -> str | int:

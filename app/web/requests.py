@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["fields_of", "json_body", "page_limit", "query_of", "require_json_type"]
+__all__ = ["fields_of", "idempotency_key", "json_body", "page_limit", "query_of", "require_json_type"]
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
+MAX_KEY_CHARS: Final = 255
 
 
 def require_json_type(request: web.Request) -> None:
@@ -71,6 +72,22 @@ async def fields_of(request: web.Request, known: Collection[str]) -> dict[str, A
     if errors:
         raise Problem(422, "invalid_field", "A field of the body is not understood.", errors=errors)
     return body
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The header `Idempotency-Key`, None without one.
+
+    Raises:
+        Problem: 422, it is no short word, or is there twice.
+    """
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
+        return None
+    (key, *more) = keys
+    if more or not 1 <= len(key) <= MAX_KEY_CHARS or not (key.isascii() and key.isprintable()):
+        field = FieldError("Idempotency-Key", "invalid", f"one of 1 to {MAX_KEY_CHARS} printable ASCII characters")
+        raise Problem(422, "invalid_header", "A header is not understood.", errors=[field])
+    return key
 
 
 def query_of(request: web.Request, known: Collection[str]) -> dict[str, str]:

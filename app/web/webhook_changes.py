@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from app.engine import OutputFailed
-from app.events import STRUCTURED_HEADERS, OperatorEventType, delivery_id, format_time, new_event, parse_time_ms
+from app.events import OperatorEventType, delivery_id, format_time, new_event, parse_time_ms
 from app.web.auth import principal_of
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, json_body, query_of
@@ -25,6 +25,7 @@ from app.web.webhooks import KEY_RETRY_AFTER_S, MAX_BODY_BYTES
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.errors import InvalidField, MissingKey, UnreadableSecret
 from app.webhooks.handshake import with_permission
+from app.webhooks.intents import IntentReason, intent_headers
 from app.webhooks.model import SealedSecret
 from app.webhooks.registration import read_changes
 from app.webhooks.secrets import new_secret
@@ -151,13 +152,7 @@ class _Changes:
             data={"webhook_id": row.webhook_id, "actor": {"id": principal_of(request).name, "type": "token"}},
         )
         key, delivery = webhook_key(row.webhook_id), delivery_id(row.webhook_id, event.source, event.id)
-        headers = (
-            *STRUCTURED_HEADERS,
-            ("vs-delivery-id", delivery.encode()),
-            ("vs-webhook-id", key),
-            ("vs-reason", b"ping"),
-            ("vs-request-id", event.id.encode()),
-        )
+        headers = intent_headers(delivery, row.webhook_id, IntentReason.PING, request_id=event.id)
         try:
             await api.outputs.send(api.deliveries, key, event.posted, headers)
         except OutputFailed:

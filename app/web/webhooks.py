@@ -9,8 +9,8 @@ from aiohttp import web
 
 from app.web.auth import principal_of
 from app.web.cursors import cursor_of, cursor_place
-from app.web.problems import FieldError, Problem
-from app.web.requests import json_body, page_limit, query_of
+from app.web.problems import Problem
+from app.web.requests import idempotency_key, json_body, page_limit, query_of
 from app.web.webhook_commands import (
     CommandGate,
     WebhooksApi,
@@ -36,7 +36,6 @@ __all__ = ["MAX_BODY_BYTES", "WebhooksApi", "webhook_routes"]
 
 # A key comes with a restart.
 KEY_RETRY_AFTER_S: Final = 60
-MAX_KEY_CHARS: Final = 255
 # The row, which has all of the body in it, may have twice this.
 MAX_BODY_BYTES: Final = 256 * 1024
 
@@ -79,7 +78,7 @@ class _Handlers:
         if api.keys.active_key_id is None:
             detail = "No secret can be kept: set VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS and start the worker again."
             raise Problem(503, MissingKey.code, detail, retry_after_s=KEY_RETRY_AFTER_S)
-        key, actor = _idempotency_key(request), principal_of(request).name
+        key, actor = idempotency_key(request), principal_of(request).name
         wanted = await self._read(request)
         webhook_id = new_webhook_id(key, actor, api.random_bytes)
         if (known := self._gate.rows().get(webhook_key(webhook_id))) is not None:
@@ -146,14 +145,3 @@ class _Handlers:
 
 def _place(row: WebhookRow) -> tuple[int, str]:
     return row.created_at_ms, row.webhook_id
-
-
-def _idempotency_key(request: web.Request) -> str | None:
-    keys = request.headers.getall("Idempotency-Key", [])
-    if not keys:
-        return None
-    (key, *more) = keys
-    if more or not 1 <= len(key) <= MAX_KEY_CHARS or not (key.isascii() and key.isprintable()):
-        field = FieldError("Idempotency-Key", "invalid", f"one of 1 to {MAX_KEY_CHARS} printable ASCII characters")
-        raise Problem(422, "invalid_header", "A header is not understood.", errors=[field])
-    return key

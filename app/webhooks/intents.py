@@ -13,7 +13,7 @@ from app.webhooks.errors import SerializationFailed, TooLargeToKeep
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Intent", "IntentReason", "decode_intent"]
+__all__ = ["Intent", "IntentReason", "decode_intent", "intent_headers"]
 
 Header = tuple[str, bytes]
 
@@ -61,6 +61,25 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     event_time_ms: int | None = None
     event_expires_ms: int | None = None
     body: bytes
+
+
+def intent_headers(
+    delivery_id: str,
+    webhook_id: str,
+    reason: IntentReason,
+    *,
+    request_id: str | None = None,
+    origin: str = "",
+    traceparent: str | None = None,
+) -> tuple[Header, ...]:
+    """The headers of an intent; what is None or empty is left out."""
+    optional = (("vs-request-id", request_id), ("vs-origin", origin), ("traceparent", traceparent))
+    return (
+        ("vs-delivery-id", delivery_id.encode()),
+        ("vs-webhook-id", webhook_id.encode()),
+        ("vs-reason", reason.value.encode()),
+        *((name, value.encode()) for name, value in optional if value),
+    )
 
 
 class _Head(msgspec.Struct):

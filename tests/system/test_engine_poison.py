@@ -111,7 +111,8 @@ def test_a_bad_deploy_stops_after_a_hundred_and_all_of_it_comes_back(group: Fold
     assert stopped <= 2 * (LIMIT + 1)
     assert all(worker.terminate() == 0 for worker in both)
     assert len(quarantined(group)) == stopped
-    items = cli.json("quarantine", "list", "--agent", "fold", "--reason", "handler_error", "--limit", "1000")["items"]
+    meant = ("--direct", "--agent", "fold", "--reason", "handler_error")
+    items = cli.json("quarantine", "list", *meant, "--limit", "1000")["items"]
     assert len(items) == stopped
     assert {item["origin"].rpartition("/")[0] for item in items} == {f"{group.app}.in/2"}
 
@@ -119,12 +120,12 @@ def test_a_bad_deploy_stops_after_a_hundred_and_all_of_it_comes_back(group: Fold
         del worker.env["BAD_DEPLOY"]
         worker.start()
     until(lambda: group.counted().total() == 2 * total - stopped, what="the rest, without those in quarantine")
-    plan = cli.json("quarantine", "republish", "--agent", "fold", "--dry-run")
+    plan = cli.json("quarantine", "republish", "--direct", "--agent", "fold", "--dry-run")
     assert plan == {
         "would_republish": stopped,
         "of": [{"topic": f"{group.app}.in", "reason": "handler_error", "agent": "fold", "records": stopped}],
     }
-    done = cli.json("quarantine", "republish", "--agent", "fold", "--reason", "handler_error", "--yes")
+    done = cli.json("quarantine", "republish", "--direct", "--agent", "fold", "--reason", "handler_error", "--yes")
     assert (len(done["republished"]), done["refused"]) == (stopped, {})
     until(lambda: group.counted().total() >= 2 * total, what="they are back")
 

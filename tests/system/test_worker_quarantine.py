@@ -56,7 +56,7 @@ async def test_what_a_bad_deploy_quarantined_arrives_once_it_is_mended_and_repub
     await deployment.ready(worker)
     hook = await deployment.hook("*")
     cli = Cli({"BROKERS": deployment.brokers, "APP_ID": deployment.app_id, "TOPIC_PREFIX": deployment.topics.prefix,
-               "PARTITIONS": str(NUMBERS)}, tmp_path)  # fmt: skip
+               "PARTITIONS": str(NUMBERS), "API__URL": worker.url}, tmp_path)  # fmt: skip
     topic = topic_of(VaultEventType.DATASET_CREATED, deployment.topics.prefix)
     odd = await asyncio.to_thread(publish_odd_records, deployment.brokers, topic)
     fine, spoilt = created(40), ingested("ds-1", LIMIT + 50)

@@ -24,9 +24,9 @@ ASKING = [
     ["positions", "show"],
     ["positions", "reset", "vault.events/3", "--to", "5", "--yes"],
     ["audit", "verify", "--topic"],
-    ["quarantine", "list"],
-    ["quarantine", "show", "0-1"],
-    ["quarantine", "republish", "--all", "--yes"],
+    ["quarantine", "list", "--direct"],
+    ["quarantine", "show", "0-1", "--direct"],
+    ["quarantine", "republish", "--all", "--yes", "--direct"],
 ]
 
 

@@ -1,0 +1,134 @@
+"""Dead letters read back: deliveries that were given up, with their event (contracts 9.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from app.webhooks.errors import SerializationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DeadLetter", "DeadLetterFilter", "read_dead_letter", "show_dead_letter"]
+
+_NAMESPACE = "llm.data-vault."
+
+
+class _Data(msgspec.Struct):
+    delivery_id: str
+    webhook_id: str
+    reason: str
+    attempts: int
+    first_at: str
+    last_at: str
+    event: msgspec.Raw
+    last_code: int | None = None
+    last_error: str | None = None
+    origin: str = ""
+
+
+class _Letter(msgspec.Struct):
+    time: str
+    data: _Data
+
+
+class _Head(msgspec.Struct):
+    id: str
+    source: str
+    type: str
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of `webhook.dead-letters`.
+
+    Attributes:
+        id: `{partition}-{offset}` there.
+        at_ms: When it was written, by the record.
+        event: The bytes to POST; None: they were lost before it was given up.
+    """
+
+    id: str
+    at_ms: int
+    given_up_at: str
+    delivery_id: str
+    webhook_id: str
+    event_id: str | None
+    event_source: str | None
+    event_type: str | None
+    reason: str
+    attempts: int
+    first_at: str
+    last_at: str
+    last_code: int | None
+    last_error: str | None
+    origin: str
+    event: bytes | None = None
+
+    def without_event(self) -> DeadLetter:
+        """The same for a list."""
+        return msgspec.structs.replace(self, event=None)
+
+
+class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which dead letters; what is None does not matter."""
+
+    webhook_id: str | None = None
+    reason: str | None = None
+    event_type: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def takes(self, letter: DeadLetter) -> bool:
+        """Whether it is meant."""
+        return (
+            self.webhook_id in (None, letter.webhook_id)
+            and self.reason in (None, letter.reason)
+            and (self.event_type is None or letter.event_type in (self.event_type, _NAMESPACE + self.event_type))
+            and (self.since_ms is None or letter.at_ms >= self.since_ms)
+            and (self.until_ms is None or letter.at_ms < self.until_ms)
+        )
+
+
+_decode = msgspec.json.Decoder(_Letter).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def read_dead_letter(partition: int, offset: int, at_ms: int, value: bytes | None) -> DeadLetter:
+    """One record of the topic, its event byte for byte.
+
+    Raises:
+        SerializationFailed: It is none of ours.
+    """
+    try:
+        letter = _decode(value or b"")
+        event = bytes(letter.data.event)
+        head = None if event == b"null" else _decode_head(event)
+    except msgspec.MsgspecError as error:
+        raise SerializationFailed(f"a dead letter does not decode: {error}") from None
+    data = letter.data
+    return DeadLetter(
+        id=f"{partition}-{offset}",
+        at_ms=at_ms,
+        given_up_at=letter.time,
+        delivery_id=data.delivery_id,
+        webhook_id=data.webhook_id,
+        event_id=None if head is None else head.id,
+        event_source=None if head is None else head.source,
+        event_type=None if head is None else head.type,
+        reason=data.reason,
+        attempts=data.attempts,
+        first_at=data.first_at,
+        last_at=data.last_at,
+        last_code=data.last_code,
+        last_error=data.last_error,
+        origin=data.origin,
+        event=None if head is None else event,
+    )
+
+
+def show_dead_letter(letter: DeadLetter) -> Mapping[str, Any]:
+    """As the API shows it, without its event."""
+    shown = {name: getattr(letter, name) for name in letter.__struct_fields__ if name not in {"at_ms", "event"}}
+    return {name: value for name, value in shown.items() if value is not None}
