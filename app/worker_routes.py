@@ -12,6 +12,7 @@ from app.topics import client_config
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.match import match_routes
+from app.web.openapi import openapi_routes
 from app.web.operations import operations_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
 from app.web.resend import ResendApi, resend_routes
@@ -71,6 +72,7 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         random_bytes=os.urandom,
     )
     return [
+        *openapi_routes(),
         *operations_routes(program.health, program.watch, _stats(program)),
         *signing_key_routes(program.signing_keys),
         *webhook_routes(webhooks),

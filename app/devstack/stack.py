@@ -103,14 +103,16 @@ class WorkerApi:
 
     Args:
         url: The worker's base URL.
+        token: Of an admin; None where the API needs none.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(self.url, timeout=aiohttp.ClientTimeout(total=20))
+        self._session = aiohttp.ClientSession(self.url, timeout=aiohttp.ClientTimeout(total=20), headers=self._headers)
         return self
 
     async def __aexit__(

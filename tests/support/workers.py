@@ -252,7 +252,7 @@ class Deployment:
         receiver = TimedReceiver(kind, self.observations)
         await self._listen(receiver)
         worker = next(iter(self.workers.values()))
-        async with WorkerApi(worker.url) as api:
+        async with WorkerApi(worker.url, self.settings.get("API__ADMIN_TOKEN")) as api:
             webhook = await worker.while_alive(api.create_webhook(receiver.hook_url, [pattern]))
         receiver.trust(webhook["secret"])
         hook = Hook(webhook["id"], pattern, receiver)
