@@ -64,14 +64,15 @@ def route_handler(topics: Topics, matcher: Matcher) -> Callable[[Slice, Unit], A
     return _Router(topics, matcher).route
 
 
-def router_agent(topics: Topics, matcher: Matcher, home: Table[Any]) -> Agent:
-    """The agent that reads all vault topics; ``home`` carries its positions."""
+def router_agent(topics: Topics, matcher: Matcher, home: Table[Any], follows: tuple[Table[Any], ...] = ()) -> Agent:
+    """The agent that reads all vault topics; ``home`` carries its positions, the matcher knows what it ``follows``."""
     return Agent(
         name="router",
         topics=topics.vault,
         processor=slice_handler(route_handler(topics, matcher)),
         home=home,
         tables=(home,),
+        follows=follows,
         # Its outputs spread over many partitions: with twice the usual slice the batches are larger, a tenth less work.
         slice_records=512,
         room_records=1536,

@@ -140,7 +140,7 @@ class Program:
     def _agents(self) -> list[Agent]:
         settings, topics = self.settings, self.topics
         agents = [
-            router_agent(topics, self.index, POSITIONS),
+            router_agent(topics, self.index, POSITIONS, (WEBHOOKS,)),
             webhooks_agent(topics, self._webhooks_deps()),
         ]
         governance = settings.governance

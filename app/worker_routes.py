@@ -63,8 +63,8 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         gate=gate,
         outputs=engine.outputs,
         deliveries=topics.deliveries,
-        dead_letters=TopicLog(engine.reader, topics.dead_letters, settings.partitions),
-        log_of=lambda topic, partitions: TopicLog(engine.reader, topic, partitions),
+        dead_letters=TopicLog(engine.readers.api, topics.dead_letters, settings.partitions),
+        log_of=lambda topic, partitions: TopicLog(engine.readers.api, topic, partitions),
         readers=program.readers,
         ownership=engine.ownership,
         forwarder=program.forwarder,
@@ -90,7 +90,7 @@ def _quarantine(program: Program) -> QuarantineApi:
     config = client_config(settings.brokers, settings.kafka)
     transactional_id = f"{settings.app_id}-republish-{settings.instance_id}"
     return QuarantineApi(
-        log=TopicLog(engine.reader, program.topics.quarantine, settings.partitions),
+        log=TopicLog(engine.readers.api, program.topics.quarantine, settings.partitions),
         topics=program.topics,
         producer=lambda: Transactions(config, transactional_id, embedded=not engine.fenced),
     )

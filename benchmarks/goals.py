@@ -51,6 +51,9 @@ GOALS: Final = (
     Goal(name="restart_s", must=6, aim=3, less_is_better=True),
     Goal(name="restart_others_pause_s", must=1, aim=0.2, less_is_better=True),
     Goal(name="rebalance_s", must=8, aim=2, less_is_better=True),
+    Goal(name="deliver_ratio_bare", must=0.4, aim=0.6),
+    Goal(name="post_p50_ms", must=20, aim=10, less_is_better=True),
+    Goal(name="post_p99_ms", must=80, aim=30, less_is_better=True),
 )
 
 

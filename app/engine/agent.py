@@ -118,6 +118,7 @@ class Agent:
 
     Attributes:
         topics: What it reads; a topic has one agent.
+        follows: Tables of other agents whose replicas it reads: it handles nothing by an old one.
         home: The table whose changelog carries its positions.
         tables: All its tables, `home` included.
         room_records: A number is fetched while fewer of its records are unfinished.
@@ -130,6 +131,7 @@ class Agent:
     processor: Callable[[Context], Processor]
     home: Table[Any]
     tables: tuple[Table[Any], ...]
+    follows: tuple[Table[Any], ...] = ()
     room_records: int = 768
     room_bytes: int = 16 << 20
     slice_records: int = 256

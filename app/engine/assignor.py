@@ -24,7 +24,6 @@ log = logging.getLogger("app.engine.assignor")
 MAX_REJOINS = 3
 # Metadata of two workers differ for a moment after a topic was made or grown; each wait is four times the last.
 FIRST_REJOIN_S = 0.5
-METADATA_RETRY_S = 5.0
 
 
 _NO_METADATA = "no metadata of topic"
@@ -125,6 +124,7 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
         generation: The coordinator's generation, already the new one when an assignment arrives.
         assigned: Told of each assignment; must not raise, and must not block.
         rejoin: Look at the metadata, and ask the coordinator to join again after so many seconds.
+        look: Look at the metadata again and again while `missing`; the client joins again by itself when they change.
     """
 
     name = "vault-stream-colocated"
@@ -136,11 +136,13 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
         generation: Callable[[], int],
         assigned: Callable[[Assigned], None],
         rejoin: Callable[[float], None],
+        look: Callable[[], None],
     ) -> None:
         self._claim = claim
         self._generation = generation
         self._assigned = assigned
         self._rejoin = rejoin
+        self._look = look
         self._topics: frozenset[str] = frozenset()
         self._counts: Callable[[str], set[int] | None] = lambda _: None
         self.rejoins = 0
@@ -148,6 +150,11 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
     def bind(self, counts: Callable[[str], set[int] | None]) -> None:
         """Give it the client's metadata: the partitions of a topic, None while unknown."""
         self._counts = counts
+
+    @property
+    def missing(self) -> bool:
+        """Whether a topic that we subscribe has no metadata."""
+        return any(self._counts(topic) is None for topic in self._topics)
 
     def metadata(self, topics: Any) -> Any:
         """At each join: what we subscribe, and our claim."""
@@ -192,8 +199,8 @@ class ColocatedAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aio
         if not got.problem:
             self.rejoins = 0
         elif got.problem.startswith(_NO_METADATA):
-            # It waits in the log until there is metadata; that is nobody's end.
-            self._rejoin(METADATA_RETRY_S)
+            # It waits in the log until there is metadata; that is nobody's end, and no reason to stop all the others.
+            self._look()
         elif self.rejoins < MAX_REJOINS:
             log.warning("joining again: %s", got.problem)
             self._rejoin(FIRST_REJOIN_S * 4**self.rejoins)

@@ -28,13 +28,26 @@ from app.engine.table import ROW_VERSION
 from app.engine.tracker import Tracker
 from app.observability import metrics
 
-__all__ = ["AgentState", "Checkpointer"]
+__all__ = ["AgentState", "Checkpointer", "stretched_interval_s"]
 
 log = logging.getLogger("app.engine.checkpoint")
 
 TP = tuple[str, int]
 # Group offsets are a copy, so a coordinator that is away must not hold the next checkpoint for long.
 OFFSETS_DEADLINE_S = 5.0
+
+
+# A transaction costs about 1 ms of processor time: 12 numbers at 0.2 s are 6 % of a core, 48 would be a quarter.
+CHECKPOINTS_PER_S = 40
+LONGEST_STRETCH_S = 1.0
+
+
+def stretched_interval_s(configured_s: float, numbers: int) -> float:
+    """The pause between two checkpoints of a number, on a worker that has so many of them.
+
+    Longer than what is configured, up to a second, where the worker would make more than 40 checkpoints a second.
+    """
+    return max(configured_s, min(LONGEST_STRETCH_S, numbers / CHECKPOINTS_PER_S))
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +33,7 @@ from faust.types.tuples import ConsumerMessage
 from mode import Service
 
 from app.engine import faults
-from app.engine.fetching import ConsumerThread
+from app.engine.fetching import UNREADABLE_PAUSE_S, ConsumerThread
 
 if TYPE_CHECKING:
     from app.engine.assignor import ColocatedAssignor
@@ -50,6 +51,7 @@ IDLE_POLL_S = 0.2
 THREAD_DEADLINE_S = 30.0
 HEARTBEAT_DEADLINE_S = 3.0
 WATCH_INTERVAL_S = 1.0
+UNREADABLE_FOR_S = 2 * UNREADABLE_PAUSE_S
 
 
 class SliceSchema(Schema):  # type: ignore[misc]  # Faust ships no types
@@ -137,7 +139,10 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
     @property
     def unreadable(self) -> dict[tuple[str, int], str]:
         """Partitions that cannot be read now, with the reason."""
-        return {tuple(tp): reason for tp, (_, reason) in list(self._thread.unreadable.items())}
+        # One that is with another worker by now, or was not met again, says nothing any more.
+        now, mine = time.monotonic(), self.engine.reads
+        found = list(self._thread.unreadable.items())
+        return {tuple(tp): why for tp, (at, why) in found if mine(tuple(tp)) and now < at + UNREADABLE_FOR_S}
 
     def end_of(self, tp: tuple[str, int]) -> int | None:
         """The partition's end as of the last fetch, None before the first."""
@@ -162,6 +167,8 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         async def check() -> str | None:
             try:
                 self._coordinator.check_errors()
+                if self._thread._consumer._fetcher.error_future.done():
+                    return "the fetcher has ended"
             except Exception as error:  # noqa: BLE001  # whatever ended the coordination task
                 return repr(error)
             return None

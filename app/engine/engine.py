@@ -15,6 +15,7 @@ from app.engine.agent import Agent, Clock
 from app.engine.assignor import MAX_REJOINS, Assigned
 from app.engine.cancellation import cancelled
 from app.engine.changelog import Changelog, FencedChangelog, PlainChangelog
+from app.engine.checkpoint import stretched_interval_s
 from app.engine.connection import Connection
 from app.engine.errors import NotMember
 from app.engine.intake import Intake
@@ -24,7 +25,8 @@ from app.engine.offset_copies import OffsetCopies
 from app.engine.outputs import Outputs
 from app.engine.ownership import Ownership
 from app.engine.positions import Bounds
-from app.engine.restore import LogReader, Replica
+from app.engine.readers import LogReaders
+from app.engine.restore import Replica
 from app.engine.status import Status
 from app.engine.store import Store
 from app.engine.topic_ids import topic_ids
@@ -74,19 +76,6 @@ class EngineConfig:
     store_stale_after_s: float = 6 * 86_400.0
 
 
-# A transaction costs about 1 ms of processor time: 12 numbers at 0.2 s are 6 % of a core, 48 would be a quarter.
-CHECKPOINTS_PER_S = 40
-LONGEST_STRETCH_S = 1.0
-
-
-def stretched_interval_s(configured_s: float, numbers: int) -> float:
-    """The pause between two checkpoints of a number, on a worker that has so many of them.
-
-    Longer than what is configured, up to a second, where the worker would make more than 40 checkpoints a second.
-    """
-    return max(configured_s, min(LONGEST_STRETCH_S, numbers / CHECKPOINTS_PER_S))
-
-
 class Engine:
     """Numbers, and everything they share. One a process.
 
@@ -106,7 +95,8 @@ class Engine:
         self.url = config.url
         self.connection = config.connection
         self.outputs = Outputs(config.connection, f"{config.app_id}-{self.instance}")
-        self.reader = LogReader(config.connection, f"{config.app_id}-{self.instance}")
+        self.readers = LogReaders(config.connection, f"{config.app_id}-{self.instance}")
+        self.reader = self.readers.numbers
         self.fenced = True
         self.replicas: list[Replica[Any]] = []
         self.numbers: dict[int, Number] = {}
@@ -142,6 +132,14 @@ class Engine:
         """See `stretched_interval_s`."""
         return stretched_interval_s(self.config.checkpoint_interval_s, len(self.numbers))
 
+    def reads(self, tp: TP) -> bool:
+        """Whether a source partition is assigned to us."""
+        return tp in self._assigned
+
+    def fresh(self, tables: Sequence[Table[Any]]) -> bool:
+        """See `services.Services.fresh`."""
+        return all(replica.fresh for replica in self.replicas if replica.table in tables)
+
     # -- begin and end
 
     def replica(self, table: Table[Any]) -> Replica[Any]:
@@ -158,7 +156,7 @@ class Engine:
         """This is the embedded cluster, which knows no transactions; call before the start, and for nothing else."""
         log.warning("UNFENCED: no transactions on this cluster; for a first look only, with one worker")
         self.fenced = False
-        self.reader.committed_only = False
+        self.readers.read_uncommitted()
 
     async def start(self) -> None:
         """Before the consumer joins: begin to follow the replicas."""
@@ -166,7 +164,7 @@ class Engine:
         for replica in self.replicas:
             client_id = f"{self.config.app_id}-{self.instance}-{replica.table.name}"
             self._watch(replica.run(self.reader, client_id), f"the replica of {replica.table.name}")
-            self._watch(replica.become_ready(self.reader), f"the start of the replica of {replica.table.name}")
+            self._watch(replica.keep_fresh(self.readers.ends), f"the age of the replica of {replica.table.name}")
         self._watch(self._copies.run(), "the copies of the positions")
         self._watch(self.status.feed_gauges(), "the gauges")
         self._watch(self.status.follow_ends(), "the ends of the partitions")
@@ -205,7 +203,7 @@ class Engine:
             store.close()
         self._stores.clear()
         await self.outputs.close()
-        await self.reader.close()
+        await self.readers.close()
         self.data_dir.remember(Membership("", self._generation, self.data_dir.membership().held))
         self.data_dir.close()
 
@@ -351,12 +349,13 @@ class Engine:
         """See `number.Services.bounds`."""
         if self.consumer is None:
             raise NotMember("no consumer")
-        ids = await self._ids(sorted({topic for topic, _ in partitions}))
+        ids = await self.topic_ids(sorted({topic for topic, _ in partitions}))
         ends = await self.reader.bounds(partitions)
         committed = await self.consumer.committed(list(partitions))
         return {tp: Bounds(*ends[tp], committed[tp], ids.get(tp[0], "")) for tp in partitions}
 
-    async def _ids(self, topics: list[str]) -> dict[str, str]:
+    async def topic_ids(self, topics: list[str]) -> dict[str, str]:
+        """See `services.Services.topic_ids`."""
         if not self.fenced:
             return {}
         # Numbers open side by side and ask the same; a later opening must see a topic that was made again.

@@ -27,7 +27,7 @@ from app.engine.records import Header
 if TYPE_CHECKING:
     from app.engine.engine import Engine
 
-__all__ = ["POLL_RECORDS", "ConsumerThread", "FetchedRecord"]
+__all__ = ["POLL_RECORDS", "UNREADABLE_PAUSE_S", "ConsumerThread", "FetchedRecord"]
 
 log = logging.getLogger("app.engine.consumer")
 
@@ -38,6 +38,7 @@ QUIET_FETCH_MAX_WAIT_MS = 300
 QUIET_AFTER_S = 5.0
 POKED_POLL_S = 0.05
 UNREADABLE_PAUSE_S = 5.0
+METADATA_RETRY_S = 5.0
 POLL_RECORDS = 4096
 
 
@@ -152,11 +153,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
             consumer._client.force_metadata_update()
             self.thread_loop.call_later(delay_s, consumer._coordinator.request_rejoin)
 
+        def look() -> None:
+            consumer._client.force_metadata_update()
+            if self._assignor.missing:
+                self.thread_loop.call_later(METADATA_RETRY_S, look)
+
         assignor = ColocatedAssignor(
             claim,
             lambda: int(consumer._coordinator.generation),
             lambda got: engine.assigned(got, str(consumer._coordinator.member_id)),
             rejoin,
+            look,
         )
         patient(consumer._client)
         assignor.bind(consumer._client.cluster.partitions_for_topic)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 from aiokafka import errors as kafka_errors
@@ -34,18 +34,14 @@ from app.engine.errors import (
     StoreError,
     StoreFailed,
 )
+from app.engine.number_restore import restore_number
 from app.engine.positions import META_KEY, POSITIONS_KEY, Bounds, Meta, decode_positions, start_of
-from app.engine.restore import apply_records
 from app.engine.runner import Runner
 from app.engine.services import Services, State
 from app.engine.staging import Staging
-from app.engine.table import ROW_VERSION
+from app.engine.table import ROW_VERSION, Table
 from app.engine.tracker import Tracker
 from app.engine.unit import Scope
-from app.observability import metrics
-
-if TYPE_CHECKING:
-    from app.engine.records import Record
 
 __all__ = ["Number", "State"]
 
@@ -79,6 +75,9 @@ class Number:
         self._changelog = services.new_changelog(number)
         self._scopes: list[Scope] = []
         self._closing = False
+        # Only an opening that logged something was worth its while: one that fails at its first checkpoint, again and
+        # again, must not repeat its outputs every 0.2 s.
+        self._proven = False
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
@@ -104,6 +103,10 @@ class Number:
     def may_act(self) -> bool:
         """See `services.Host.may_act`."""
         return self._services.lease_valid()
+
+    def fresh(self, tables: Sequence[Table[Any]]) -> bool:
+        """See `services.Host.fresh`."""
+        return self._services.fresh(tables)
 
     async def checkpoint_now(self) -> None:
         """See `services.Host.checkpoint_now`."""
@@ -150,9 +153,9 @@ class Number:
     # -- life
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self._closing:
+        if self._closing:
             return
-        error = task.exception()
+        error = None if task.cancelled() else task.exception()
         if error is not None:
             log.critical("number %s died", self.number, exc_info=error)
         self._services.die(f"number {self.number} ended without being closed: {error!r}", 70)
@@ -163,7 +166,6 @@ class Number:
             try:
                 async with asyncio.timeout(OPEN_DEADLINE_S) as deadline:
                     await self._open(deadline)
-                delay_s = REOPEN_MIN_S
                 await self._work()
             except PositionRefused as refused:
                 self.state, self.reason = State.REFUSED, str(refused)
@@ -184,10 +186,11 @@ class Number:
                     # The next opening takes the id plainly, so there is nothing to wait for.
                     delay_s = REOPEN_MIN_S
                 log.log(level, "number %s: opened again in %.1f s: %r", self.number, delay_s, error)
+            if self._proven:
+                delay_s = REOPEN_MIN_S
             await self._drop()
             await asyncio.sleep(delay_s)
-            refused_now = self.state is State.REFUSED
-            delay_s = REOPEN_MIN_S if refused_now else min(delay_s * 2, REOPEN_MAX_S)
+            delay_s = REOPEN_MIN_S if self.state is State.REFUSED else min(delay_s * 2, REOPEN_MAX_S)
 
     async def _open(self, deadline: asyncio.Timeout) -> None:
         services = self._services
@@ -200,51 +203,13 @@ class Number:
             raise NotMember("the group did not confirm us after the producer was opened")
         # However long a restore takes, it is not a hang: records keep coming.
         deadline.reschedule(None)
-        await self._restore()
+        await restore_number(services, self.number)
         for replica in services.replicas:
             ends = {tp: end for tp, (_, end) in (await services.reader.bounds(replica.partitions)).items()}
             while not await replica.caught_up(ends, REOPEN_MAX_S):
                 log.info("number %s waits for the replica of %s", self.number, replica.table.name)
         faults.point("restore:done")
         await self._start()
-
-    async def _restore(self) -> None:
-        services = self._services
-        start: dict[TP, int] = {}
-        targets: dict[TP, list[tuple[Agent, int]]] = {}
-        for agent in services.agents:
-            for at, table in enumerate(agent.tables):
-                targets.setdefault((services.changelog_topic(table.name), self.number), []).append((agent, at))
-        ends = {tp: end for tp, (_, end) in (await services.reader.bounds(list(targets))).items()}
-        for agent in services.agents:
-            store = services.store(agent, self.number)
-            logs = [services.changelog_topic(table.name) for table in agent.tables]
-            if store.damage:
-                store.wipe("damaged", store.damage)
-            if any(store.applied(topic) > ends[topic, self.number] for topic in logs):
-                store.wipe("ahead", "it is beyond the end of its changelog")
-        for (topic, partition), users in targets.items():
-            start[topic, partition] = min(services.store(agent, partition).applied(topic) for agent, _ in users)
-
-        remaining = sum(ends[tp] - at for tp, at in start.items())
-
-        async def sink(tp: TP, records: Sequence[Record], position: int) -> None:
-            nonlocal remaining
-            for agent, at in targets[tp]:
-                store = services.store(agent, self.number)
-                await apply_records(store, agent.name, agent.tables[at], tp[0], records, position)
-                metrics.RESTORED_ROWS.labels(table=agent.tables[at].name).inc(len(records))
-            remaining -= len(records)
-            metrics.RESTORE_REMAINING_ROWS.dec(len(records))
-
-        metrics.RESTORE_REMAINING_ROWS.inc(remaining)
-        try:
-            await services.reader.read(start, ends, sink)
-        finally:
-            # Control records and compacted rows were counted and never came.
-            metrics.RESTORE_REMAINING_ROWS.dec(remaining)
-        for agent in services.agents:
-            services.store(agent, self.number).mark_current()
 
     async def _start(self) -> None:
         """Positions, trackers, runners; then the number may be fetched."""
@@ -265,6 +230,7 @@ class Number:
             # Its cancellation was swallowed on the way.
             raise Revoked(f"number {self.number} is closing")
         self._reopen_for = None
+        self._proven = False
         self._checkpointer = self._new_checkpointer()
         self._checkpointer.states = states
         self.epoch = object()
@@ -321,7 +287,7 @@ class Number:
     async def _checkpoint(self) -> None:
         waiters, self._waiters = self._waiters, []
         try:
-            await self._checkpointer.run()
+            self._proven |= await self._checkpointer.run()
         except BaseException as error:
             for waiter in waiters:
                 if not waiter.done():

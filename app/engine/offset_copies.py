@@ -30,6 +30,7 @@ class OffsetCopies:
     def __init__(self, commit: Callable[[Mapping[TP, int]], Awaitable[None]]) -> None:
         self._commit = commit
         self._pending: dict[TP, int] = {}
+        self._finished = 0
         self._added = asyncio.Event()
         self._one = asyncio.Lock()
 
@@ -55,16 +56,20 @@ class OffsetCopies:
             except TimeoutError:
                 log.warning("group offsets were not copied within %.0f s", LAST_DEADLINE_S)
         self._pending = {}
+        self._finished += 1
 
     async def _copy(self) -> None:
         # One at a time, or an older copy may overtake a newer one.
         async with self._one:
             offsets, self._pending = self._pending, {}
+            finished = self._finished
             if not offsets:
                 return
             try:
                 await self._commit(offsets)
             except Exception as error:  # noqa: BLE001  # a copy for tools; the positions are in the changelog
                 log.warning("group offsets were not copied: %r", error)
-                self._pending = {**offsets, **self._pending}
-                self._added.set()
+                # Those of an assignment that is over would be refused, and with them all others.
+                if finished == self._finished:
+                    self._pending = {**offsets, **self._pending}
+                    self._added.set()

@@ -8,7 +8,7 @@ from collections import Counter
 from app.engine.errors import OutputTooLarge, RowTooLarge
 from app.engine.unit import Unit
 
-__all__ = ["POISON_LIMITS", "PoisonWatch", "place_of", "reason_of"]
+__all__ = ["POISON_LIMITS", "PoisonWatch", "place_of", "reason_of", "told"]
 
 # In a row, by reason; other reasons are the record's own fault, and there may be any number of them.
 POISON_LIMITS = {"handler_error": 100, "rejected_upstream": 20}
@@ -46,3 +46,14 @@ def place_of(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"
+
+
+def told(error: BaseException) -> str:
+    """An exception for the log: its class and stack, and those it came from, without their texts (see `place_of`)."""
+    parts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = "".join(traceback.format_list(traceback.extract_tb(cause.__traceback__)))
+        parts.append(f"{type(cause).__name__}\n{frames}")
+        cause = cause.__cause__
+    return "from ".join(parts).rstrip()

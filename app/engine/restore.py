@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +34,12 @@ ROWS_A_WRITE = 1_000
 # A restore mostly waits for the position to pass a control record, which nothing announces.
 RESTORE_POLL_MS = 50
 FOLLOW_POLL_MS = 500
+# A broker that does not answer is left for another one: with aiokafka's 40 s, and 5 minutes for its metadata, a replica
+# would be that old while what is read by it goes on.
+REQUEST_TIMEOUT_MS = 5_000
+METADATA_MAX_AGE_MS = 30_000
+FRESH_INTERVAL_S = 1.0
+FRESH_FOR_S = 5.0
 # Asked for ends, aiokafka learns of unknown topics one a retry: with its 100 ms the 28 source topics cost 2.6 s.
 ENDS_BACKOFF_MS = 10
 
@@ -50,6 +57,8 @@ def _consumer(
         isolation_level="read_committed" if committed_only else "read_uncommitted",
         max_partition_fetch_bytes=4 << 20,
         fetch_max_wait_ms=100,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
 
 
@@ -201,6 +210,7 @@ class Replica(Generic[R]):
     Attributes:
         rows: By row key.
         ready: Whether everything that was in the changelog at the start has been read.
+        fresh_at: When it was last known to have everything that was in the changelog then; monotonic seconds.
     """
 
     def __init__(self, table: Table[R], topic: str, count: int) -> None:
@@ -211,6 +221,12 @@ class Replica(Generic[R]):
         self._listeners: list[Callable[[bytes, R | None], None]] = []
         self._moved = asyncio.Condition()
         self.ready = False
+        self.fresh_at = float("-inf")
+
+    @property
+    def fresh(self) -> bool:
+        """Whether that was a moment ago."""
+        return time.monotonic() - self.fresh_at < FRESH_FOR_S
 
     def subscribe(self, listener: Callable[[bytes, R | None], None]) -> None:
         """Call with key and row (None when deleted) after each change, and now for every row there is."""
@@ -247,15 +263,17 @@ class Replica(Generic[R]):
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MAX_S)
 
-    async def become_ready(self, reader: LogReader) -> None:
-        """Set `ready` once the ends of now have been reached; a broker that is away is waited for."""
-        while not self.ready:
+    async def keep_fresh(self, reader: LogReader) -> None:
+        """Compare with the ends of the changelog, again and again; a broker that is away is waited for."""
+        while True:
+            asked_at = time.monotonic()
             try:
                 ends = {tp: end for tp, (_, end) in (await reader.bounds(self.partitions)).items()}
-                self.ready = await self.caught_up(ends, RETRY_MAX_S)
+                if await self.caught_up(ends, RETRY_MAX_S):
+                    self.fresh_at, self.ready = asked_at, True
             except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-                log.info("replica of %s: its ends are not known yet: %r", self._topic, error)
-                await asyncio.sleep(RETRY_MIN_S)
+                log.info("replica of %s: its ends are not known now: %r", self._topic, error)
+            await asyncio.sleep(FRESH_INTERVAL_S if self.ready else RETRY_MIN_S)
 
     async def _apply(self, tp: TP, records: Sequence[Record], position: int) -> None:
         if not records and self._next[tp] == position:

@@ -19,7 +19,7 @@ from app.engine.cancellation import cancelled
 from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked, StoreError
 from app.engine.jobs import JobQueue
 from app.engine.obstacle import Obstacle, of_the_surroundings
-from app.engine.poison import PoisonWatch, place_of, reason_of
+from app.engine.poison import PoisonWatch, place_of, reason_of, told
 from app.engine.records import Slice
 from app.engine.services import Host
 from app.engine.tracker import Tracker
@@ -137,9 +137,9 @@ class Runner:
             await work
         except Revoked:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever an agent throws
             # Whatever it was, it would be again after a restart, and end the other numbers of this worker each time.
-            log.exception("a task of %s/%s failed", self.agent, self.number)
+            log.error("a task of %s/%s failed: %s", self.agent, self.number, told(error))  # noqa: TRY400  # see `told`
             self._stop(f"{self.agent}: work of number {self.number} failed: {place_of(error)}")
         finally:
             self._wake.set()
@@ -225,13 +225,13 @@ class Runner:
             await self.processor.opened(unit)
         except Revoked:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever an agent throws
             if of_the_surroundings(error):
                 self._host.reopen(f"{self.agent}/{self.number} cannot begin: {error!r}")
                 self._drained.set()
                 await asyncio.Event().wait()
             # One bad row must not end every worker that this number moves to, with all its other numbers.
-            log.exception("%s/%s cannot begin", self.agent, self.number)
+            log.error("%s/%s cannot begin: %s", self.agent, self.number, told(error))  # noqa: TRY400  # see `told`
             self._stop(f"{self.agent}: number {self.number} cannot begin: {place_of(error)}")
             return
         await self._commit(unit)
@@ -250,6 +250,7 @@ class Runner:
         if self._slices and not self._draining and self.stopped_reason is None:
             await self._until_member()
             with contextlib.suppress(_SliceLeft):
+                await self._until_fresh()
                 await self._run_slice(self._slices[0])
                 self._slices.popleft()
             self._host.room()
@@ -264,10 +265,10 @@ class Runner:
             await self._commit(unit)
         except (Revoked, _SliceLeft):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever an agent throws
             self._tick_failures += 1
             delay_s = min(RETRY_MIN_S * 2**self._tick_failures, RETRY_MAX_S)
-            log.exception("%s/%s: a timer failed, again in %.1f s", self.agent, self.number, delay_s)
+            log.error("%s/%s: again in %.1f s: %s", self.agent, self.number, delay_s, told(error))  # noqa: TRY400  # see `told`
             self.tick_at(self.clock.monotonic_s() + delay_s)
             if self._tick_failures > TICK_FAILURES and not of_the_surroundings(error):
                 self._stop(f"{self.agent}: the timer of number {self.number} fails: {place_of(error)}")
@@ -302,8 +303,8 @@ class Runner:
                 await self._commit(await self._attempt(single, whole=False))
             except (Revoked, _SliceLeft):
                 raise
-            except Exception as error:
-                log.exception("%s: %s/%d/%d is quarantined", self.agent, *tp, record.offset)
+            except Exception as error:  # noqa: BLE001  # whatever an agent throws
+                log.error("%s: %s/%d/%d is quarantined: %s", self.agent, *tp, record.offset, told(error))  # noqa: TRY400  # see `told`
                 unit = Unit(self._scope, single, whole=False)
                 unit.quarantine(record, *reason_of(error))
                 await self._commit(unit)
@@ -362,6 +363,12 @@ class Runner:
             if not self._scope.valid:
                 raise Revoked(f"{self.agent}: number {self.number} is closed")
             await asyncio.sleep(LEASE_POLL_S)
+
+    async def _until_fresh(self) -> None:
+        """What an agent reads of others must not be old: a webhook that was made since would not be matched."""
+        while not self._host.fresh(self.spec.follows):
+            self._obstacle.met(f"{self.agent}: what number {self.number} reads of other agents is not up to date")
+            await self._pause(LEASE_POLL_S)
 
     async def _pause(self, delay_s: float) -> None:
         deadline = self.clock.monotonic_s() + delay_s

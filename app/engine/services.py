@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from app.engine.positions import Bounds
     from app.engine.restore import LogReader, Replica
     from app.engine.store import Store
+    from app.engine.table import Table
 
 __all__ = ["Host", "Services", "State"]
 
@@ -67,6 +68,9 @@ class Services(Protocol):
     def lease_valid(self) -> bool:
         """Was a heartbeat answered within the session timeout?"""
 
+    async def topic_ids(self, topics: list[str]) -> dict[str, str]:
+        """What the broker knows topics by; nothing on the embedded cluster."""
+
     async def bounds(self, partitions: Sequence[TP]) -> dict[TP, Bounds]:
         """What the broker says of source partitions."""
 
@@ -75,6 +79,9 @@ class Services(Protocol):
 
     async def gap(self, topic: str, partition: int, first: int, next_: int) -> None:
         """Retention took `[first, next_)` before it was read."""
+
+    def fresh(self, tables: Sequence[Table[Any]]) -> bool:
+        """Whether the replicas of these tables were seen at the ends of their changelogs a moment ago."""
 
     def room(self) -> None:
         """Look again at what may be fetched."""
@@ -100,6 +107,9 @@ class Host(Protocol):
 
     def room(self) -> None:
         """Records were finished: the number may be fetched again."""
+
+    def fresh(self, tables: Sequence[Table[Any]]) -> bool:
+        """See `Services.fresh`."""
 
     def runner_died(self, agent: str) -> None:
         """A bug of ours; the process must not go on pretending."""

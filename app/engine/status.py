@@ -85,7 +85,7 @@ class Status:
         while True:
             partitions = [tp for number in self._engine.numbers.values() for tp in number.trackers]
             try:
-                bounds = await self._engine.reader.bounds(partitions) if partitions else {}
+                bounds = await self._engine.readers.ends.bounds(partitions) if partitions else {}
                 self._ends = {tp: end for tp, (_, end) in bounds.items()}
             except (kafka_errors.KafkaError, TimeoutError, OSError) as error:
                 log.info("the ends are not known now: %r", error)

@@ -33,13 +33,14 @@ log = logging.getLogger("app.engine.store")
 
 APPLIED = b"\xffapplied/"
 LAST_USED = b"\xffused"
+SOURCE = b"\xffsource/"
 _CACHE_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 8 << 20
 _shared: list[rocksdict.Cache] = []
 # Damage that comes back as often, in one process, is the disk's and not the file's.
 DAMAGES_LIMIT = 5
 STALL_POLL_S = 0.002
-STALL_LIMIT_S = 30.0
+STALL_LIMIT_S = 5.0
 _STALLED = "Result incomplete"
 # Removing a copy does not help against these; RocksDB gives their text only.
 _DISK_ERRORS: Final = tuple(
@@ -129,7 +130,7 @@ class Store:
         """Forget everything; the changelogs have it.
 
         Args:
-            reason: damaged, stale or ahead; the label of the metric.
+            reason: damaged, stale, recreated or ahead; the label of the metric.
             why: For the log.
 
         Raises:
@@ -217,6 +218,16 @@ class Store:
         """The next offset of a changelog that this copy has not applied."""
         data = self._read(APPLIED + changelog.encode())
         return 0 if data is None else int(struct.unpack(">q", data)[0])
+
+    def source_of(self, changelog: str) -> str:
+        """The topic id of the changelog that this copy is of; empty: not known."""
+        return (self._read(SOURCE + changelog.encode()) or b"").decode()
+
+    def note_sources(self, ids: Mapping[str, str]) -> None:
+        """This copy is of the changelogs with these topic ids."""
+        noted = {SOURCE + topic.encode(): id_.encode() for topic, id_ in ids.items() if self.source_of(topic) != id_}
+        if noted:
+            self.write(noted, {}, current=False)
 
     def write(self, rows: Rows, applied: Mapping[str, int], *, current: bool = True) -> None:
         """Apply rows (None deletes) with the changelog offsets that they reach, in one write batch.

@@ -74,7 +74,14 @@ class GroupMachine(Machine):
             self.disk[name] = (got.numbers, got.generation)
 
         claim = Claim(name, worker.url, self.numbers, held, generation)
-        worker.assignor = ColocatedAssignor(claim, lambda: self.generation, assigned, rejoin)
+        worker.assignor = ColocatedAssignor(
+            # The client joins again by itself once it has other metadata.
+            claim,
+            lambda: self.generation,
+            assigned,
+            rejoin,
+            lambda: rejoin(1.0),
+        )
         worker.assignor.bind(lambda topic, w=worker: w.known.get(topic))
         self.group[f"{self.ids}-{name}"] = worker
         return worker
@@ -227,6 +234,8 @@ class GroupMachine(Machine):
         mine = [p for p in worker.known.get(topic, ()) if p % self.numbers == 0]
         stray = [1] if self.numbers > 1 else []
         parts = [(t, [p for p in worker.known.get(t, ()) if p % self.numbers == 0]) for t in worker.topics - {topic}]
+        # No assignment comes to a member that has not joined.
+        worker.assignor.metadata(worker.topics)
         worker.assignor.on_assignment(SimpleNamespace(user_data=user_data, assignment=[*parts, (topic, mine + stray)]))
         assert len(worker.seen) == heard + 1
         if stray or user_data is not right:

@@ -138,6 +138,12 @@ class FakeServices:
             self.stores[agent.name] = Store(self.path / agent.name, agent.tables, 1e9)
         return self.stores[agent.name]
 
+    def fresh(self, tables: object) -> bool:
+        return True
+
+    async def topic_ids(self, topics: list[str]) -> dict[str, str]:
+        return {}
+
     def partitions_of(self, number: int, agent: Agent) -> list[TP]:
         return self.sources.get(agent.name, [])
 

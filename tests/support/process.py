@@ -135,6 +135,12 @@ class Process:
     def store(self, agent: Agent, number: int) -> Store:
         return self.stores[agent.name]
 
+    def fresh(self, tables: Sequence[Table[Any]]) -> bool:
+        return True
+
+    async def topic_ids(self, topics: list[str]) -> dict[str, str]:
+        return {}
+
     def partitions_of(self, number: int, agent: Agent) -> list[TP]:
         return [(topic, 0) for topic in agent.topics]
 

@@ -15,15 +15,19 @@ class Member:
     ) -> None:
         self.seen: list[Assigned] = []
         self.rejoined = 0
+        self.looked = 0
         self.topics = topics
         self.assignor = ColocatedAssignor(
-            Claim(name, url or f"http://{name}", numbers), lambda: 5, self.seen.append, self.rejoin
+            Claim(name, url or f"http://{name}", numbers), lambda: 5, self.seen.append, self.rejoin, self.look
         )
         self.assignor.bind(COUNTS.get)
 
     def rejoin(self, delay_s: float) -> None:
         assert delay_s > 0
         self.rejoined += 1
+
+    def look(self) -> None:
+        self.looked += 1
 
     def metadata(self) -> object:
         return self.assignor.metadata(set(self.topics))
@@ -98,13 +102,14 @@ def test_another_partition_count_in_the_group_is_said_and_joined_again_at_most_t
     assert leader.rejoined == 0
 
 
-def test_a_missing_topic_makes_the_member_look_again() -> None:
+def test_a_missing_topic_makes_the_member_look_again_and_stops_nobody() -> None:
     member = Member("a", ("wide", "absent"))
 
     assign(member)
 
     assert member.seen[-1].problem == "no metadata of topic absent"
-    assert member.rejoined == 1
+    assert member.assignor.missing
+    assert (member.looked, member.rejoined) == (1, 0)
 
 
 def test_an_unreadable_assignment_never_raises_into_the_coordinator() -> None:
@@ -152,7 +157,7 @@ def test_a_topic_without_metadata_is_waited_for_and_never_hopeless() -> None:
         assign(member)
 
     assert not any(got.hopeless for got in member.seen)
-    assert member.rejoined == MAX_REJOINS + 3
+    assert (member.looked, member.rejoined) == (MAX_REJOINS + 3, 0)
 
 
 def test_a_leader_that_knows_more_partitions_than_we_do_is_right() -> None:

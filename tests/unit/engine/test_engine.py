@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.engine import Connection
-from app.engine.engine import Engine, EngineConfig, stretched_interval_s
+from app.engine.checkpoint import stretched_interval_s
+from app.engine.engine import Engine, EngineConfig
 
 
 def new_engine(path: Path) -> Engine:

@@ -94,3 +94,21 @@ async def test_a_coordinator_that_does_not_answer_does_not_hold_up_the_end(group
 
     async with asyncio.timeout(5):
         await copies.finish(lost=False)
+
+
+async def test_a_copy_that_fails_after_the_end_is_not_tried_again_in_another_assignment(
+    group: Group, copies: OffsetCopies
+) -> None:
+    async def refuse_late(offsets: Mapping[TP, int]) -> None:
+        copies._commit = group.commit
+        await copies.finish(lost=True)
+        raise OSError("the session is over")
+
+    copies._commit = refuse_late
+    copies.add({("gone", 0): 7})
+    await until(lambda: copies._finished == 1)
+    copies.add({("mine", 0): 1})
+
+    await until(lambda: group.commits)
+
+    assert group.commits == [{("mine", 0): 1}]

@@ -1,6 +1,7 @@
 """What comes out of a changelog: into a store, and into a table in memory."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from aiokafka import errors as kafka_errors
 
 from app.engine import Agent, Connection, slice_handler
 from app.engine.engine import Engine, EngineConfig
-from app.engine.restore import Replica, Sink, apply_records
+from app.engine.restore import FRESH_FOR_S, Replica, Sink, apply_records
 from tests.support.engine import ROWS, FakeRecord, Row, new_store
 from tests.support.number import until
 
@@ -112,6 +113,7 @@ async def test_a_replica_whose_task_ends_ends_the_process(tmp_path: Path, monkey
     died: list[str] = []
     monkeypatch.setattr(engine, "die", lambda why, code=70: died.append(why))
     engine.reader = ScriptedReader(([FakeRecord("app-rows-changelog", 0, 0, key=b"b", value=b"\x07bad")], 1))
+    engine.readers.ends = ScriptedReader()
     engine.replica(ROWS)
 
     await engine.start()
@@ -139,7 +141,7 @@ async def test_a_broker_that_is_away_is_waited_for_and_read_on_from_where_it_was
 async def test_it_is_ready_once_the_ends_of_the_start_are_reached_and_not_before(replica: Replica[Row]) -> None:
     reader = ScriptedReader(([row(0, b"a", 1)], 1))
     following = asyncio.create_task(replica.run(reader, "c"))
-    becoming = asyncio.create_task(replica.become_ready(reader))
+    watching = asyncio.create_task(replica.keep_fresh(reader))
     assert await replica.caught_up({TP: 1}, 5)
     assert not replica.ready
 
@@ -149,10 +151,19 @@ async def test_it_is_ready_once_the_ends_of_the_start_are_reached_and_not_before
     assert not replica.ready
 
     reader.add([], 2)
-    async with asyncio.timeout(5):
-        await becoming
-    assert replica.ready
+    async with asyncio.timeout(10):
+        while not replica.ready:
+            await asyncio.sleep(0.01)
+    assert replica.fresh
+    await ended(watching)
     await ended(following)
+
+
+async def test_it_is_fresh_no_longer_than_it_was_seen_at_the_end(replica: Replica[Row]) -> None:
+    replica.fresh_at = time.monotonic()
+    assert replica.fresh
+    replica.fresh_at -= FRESH_FOR_S
+    assert not replica.fresh
 
 
 async def test_what_a_store_has_applied_is_not_applied_again(tmp_path: Path) -> None:

@@ -31,9 +31,13 @@ class FakeHost:
         self.clock = Clock()
         self.number = 0
         self.member = True
+        self.up_to_date = True
         self.died: list[str] = []
         self.store_errors: list[StoreError] = []
         self.reopened: list[str] = []
+
+    def fresh(self, tables: object) -> bool:
+        return self.up_to_date
 
     def may_act(self) -> bool:
         return self.member
@@ -346,4 +350,37 @@ async def test_nothing_of_an_agent_that_went_on_with_a_damaged_copy_becomes_real
     assert rig.outputs.sent == []
     assert rig.scope.staging.overlay == {}
     assert rig.tracker.position == 0
+    await rig.runner.close()
+
+
+async def test_nothing_is_handled_while_what_is_read_of_others_is_not_up_to_date(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda record, unit: None)
+    rig.host.up_to_date = False
+    rig.feed(b"1")
+    await rig.until(lambda: "is not up to date" in rig.runner._obstacle._why)
+    assert rig.tracker.position == 0
+
+    rig.host.up_to_date = True
+    await rig.until(lambda: rig.tracker.position == 1)
+    await rig.runner.close()
+
+
+async def test_the_log_of_what_an_agent_threw_has_its_place_and_not_its_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def throw(record: FakeRecord, unit: Unit) -> None:
+        try:
+            {}[record.value.decode()]
+        except KeyError as error:
+            raise ValueError(str(error)) from error
+
+    rig = Rig(tmp_path, throw)
+    rig.feed(b"somebody@example.com 4111 1111 1111 1111")
+    await rig.until(lambda: rig.tracker.position == 1)
+
+    assert "in throw" in caplog.text
+    assert "ValueError" in caplog.text
+    assert "KeyError" in caplog.text
+    assert "example.com" not in caplog.text
+    assert "4111" not in caplog.text
     await rig.runner.close()

@@ -1,0 +1,194 @@
+"""What the measurements of deliveries share: a receiver process, a worker process, webhooks, and a publisher."""
+
+import asyncio
+import json
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from confluent_kafka import Producer
+
+from app.devstack.kafka import free_port
+from app.devstack.leash import leashed
+from app.devstack.processes import Worker
+from app.devstack.stack import encryption_key
+from app.events import STRUCTURED_HEADERS, VaultEventType, format_time, new_event, topic_of
+from benchmarks.bench import Bench, BenchmarkFailed
+
+__all__ = ["IN_FLIGHT", "Publisher", "ReceiverProcess", "Stage", "make_event"]
+
+SUBJECTS: Final = 1_000
+IN_FLIGHT: Final = 100
+CONCURRENT: Final = 256
+NUMBERS: Final = 8
+BODY_BYTES: Final = 450
+READY_S: Final = 60.0
+BEAT_S: Final = 0.005
+EVENT_TYPE: Final = VaultEventType.ANONYMIZATION_STARTED
+
+
+def make_event(number: int, run: str) -> tuple[bytes, bytes]:
+    """Key and value of a valid event of 450 bytes, of one of 1,000 subjects, that says when it was made."""
+    subject = f"ds-{number * 7 % SUBJECTS:04d}"
+    data = {"dataset_id": subject, "job_id": f"{run}-{number}", "strategy": "k-anonymity", "note": ""}
+    fields: dict[str, Any] = {
+        "id": f"{run}-{number}",
+        "source": "/vault/bench",
+        "type": str(EVENT_TYPE),
+        "subject": subject,
+        "time": format_time(time.time_ns() // 1_000_000),
+    }
+    bare = len(new_event(**fields, data=data).posted)
+    return subject.encode(), new_event(**fields, data={**data, "note": "x" * (BODY_BYTES - bare)}).posted
+
+
+class ReceiverProcess:
+    """See `post_receiver`."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            leashed([sys.executable, "-m", "benchmarks.post_receiver"]), stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None  # a pipe was asked for
+        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    async def taken(self) -> Mapping[str, Mapping[str, float]]:
+        """By path, since the last question: `count`, `p50_ms`, `p99_ms`."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/stats") as answer:
+            told: dict[str, dict[str, float]] = json.loads(await answer.text())
+            return told
+
+
+class Publisher:
+    """Publishes events at a steady rate for as long as the `with` block; `per_s` may be changed."""
+
+    def __init__(self, brokers: str, prefix: str, per_s: float) -> None:
+        self.per_s = per_s
+        self.published = 0
+        self._run_name = secrets.token_hex(3)
+        self._topic = topic_of(EVENT_TYPE, prefix)
+        self._producer = Producer({"bootstrap.servers": brokers, "log_level": 0, "linger.ms": 2})
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._thread.join()
+        self._producer.flush(10)
+
+    def burst(self, count: int) -> None:
+        """Publish so many at once."""
+        headers = list(STRUCTURED_HEADERS)
+        for _ in range(count):
+            key, value = make_event(self.published, self._run_name)
+            self._producer.produce(self._topic, value, key, headers=headers)
+            self.published += 1
+        self._producer.poll(0)
+
+    def _run(self) -> None:
+        owed, last_s = 0.0, time.perf_counter()
+        while not self._ending.wait(BEAT_S):
+            now_s = time.perf_counter()
+            owed += (now_s - last_s) * self.per_s
+            last_s = now_s
+            self.burst(int(owed))
+            owed -= int(owed)
+
+
+class Stage:
+    """One worker with its own application id; the other integrations are off.
+
+    Attributes:
+        prefix: Of the topics.
+    """
+
+    def __init__(self, bench: Bench, **settings: str) -> None:
+        self.brokers = bench.brokers
+        self.folder: Path = bench.new_folder(f"stage-{secrets.token_hex(3)}")
+        self.prefix = self.folder.name
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.worker = Worker(
+            {
+                "BROKERS": bench.brokers,
+                "APP_ID": self.prefix,
+                "TOPIC_PREFIX": self.prefix,
+                "PARTITIONS": str(NUMBERS),
+                "DATA_DIR": str(self.folder / "data"),
+                "WEB_PORT": self.url.rpartition(":")[2],
+                "STATS_PORT": "0",
+                "LOG__LEVEL": "warning",
+                "WEBHOOKS__MAX_IN_FLIGHT": str(IN_FLIGHT),
+                "WEBHOOKS__MAX_CONCURRENT": str(CONCURRENT),
+                "WEBHOOKS__ALLOW_HTTP": "true",
+                "WEBHOOKS__ALLOW_TARGETS": '["127.0.0.0/8"]',
+                "WEBHOOKS__ENCRYPTION_KEYS": json.dumps([encryption_key()]),
+                **settings,
+            },
+            self.folder,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.worker.start()
+        self._session = aiohttp.ClientSession(self.url)
+        async with asyncio.timeout(READY_S):
+            while not await self._ready():  # noqa: ASYNC110  # another process, which has no way to call us
+                await asyncio.sleep(0.1)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+        await self.worker.kill()
+
+    async def _ready(self) -> bool:
+        try:
+            async with self._session.get("/health/ready") as answer:
+                return answer.ok
+        except aiohttp.ClientError:
+            return False
+
+    async def webhook(self, url: str, events: Sequence[str] = ("anonymization.started",), **more: Any) -> str:
+        """Make a webhook; its id.
+
+        Raises:
+            BenchmarkFailed: The worker did not.
+        """
+        body = {"url": url, "events": list(events), **more}
+        async with self._session.post("/v1/webhooks", json=body) as answer:
+            made = await answer.json()
+            if answer.status != 201:  # the status says what it is
+                raise BenchmarkFailed(f"no webhook: {answer.status} {made}")
+            return str(made["id"])
+
+    def cpu_s(self) -> float:
+        """Processor seconds of the worker so far."""
+        ticks = Path(f"/proc/{self.worker.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(ticks[11]) + int(ticks[12])) / 100
+
+    def rss_mb(self) -> float:
+        """Memory of the worker."""
+        for line in Path(f"/proc/{self.worker.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise BenchmarkFailed("the worker has ended")
