@@ -43,6 +43,10 @@ class Ownership:
         """Its owner, None while nobody owns it as far as we know."""
         return self._owners.get(number)
 
+    def worker(self, name: str) -> Owner | None:
+        """The worker of that name, None if it owns nothing as far as we know."""
+        return next((owner for owner in self._owners.values() if owner.name == name), None)
+
     def is_mine(self, number: int) -> bool:
         """Whether this process owns the number and has its rows."""
         return self._ready(number)

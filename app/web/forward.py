@@ -112,17 +112,25 @@ class Forwarder:
         owner = self._ownership.owner(number)
         if owner is None:
             raise _unavailable("no_owner", "No worker owns the row at the moment.")
+        return await self.to_worker(request, owner)
+
+    async def to_worker(self, request: web.Request, owner: Owner) -> web.StreamResponse:
+        """The answer of another worker, to a request that has not had its hop.
+
+        Raises:
+            Problem: 503 with Retry-After: it does not answer within 10 s (and may still carry it out).
+        """
         try:
             answer = await self._ask(request, owner)
         except TimeoutError:
-            log.warning("an owner did not answer in time", extra={"owner": owner.name, "number": number})
+            log.warning("an owner did not answer in time", extra={"owner": owner.name, "path": request.path})
             detail = (
                 f"The worker that owns the row did not answer within {TIMEOUT_S:g} s; it may still do what was asked."
             )
             raise _unavailable("owner_timeout", detail) from None
         except (aiohttp.ClientError, ValueError) as error:
             log.warning(
-                "an owner cannot be reached", extra={"owner": owner.name, "number": number, "error": str(error)}
+                "an owner cannot be reached", extra={"owner": owner.name, "path": request.path, "error": str(error)}
             )
             raise _unavailable("owner_unreachable", "The worker that owns the row cannot be reached.") from None
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
