@@ -186,6 +186,7 @@ def _switched(row: WebhookRow, *, enabled: bool, at_ms: int) -> dict[str, Any]:
         # Where a replay of what was missed would begin, so it outlives the switch.
         "disabled_at_ms": row.disabled_at_ms if enabled else at_ms,
         "disabled_reason": None if enabled else "admin",
+        "enabled_at_ms": at_ms if enabled else row.enabled_at_ms,
     }
 
 

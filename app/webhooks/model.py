@@ -203,6 +203,7 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         failures: Failed attempts since the last success, as of the last change of health.
         failing_since_ms: The first of them.
         hold_until_ms: No attempt starts before it.
+        enabled_at_ms: When it was enabled after it had been disabled: the end of what a replay of that time is about.
         deleting: Deleted; the row goes last, after its waiting deliveries.
     """
 
@@ -229,6 +230,7 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     failing_since_ms: int | None = None
     disabled_at_ms: int | None = None
     disabled_reason: str | None = None
+    enabled_at_ms: int | None = None
     hold_until_ms: int | None = None
     deleting: bool = False
     created_at_ms: int

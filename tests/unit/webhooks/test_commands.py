@@ -108,6 +108,16 @@ def test_disable_and_enable_switch_health_with_it() -> None:
     assert on.disabled_at_ms == NOW
 
 
+def test_a_webhook_knows_how_long_it_was_disabled_last() -> None:
+    enable = command(Op.UPDATE, patch=WebhookPatch(enabled=True))
+    off = row(enabled=False, disabled_at_ms=NOW - 5)
+    on = applied(off, enable)
+
+    assert (on.disabled_at_ms, on.enabled_at_ms) == (NOW - 5, NOW)
+    assert applied(row(enabled_at_ms=7), enable).enabled_at_ms == 7
+    assert applied(row(enabled_at_ms=7), command(Op.DISABLE)).enabled_at_ms == 7
+
+
 def test_hold_and_rekey_are_no_change_of_configuration() -> None:
     held = applied(row(), command(Op.HOLD, patch=WebhookPatch(hold_until_ms=NOW + 5)))
     rekeyed = applied(row(), command(Op.REKEY, secrets=SECRETS))
