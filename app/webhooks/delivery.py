@@ -341,7 +341,14 @@ def _given_up(row: DeliveryRow, reason: Reason, now_ms: int, terms: Terms) -> St
 def _ended(row: DeliveryRow, status: Status, reason: Reason | None, now_ms: int, terms: Terms) -> DeliveryRow:
     kept_ms = terms.failed_history_ms if status is Status.FAILED else terms.history_ms
     return msgspec.structs.replace(
-        row, status=status, reason=reason, next_at_ms=None, expires_at_ms=now_ms + kept_ms, body=None
+        row,
+        status=status,
+        reason=reason,
+        # What was missed had no effect, so that whoever asks for it again under the same id gets it.
+        request_id=None if status is Status.MISSED else row.request_id,
+        next_at_ms=None,
+        expires_at_ms=now_ms + kept_ms,
+        body=None,
     )
 
 

@@ -12,6 +12,7 @@ from app.webhooks.delivery import (
     Answered,
     Arrived,
     Delivery,
+    DeliveryEvent,
     Due,
     NotInTable,
     Step,
@@ -175,6 +176,25 @@ def test_a_resend_to_a_disabled_webhook_can_be_asked_for_again_once_it_is_enable
     event = arrived(reason=IntentReason.RESEND, request_id="r1", webhook=WebhookState.DISABLED)
 
     assert transition(before, event, NOW, TERMS) == Step(before)
+
+
+@pytest.mark.parametrize(
+    ("before", "event"),
+    [
+        (Delivery(), arrived(reason=IntentReason.REPLAY, request_id="r1", webhook=WebhookState.DISABLED)),
+        (Delivery(row(Status.RETRYING, request_id="r1")), WebhookEnded(WebhookState.DISABLED)),
+        (in_flight(request_id="r1"), answered(500, webhook=WebhookState.DISABLED)),
+    ],
+)
+def test_a_replay_that_a_disabled_webhook_missed_can_be_asked_for_again_once_it_is_enabled(
+    before: Delivery, event: DeliveryEvent
+) -> None:
+    missed = transition(before, event, NOW, TERMS).after
+    again = transition(missed, arrived(reason=IntentReason.REPLAY, request_id="r1"), NOW, TERMS)
+
+    assert missed.row is not None
+    assert missed.row.status is Status.MISSED
+    assert (after(again).status, after(again).request_id) == (Status.RETRYING, "r1")
 
 
 # -- in flight
