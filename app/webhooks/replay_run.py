@@ -1,0 +1,373 @@
+"""One replay as it runs: the log from its beginning to the end as of its start, and what came of it.
+
+Everything that it reads, asks and sends is passed in. It may be cut off at any point: nothing is remembered but in the
+rows of the deliveries, and whoever asks for it again under its request id repeats nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from app.events import InvalidEvent
+from app.webhooks.errors import WebhookError
+from app.webhooks.replay import Aim, Only
+
+if TYPE_CHECKING:
+    from app.webhooks.model import DeliveryRow, WebhookRow
+    from app.webhooks.replay import LogRecord, ReplayIntent, ReplayRequest, Selection
+
+__all__ = [
+    "Batch",
+    "Log",
+    "Progress",
+    "ReplayDeps",
+    "ReplayFailed",
+    "ReplayRows",
+    "ReplayRun",
+    "ReplayState",
+    "Timing",
+    "Unavailable",
+]
+
+log = logging.getLogger("app.webhooks.replay")
+
+RETRY_MIN_S: Final = 0.2
+RETRY_MAX_S: Final = 5.0
+YIELD_EVERY_RECORDS: Final = 32
+# So many records take less than this; more than it was spent waiting.
+BREATH_MAX_S: Final = 0.005
+# A chunk is sent and acknowledged at once, so it is the most that a rate is ever exceeded by.
+MAX_CHUNK: Final = 128
+CHUNKS_A_SECOND: Final = 10
+
+TP = tuple[str, int]
+T = TypeVar("T")
+
+
+class Unavailable(Exception):
+    """A broker or an owner does not answer now; the same call may succeed later.
+
+    The text is shown to callers, so that it names no address; the cause is for the log.
+    """
+
+
+class ReplayFailed(WebhookError):
+    """A replay that cannot go on; the text says why, and what to do."""
+
+    code = "replay_failed"
+
+
+class ReplayState(StrEnum):
+    """Where a replay stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self not in {ReplayState.QUEUED, ReplayState.RUNNING}
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a replay has come.
+
+    Attributes:
+        total: Offsets between the beginning and the end; None until they are known.
+        scanned: Of those, how many lie behind it.
+        matched: Events that the webhook asks for and the request does not leave out.
+        skipped: Of those, how many `only` left out.
+        sent: Of those, how many were acknowledged by the broker as asked for.
+        malformed: Records that are in quarantine, as they are no events of the catalogue.
+        gone: Offsets that were asked for and that retention has taken.
+        waits_for: Why nothing goes on at the moment.
+    """
+
+    state: ReplayState = ReplayState.QUEUED
+    total: int | None = None
+    scanned: int = 0
+    matched: int = 0
+    skipped: int = 0
+    sent: int = 0
+    malformed: int = 0
+    gone: int = 0
+    started_at_ms: int | None = None
+    ended_at_ms: int | None = None
+    error: str | None = None
+    waits_for: str | None = None
+
+
+class Batch(Protocol):
+    """Some records of one partition, in its order."""
+
+    @property
+    def tp(self) -> TP:
+        """The partition."""
+
+    @property
+    def records(self) -> Sequence[LogRecord]:
+        """The records; there may be none, where the log holds something else."""
+
+    @property
+    def position(self) -> int:
+        """Where the partition goes on behind them."""
+
+
+class Log(Protocol):
+    """The topics that the router reads."""
+
+    async def bounds(self) -> Mapping[TP, tuple[int, int]]:
+        """First offset and end of every partition.
+
+        Raises:
+            Unavailable: Not known now.
+        """
+
+    async def offsets_at(self, partitions: Sequence[TP], at_ms: int) -> Mapping[TP, int | None]:
+        """Of each partition the first offset of that time or later; None: there is none.
+
+        Raises:
+            Unavailable: Not known now.
+        """
+
+    def read(self, start: Mapping[TP, int], until: Mapping[TP, int]) -> AsyncIterator[Batch]:
+        """The records in between, of each partition in its order.
+
+        Raises:
+            Unavailable: It broke off.
+        """
+
+
+class ReplayRows(Protocol):
+    """The rows of one webhook's deliveries."""
+
+    async def read(self, delivery_ids: Sequence[str]) -> Sequence[DeliveryRow | None]:
+        """The row of each, as it is now.
+
+        Raises:
+            Unavailable: The number is not open at the moment.
+            ReplayFailed: It is with another worker.
+        """
+
+    async def origins_of_missed(self, asked: Callable[[DeliveryRow], bool]) -> Mapping[TP, int]:
+        """By partition the first offset of the events of the missed rows that are asked for.
+
+        Raises:
+            Unavailable, ReplayFailed: As above.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Clocks, and how to wait."""
+
+    now_ms: Callable[[], int]
+    monotonic_s: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayDeps:
+    """What a replay works with.
+
+    Attributes:
+        webhook: The webhook as it is now; None: it is gone.
+        send: Sends intents in their order; returns once all are acknowledged, raises Unavailable if not all are.
+    """
+
+    log: Log
+    rows: ReplayRows
+    webhook: Callable[[], WebhookRow | None]
+    send: Callable[[Sequence[ReplayIntent]], Awaitable[None]]
+    timing: Timing
+
+
+class ReplayRun:
+    """One replay.
+
+    Attributes:
+        progress: Kept up to date.
+    """
+
+    def __init__(self, request: ReplayRequest, selection: Selection, deps: ReplayDeps, progress: Progress) -> None:
+        self.progress = progress
+        self._request = request
+        self._selection = selection
+        self._deps = deps
+        self._aim = Aim(request)
+        self._next: dict[TP, int] = {}
+        self._until: dict[TP, int] = {}
+        self._chunk = max(1, min(MAX_CHUNK, math.floor(request.rate_per_s / CHUNKS_A_SECOND)))
+        self._send_at_s = 0.0
+        self._worked = 0
+        self._breathed_at_s = 0.0
+
+    async def run(self) -> None:
+        """Read, select and send, to the end.
+
+        Raises:
+            ReplayFailed: It cannot go on.
+        """
+        self._look_at_webhook()
+        await self._patiently(self._plan)
+        await self._patiently(self._read)
+
+    # -- where it begins and ends
+
+    async def _plan(self) -> None:
+        bounds = await self._deps.log.bounds()
+        starts = await self._starts(bounds)
+        # What could not be finished is planned anew, so nothing is kept before everything is known.
+        self._until = {tp: bounds[tp][1] for tp in starts}
+        self._next = {tp: max(min(at, bounds[tp][1]), bounds[tp][0]) for tp, at in starts.items()}
+        self.progress.gone = sum(max(0, bounds[tp][0] - at) for tp, at in starts.items())
+        self.progress.total = sum(self._until[tp] - at for tp, at in self._next.items())
+
+    async def _starts(self, bounds: Mapping[TP, tuple[int, int]]) -> dict[TP, int]:
+        request = self._request
+        if request.from_offset is not None:
+            return await self._from_offsets(request.offsets, bounds)
+        disabled = self._selection.disabled
+        if request.since_ms is not None:
+            return await self._at(request.since_ms, bounds)
+        row = self._deps.webhook()
+        disabled_at_ms = disabled.from_ms if disabled is not None else None if row is None else row.disabled_at_ms
+        starts = await self._at(disabled_at_ms or 0, bounds)
+        if disabled is not None:
+            # What waited when the webhook was disabled was missed, too, and may be days older.
+            for tp, origin in (await self._deps.rows.origins_of_missed(self._selection.missed_now)).items():
+                if tp in starts:
+                    starts[tp] = min(starts[tp], origin)
+        return starts
+
+    async def _at(self, at_ms: int, bounds: Mapping[TP, tuple[int, int]]) -> dict[TP, int]:
+        found = await self._deps.log.offsets_at(list(bounds), at_ms)
+        return {tp: end if (offset := found.get(tp)) is None else offset for tp, (_, end) in bounds.items()}
+
+    async def _from_offsets(self, asked: dict[TP, int], bounds: Mapping[TP, tuple[int, int]]) -> dict[TP, int]:
+        for topic, partition in asked:
+            if (topic, partition) not in bounds:
+                raise ReplayFailed(f"there is no partition {topic}/{partition}")
+        if self._selection.only is not Only.ALL:
+            oldest_ms = self._deps.timing.now_ms() - self._selection.history_ms
+            remembered = await self._at(oldest_ms, {tp: bounds[tp] for tp in asked})
+            for (topic, partition), offset in asked.items():
+                if offset < remembered[topic, partition]:
+                    raise ReplayFailed(
+                        f"from_offset of {topic}/{partition} is older than what rows remember, which only asks for;"
+                        f" begin at {remembered[topic, partition]}, or leave only out"
+                    )
+        return asked
+
+    # -- reading and sending
+
+    async def _read(self) -> None:
+        unread = {tp: at for tp, at in self._next.items() if at < self._until[tp]}
+        if not unread:
+            return
+        async for batch in self._deps.log.read(unread, {tp: self._until[tp] for tp in unread}):
+            self.progress.waits_for = None
+            self._look_at_webhook()
+            await self._take(batch)
+
+    async def _take(self, batch: Batch) -> None:
+        chunk: list[ReplayIntent] = []
+        for record in batch.records:
+            if record.offset >= self._until[batch.tp]:
+                break
+            if (intent := self._intent(record)) is not None:
+                chunk.append(intent)
+            if len(chunk) >= self._chunk:
+                await self._flush(chunk)
+                chunk = []
+                self._reached(batch.tp, record.offset + 1)
+            await self._breathe()
+        await self._flush(chunk)
+        self._reached(batch.tp, batch.position)
+
+    async def _breathe(self) -> None:
+        """Leave half of the loop's time to others at least: the live events are on it, too."""
+        self._worked += 1
+        if self._worked % YIELD_EVERY_RECORDS == 0:
+            now_s = self._deps.timing.monotonic_s()
+            await self._deps.timing.sleep(min(now_s - self._breathed_at_s, BREATH_MAX_S))
+            self._breathed_at_s = self._deps.timing.monotonic_s()
+
+    def _intent(self, record: LogRecord) -> ReplayIntent | None:
+        try:
+            intent = self._aim.intent(record)
+        except InvalidEvent:
+            self.progress.malformed += 1
+            return None
+        self.progress.matched += intent is not None
+        return intent
+
+    def _reached(self, tp: TP, position: int) -> None:
+        position = min(position, self._until[tp])
+        self.progress.scanned += position - self._next[tp]
+        self._next[tp] = position
+
+    async def _flush(self, chunk: Sequence[ReplayIntent]) -> None:
+        """Send what is selected of a chunk; returns once the broker has it."""
+        if not chunk:
+            return
+        chosen = list(chunk)
+        if self._selection.needs_rows:
+            rows = await self._patiently(lambda: self._deps.rows.read([intent.delivery_id for intent in chunk]))
+            pairs = zip(chunk, rows, strict=True)
+            chosen = [intent for intent, row in pairs if self._selection.takes(row, intent.at_ms)]
+            self.progress.skipped += len(chunk) - len(chosen)
+        if chosen:
+            await self._in_time(len(chosen))
+            self._look_at_webhook()
+            await self._patiently(lambda: self._deps.send(chosen))
+            self.progress.sent += len(chosen)
+
+    async def _in_time(self, count: int) -> None:
+        """Wait for the turn of so many intents; what was not used of a rate is not made up for."""
+        timing = self._deps.timing
+        now_s = timing.monotonic_s()
+        at_s = max(self._send_at_s, now_s)
+        self._send_at_s = at_s + count / self._request.rate_per_s
+        if at_s > now_s:
+            await timing.sleep(at_s - now_s)
+
+    def _look_at_webhook(self) -> None:
+        if self.progress.state.ended:
+            # A client library may swallow the cancellation.
+            raise ReplayFailed("it was cancelled")
+        row = self._deps.webhook()
+        if row is None or row.deleting:
+            raise ReplayFailed("the webhook was deleted")
+        if not row.enabled:
+            raise ReplayFailed("the webhook is disabled; enable it, and ask again with the same request_id")
+        self._aim.use(row)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call until it succeeds; a broker that is away is waited for."""
+        delay_s = RETRY_MIN_S
+        before = self.progress.scanned
+        while True:
+            try:
+                result = await call()
+            except Unavailable as error:
+                if self.progress.scanned > before:
+                    before, delay_s = self.progress.scanned, RETRY_MIN_S
+                self.progress.waits_for = str(error)
+                log.warning("a replay goes on in %.1f s: %s (%s)", delay_s, error, error.__cause__)
+                await self._deps.timing.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+                self._look_at_webhook()
+            else:
+                self.progress.waits_for = None
+                return result
