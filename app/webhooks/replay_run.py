@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from app.webhooks.replay import LogRecord, ReplayIntent, ReplayRequest, Selection
 
 __all__ = [
-    "Batch",
     "Log",
     "Progress",
     "ReplayDeps",
@@ -107,22 +107,6 @@ class Progress:
     waits_for: str | None = None
 
 
-class Batch(Protocol):
-    """Some records of one partition, in its order."""
-
-    @property
-    def tp(self) -> TP:
-        """The partition."""
-
-    @property
-    def records(self) -> Sequence[LogRecord]:
-        """The records; there may be none, where the log holds something else."""
-
-    @property
-    def position(self) -> int:
-        """Where the partition goes on behind them."""
-
-
 class Log(Protocol):
     """The topics that the router reads."""
 
@@ -140,8 +124,8 @@ class Log(Protocol):
             Unavailable: Not known now.
         """
 
-    def read(self, start: Mapping[TP, int], until: Mapping[TP, int]) -> AsyncIterator[Batch]:
-        """The records in between, of each partition in its order.
+    def read(self, start: Mapping[TP, int], until: Mapping[TP, int]) -> AsyncGenerator[Sequence[LogRecord], None]:
+        """The records in between, some at a time, of each partition in its order.
 
         Raises:
             Unavailable: It broke off.
@@ -275,25 +259,27 @@ class ReplayRun:
         unread = {tp: at for tp, at in self._next.items() if at < self._until[tp]}
         if not unread:
             return
-        async for batch in self._deps.log.read(unread, {tp: self._until[tp] for tp in unread}):
-            self.progress.waits_for = None
-            self._look_at_webhook()
-            await self._take(batch)
+        async with aclosing(self._deps.log.read(unread, {tp: self._until[tp] for tp in unread})) as blocks:
+            async for records in blocks:
+                self.progress.waits_for = None
+                self._look_at_webhook()
+                await self._take(records)
+        for tp in unread:
+            # What lies behind its last record is no record.
+            self._reached(tp, self._until[tp])
 
-    async def _take(self, batch: Batch) -> None:
+    async def _take(self, records: Sequence[LogRecord]) -> None:
         chunk: list[ReplayIntent] = []
-        for record in batch.records:
-            if record.offset >= self._until[batch.tp]:
-                break
+        behind: dict[TP, int] = {}
+        for record in records:
+            behind[record.topic, record.partition] = record.offset + 1
             if (intent := self._intent(record)) is not None:
                 chunk.append(intent)
             if len(chunk) >= self._chunk:
-                await self._flush(chunk)
-                chunk = []
-                self._reached(batch.tp, record.offset + 1)
+                await self._flush(chunk, behind)
+                chunk, behind = [], {}
             await self._breathe()
-        await self._flush(chunk)
-        self._reached(batch.tp, batch.position)
+        await self._flush(chunk, behind)
 
     async def _breathe(self) -> None:
         """Leave half of the loop's time to others at least: the live events are on it, too."""
@@ -313,14 +299,17 @@ class ReplayRun:
         return intent
 
     def _reached(self, tp: TP, position: int) -> None:
-        position = min(position, self._until[tp])
         self.progress.scanned += position - self._next[tp]
         self._next[tp] = position
 
-    async def _flush(self, chunk: Sequence[ReplayIntent]) -> None:
-        """Send what is selected of a chunk; returns once the broker has it."""
-        if not chunk:
-            return
+    async def _flush(self, chunk: Sequence[ReplayIntent], behind: Mapping[TP, int]) -> None:
+        """Send what is selected of a chunk; once the broker has it, its records are behind us."""
+        if chunk:
+            await self._send(chunk)
+        for tp, position in behind.items():
+            self._reached(tp, position)
+
+    async def _send(self, chunk: Sequence[ReplayIntent]) -> None:
         chosen = list(chunk)
         if self._selection.needs_rows:
             rows = await self._patiently(lambda: self._deps.rows.read([intent.delivery_id for intent in chunk]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,13 +32,6 @@ TP = tuple[str, int]
 DAY_MS = 86_400_000
 EVENTS, OTHER = ("vault.events", 0), ("vault.events", 1)
 BATCH = 7
-
-
-@dataclass(frozen=True)
-class FakeBatch:
-    tp: TP
-    records: Sequence[FakeRecord]
-    position: int
 
 
 @dataclass
@@ -82,15 +75,16 @@ class PlayedLog:
         self._maybe_fail()
         return {tp: next((r.offset for r in self._kept(tp) if r.timestamp >= at_ms), None) for tp in partitions}
 
-    async def read(self, start: Mapping[TP, int], until: Mapping[TP, int]) -> AsyncIterator[FakeBatch]:
+    async def read(
+        self, start: Mapping[TP, int], until: Mapping[TP, int]
+    ) -> AsyncGenerator[Sequence[FakeRecord], None]:
         self.reads += 1
         self._maybe_fail()
-        for tp, first in start.items():
-            for at in range(first, until[tp], BATCH):
-                # A fetch knows no end.
-                records = self.partitions[tp][at : at + BATCH]
-                yield FakeBatch(tp, records, at + len(records))
-                self._maybe_fail()
+        unread = [record for tp, first in start.items() for record in self.partitions[tp][first : until[tp]]]
+        unread.sort(key=lambda record: record.timestamp)
+        for at in range(0, len(unread), BATCH):
+            yield unread[at : at + BATCH]
+            self._maybe_fail()
 
     def _kept(self, tp: TP) -> list[FakeRecord]:
         return self.partitions[tp][self.begins.get(tp, 0) :]
