@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "webhooks": _Command("app.cli.webhooks:webhooks", "Manage webhooks, through the API."),
     "deliveries": _Command("app.cli.webhooks:deliveries", "Look at deliveries and their attempts, through the API."),
     "dead-letters": _Command("app.cli.dead_letters:dead_letters", "Look at what was given up; send it again."),
+    "replays": _Command("app.cli.replays:replays", "Watch and cancel replays, through the API."),
     "quarantine": _Command("app.cli.quarantine:quarantine", "Look at what could not be processed; put it back."),
     "positions": _Command("app.cli.positions:positions", "Show where each partition stands; reset one."),
     "audit": _Command("app.cli.audit:audit", "Verify the audit chain."),
