@@ -247,9 +247,9 @@ class Deployment:
 
     # -- webhooks and events
 
-    async def hook(self, pattern: str, kind: ReceiverKind = "honest") -> Hook:
-        """A webhook, made through the API of the first worker."""
-        receiver = TimedReceiver(kind, self.observations)
+    async def hook(self, pattern: str, kind: ReceiverKind = "honest", receiver: TimedReceiver | None = None) -> Hook:
+        """A webhook, made through the API of the first worker; for a receiver of that kind, or for the given one."""
+        receiver = receiver or TimedReceiver(kind, self.observations)
         await self._listen(receiver)
         worker = next(iter(self.workers.values()))
         async with WorkerApi(worker.url, self.settings.get("API__ADMIN_TOKEN")) as api:
