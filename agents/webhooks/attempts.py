@@ -57,7 +57,8 @@ class Attempts:
         holdings, row = self._holdings, flight.row
         await holdings.context.until_may_act()
         started_ms = holdings.context.clock.now_ms()
-        if row.attempts == 0 and row.event_time_ms is not None:
+        # A replayed event may be years old.
+        if row.attempts == 0 and row.event_time_ms is not None and row.request_id is None:
             metrics.EVENT_TO_POST_SECONDS.observe(max(0, started_ms - row.event_time_ms) / 1000)
         flight.posting = True
         holdings.census.flies(1)
