@@ -38,7 +38,7 @@ def replays_of(
     world = ReplayWorld(
         worker=settings.instance_id,
         deliveries=topics.deliveries,
-        log=VaultLog(LogStream(engine.connection, client_id, topics.vault, engine.reader)),
+        log=VaultLog(LogStream(engine.connection, client_id, topics.vault, engine.readers.api)),
         outputs=engine.outputs,
         readers=readers,
         ownership=engine.ownership,

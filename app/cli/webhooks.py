@@ -10,9 +10,9 @@ import click
 
 from app.cli.api import ApiClient, call
 from app.cli.output import json_option, print_json, print_table
+from app.cli.replays import replay
 from app.cli.webhook_actions import WHAT_NEXT, webhook_actions
 from app.cli.webhook_options import configured, fields_of
-from app.cli.replays import replay
 from app.settings import load_settings
 
 __all__ = ["deliveries", "webhooks"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from app.engine import Ownership, Replica
     from app.replays import Replay, Replays
     from app.web.forward import Forwarder
-    from app.web.webhooks import Sends
+    from app.web.webhook_commands import Sends
     from app.webhooks.model import WebhookRow
     from app.webhooks.replay import ReplayLimits, ReplayRequest
     from tables.delivery_queries import Readers

@@ -13,6 +13,7 @@ from app.web.auth import public
 from app.web.openapi.building import Area
 from app.web.openapi.deliveries import DEAD_LETTERS, DELIVERIES, QUARANTINE, RESEND
 from app.web.openapi.operations import DOCUMENT, OPERATIONS
+from app.web.openapi.replays import REPLAYS
 from app.web.openapi.shared import SHARED
 from app.web.openapi.webhooks import KEYS, MATCH, WEBHOOK_CHANGES, WEBHOOKS
 from app.web.requests import query_of
@@ -31,6 +32,7 @@ AREAS: Final = (
     RESEND,
     DEAD_LETTERS,
     QUARANTINE,
+    REPLAYS,
     OPERATIONS,
     DOCUMENT,
 )

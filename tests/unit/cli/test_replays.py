@@ -10,9 +10,8 @@ import pytest
 from app.cli import replays as module
 from app.cli.replays import replays
 from app.cli.webhooks import webhooks
-from tests.unit.cli import test_webhooks as scripted
+from tests.support import scripted_api as scripted
 
-api = scripted.api
 REPLAY = {
     "id": "w1.5f",
     "webhook_id": "wh_a",
