@@ -240,11 +240,12 @@ class WebhooksProcessor(Processor):
         self._scheduler.finish(entry.webhook_id, entry.lane, Result.NOTHING, now)
 
     def _has_key(self, webhook: OwnedWebhook, now: Now) -> bool:
-        if webhook.secrets is not None:
+        if webhook.can_sign(now.wall_ms):
             return True
         if self._scheduler.lacks_key(webhook.row.webhook_id, now.monotonic_s):
             return False
-        if webhook.open_secrets():
+        webhook.open_secrets()
+        if webhook.can_sign(now.wall_ms):
             return True
         log.error(
             "the secrets of a webhook cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing; its events wait",

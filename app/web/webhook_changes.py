@@ -23,6 +23,7 @@ from app.web.webhook_commands import (
 )
 from app.web.webhooks import KEY_RETRY_AFTER_S, MAX_BODY_BYTES
 from app.webhooks.commands import Op, WebhookPatch
+from app.webhooks.credentials import open_headers, reseal_headers, seal_headers
 from app.webhooks.errors import InvalidField, MissingKey, UnreadableSecret
 from app.webhooks.handshake import with_permission
 from app.webhooks.intents import IntentReason, intent_headers
@@ -75,13 +76,16 @@ class _Changes:
                 await self._api.guard.check(patch.url, self._api.resolve)
             if _asks_again(row, patch):
                 patch = await self._permitted(row, patch)
+            patch = seal_headers(patch, row.webhook_id, self._api.keys)
         except InvalidField as error:
             raise problem_of(error) from None
+        except (MissingKey, UnreadableSecret) as error:
+            raise Problem(503, error.code, f"{error}.", retry_after_s=KEY_RETRY_AFTER_S) from None
         return webhook_answer(await self._change(request, row, Op.UPDATE, base_version, patch=patch))
 
     async def _permitted(self, row: WebhookRow, patch: WebhookPatch) -> WebhookPatch:
         url = row.url if patch.url is msgspec.UNSET else patch.url
-        headers = row.headers if patch.headers is msgspec.UNSET else patch.headers
+        headers = open_headers(row, self._api.keys) if patch.headers is msgspec.UNSET else patch.headers
         rate = row.rate_limit_per_s if patch.rate_limit_per_s is msgspec.UNSET else patch.rate_limit_per_s
         return await with_permission(self._api.asks, patch, url, headers, rate)
 
@@ -124,16 +128,18 @@ class _Changes:
         row, keys = self._row(request), self._api.keys
         base_version = base_version_of(request, row)
         await fields_of(request, ())
-        if all(keys.is_active(one.sealed) for one in row.secrets):
+        sealed = [*(one.sealed for one in row.secrets), *row.sealed_headers.values()]
+        if all(map(keys.is_active, sealed)):
             return webhook_answer(row)
         try:
             opened = [(keys.open(row.webhook_id, one.sealed), one.valid_until_ms) for one in row.secrets]
+            patch = WebhookPatch(sealed_headers=reseal_headers(row, keys))
         except (MissingKey, UnreadableSecret) as error:
             raise Problem(503, error.code, f"{error}.", retry_after_s=KEY_RETRY_AFTER_S) from None
         secrets = tuple(
             SealedSecret(sealed=self._seal(row, secret), valid_until_ms=until_ms) for secret, until_ms in opened
         )
-        return webhook_answer(await self._change(request, row, Op.REKEY, base_version, secrets=secrets))
+        return webhook_answer(await self._change(request, row, Op.REKEY, base_version, secrets=secrets, patch=patch))
 
     async def ping(self, request: web.Request) -> web.Response:
         """An event made up for this webhook alone; 202 once the broker has it."""

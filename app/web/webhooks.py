@@ -20,6 +20,7 @@ from app.web.webhook_commands import (
     webhook_answer,
 )
 from app.webhooks.commands import Op
+from app.webhooks.credentials import open_headers, seal_headers
 from app.webhooks.errors import InvalidField, MissingKey, UnreadableSecret
 from app.webhooks.handshake import with_permission
 from app.webhooks.model import SealedSecret
@@ -85,7 +86,7 @@ class _Handlers:
             return self._again(known, wanted)
         secret = wanted.secret or new_secret(api.random_bytes)
         sealed = SealedSecret(sealed=api.keys.seal(webhook_id, secret))
-        patch = await self._permitted(wanted)
+        patch = seal_headers(await self._permitted(wanted), webhook_id, api.keys)
         command = self._gate.command(Op.CREATE, webhook_id, actor, secrets=(sealed,), patch=patch)
         row = await self._gate.apply(command)
         if row is None or row.deleting or command.command_id not in row.command_ids:
@@ -121,13 +122,15 @@ class _Handlers:
         """
         if row is None or row.deleting:
             raise Problem(409, "conflict", "The webhook was deleted; use another Idempotency-Key for a new one.")
+        keys, unchanged = self._api.keys, row.version == 1
         try:
-            secret = self._api.keys.open(row.webhook_id, row.secrets[0].sealed) if row.version == 1 else None
+            secret = keys.open(row.webhook_id, row.secrets[0].sealed) if unchanged else None
+            other_headers = unchanged and open_headers(row, keys) != (wanted.patch.headers or {})
         except (MissingKey, UnreadableSecret) as error:
             detail = f"The webhook exists as {row.webhook_id}, but its secret cannot be read here."
             raise Problem(503, error.code, detail, retry_after_s=KEY_RETRY_AFTER_S) from None
         other_secret = secret is not None and wanted.secret not in {None, secret}
-        if other_secret or row.fingerprint != wanted.patch.fingerprint:
+        if other_secret or other_headers or row.fingerprint != wanted.patch.fingerprint:
             detail = "This Idempotency-Key was used with another body; use a new one."
             raise Problem(422, "idempotency_key_reused", detail)
         return webhook_answer(row, status=201, secret=secret)

@@ -37,12 +37,17 @@ class Op(StrEnum):
 
 
 class WebhookPatch(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forbid_unknown_fields=True):
-    """Checked configuration; UNSET stays as it is, None goes back to the default."""
+    """Checked configuration; UNSET stays as it is, None goes back to the default.
+
+    Attributes:
+        sealed_headers: The credentials among the headers, see `credentials.seal_headers`.
+    """
 
     url: str | msgspec.UnsetType = msgspec.UNSET
     events: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     description: str | msgspec.UnsetType | None = msgspec.UNSET
     headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    sealed_headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     filter: WebhookFilter | msgspec.UnsetType | None = msgspec.UNSET
     retry_schedule_s: tuple[float, ...] | msgspec.UnsetType | None = msgspec.UNSET
@@ -72,6 +77,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         command_id: A UUIDv7.
         base_version: The version that it was made for; None: whatever there is.
         expires_at: Void if the broker's timestamp on it is later; milliseconds.
+        patch: For create and update; of a rekey, `sealed_headers` only.
         secrets: Encrypted, for create, rotate and rekey.
         actor: The name of the token.
         at: When it was sent; milliseconds.
@@ -167,10 +173,15 @@ def _changes(row: WebhookRow, command: Command, at_ms: int) -> dict[str, Any]:
             return _switched(row, enabled=True, at_ms=at_ms)
         case Op.DISABLE:
             return _switched(row, enabled=False, at_ms=at_ms)
-        case Op.ROTATE | Op.REKEY:
+        case Op.ROTATE:
             return {"secrets": command.secrets}
+        case Op.REKEY:
+            return {"secrets": command.secrets, **command.patch.changes()}
         case _:
             changes = command.patch.changes()
+            if "headers" in changes:
+                # All of them are replaced, the sealed ones, too.
+                changes.setdefault("sealed_headers", {})
             enabled = changes.pop("enabled", row.enabled)
             return changes | _switched(row, enabled=enabled, at_ms=at_ms)
 

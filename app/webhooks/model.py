@@ -198,6 +198,7 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         events: Canonical patterns.
         timeout_s, rate_limit_per_s, max_in_flight, retry_schedule_s: None: the settings' values.
         secrets: Encrypted, newest first.
+        headers: As they may be shown: credentials are masked here, and encrypted in `sealed_headers`, by name.
         fingerprint: Of the request that made it, so that a repeated one is known.
         health: `disabled` exactly while `enabled` is False.
         failures: Failed attempts since the last success, as of the last change of health.
@@ -224,6 +225,7 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     signatures: tuple[str, ...] = ("v1",)
     handshake: bool = False
     secrets: tuple[SealedSecret, ...] = ()
+    sealed_headers: dict[str, str] = {}
     fingerprint: str | None = None
     health: Health = Health.OK
     failures: int = 0

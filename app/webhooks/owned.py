@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from app.webhooks.credentials import open_headers
 from app.webhooks.delivery import Terms
 from app.webhooks.errors import MissingKey, UnreadableSecret
 from app.webhooks.health import Heart
@@ -15,6 +16,8 @@ from app.webhooks.sender import OutgoingRequest
 from app.webhooks.signing import sign_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.webhooks.model import DeliveryRow, SealedSecret, WebhookRow
     from app.webhooks.secrets import KeyRing, Secret
     from app.webhooks.signing import SigningKey
@@ -54,7 +57,6 @@ class OwnedWebhook:
         row: As it was merged last.
         heart: Its health, with what no row says.
         terms: For its deliveries.
-        secrets: Readable, newest first, each with the end of its validity; None: a key is missing here.
         parked_at_ms: The latest due time of a delivery that was parked before it was ever tried. Later ones are not
             due earlier, whatever clocks do, so that the due index keeps their order.
         flights: How many of its deliveries are in flight.
@@ -66,27 +68,39 @@ class OwnedWebhook:
         self.parked_at_ms = 0
         self.flights = 0
         self.heart = Heart.of(row)
-        self.secrets: tuple[tuple[Secret, int | None], ...] | None = None
-        self._sealed: tuple[SealedSecret, ...] = ()
-        self.use(row)
+        self._secrets: tuple[tuple[Secret | None, int | None], ...] = ()
+        self._headers: Mapping[str, str] | None = None
+        self.row = row
+        self.terms = options.terms(row.retry_schedule_s)
+        self.open_secrets()
 
     def use(self, row: WebhookRow) -> None:
         """The row was changed."""
-        self.row = row
+        before, self.row = self.row, row
         self.terms = self._options.terms(row.retry_schedule_s)
-        if row.secrets != self._sealed:
+        if (row.secrets, row.headers, row.sealed_headers) != (before.secrets, before.headers, before.sealed_headers):
             self.open_secrets()
 
-    def open_secrets(self) -> bool:
-        """Read the secrets; whether they could be."""
-        self._sealed = self.row.secrets
+    def open_secrets(self) -> None:
+        """Read what is encrypted in the row, as far as the keys are here."""
+        self._secrets = tuple((self._opened(one), one.valid_until_ms) for one in self.row.secrets)
         try:
-            self.secrets = tuple(
-                (self._keys.open(self.row.webhook_id, one.sealed), one.valid_until_ms) for one in self.row.secrets
-            )
+            self._headers = open_headers(self.row, self._keys)
         except (MissingKey, UnreadableSecret):
-            self.secrets = None
-        return self.secrets is not None
+            self._headers = None
+
+    def can_sign(self, now_ms: int) -> bool:
+        """Whether all that the next attempt needs could be read: headers, and each secret that is still valid."""
+        return self._headers is not None and None not in self._valid(now_ms)
+
+    def _valid(self, now_ms: int) -> list[Secret | None]:
+        return [secret for secret, until_ms in self._secrets if until_ms is None or now_ms < until_ms]
+
+    def _opened(self, one: SealedSecret) -> Secret | None:
+        try:
+            return self._keys.open(self.row.webhook_id, one.sealed)
+        except (MissingKey, UnreadableSecret):
+            return None
 
     @property
     def limits(self) -> Limits:
@@ -105,10 +119,11 @@ class OwnedWebhook:
         Raises:
             MissingKey: Its secrets cannot be read here.
         """
-        if not self.secrets:
+        valid = self._valid(now_ms)
+        secrets = [secret for secret in valid if secret is not None]
+        if self._headers is None or not secrets or len(secrets) < len(valid):
             raise MissingKey(None)
         body = delivery.body or b""
-        valid = [secret for secret, until_ms in self.secrets if until_ms is None or now_ms < until_ms]
         headers = sign_headers(
             body,
             webhook_id=delivery.webhook_id,
@@ -117,9 +132,9 @@ class OwnedWebhook:
             event_type=delivery.event_type,
             attempt=delivery.attempts + 1,
             timestamp_s=now_ms // 1000,
-            secrets=valid or [self.secrets[0][0]],
+            secrets=secrets,
             signing_key=signing_key if _ED25519 in self.row.signatures else None,
             traceparent=delivery.traceparent,
         )
         timeout_s = self._options.timeout_s if self.row.timeout_s is None else self.row.timeout_s
-        return OutgoingRequest(self.row.url, body, headers, self.row.headers, timeout_s)
+        return OutgoingRequest(self.row.url, body, headers, self._headers, timeout_s)

@@ -15,6 +15,7 @@ import msgspec
 
 from app.events import canonical_json, format_time
 from app.webhooks.commands import WebhookPatch
+from app.webhooks.credentials import MASK, masked
 from app.webhooks.errors import (
     InvalidField,
     InvalidFilter,
@@ -51,21 +52,6 @@ MAX_TIMEOUT_S: Final = 60.0
 MAX_RATE_PER_S: Final = 10_000.0
 _SIGNATURES: Final = ("v1", "v1a")
 _ID_BYTES: Final = 16
-_MASK: Final = "***"
-# Too much masked is no harm: whoever registers a header knows its value.
-_SENSITIVE_NAME_PARTS: Final = (
-    "auth",
-    "credential",
-    "jwt",
-    "key",
-    "pass",
-    "pwd",
-    "secret",
-    "session",
-    "signature",
-    "token",
-)
-_SENSITIVE_VALUE_STARTS: Final = ("basic ", "bearer ", "digest ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +108,7 @@ def read_registration(body: Any, limits: Limits) -> Registration:
     if "events" not in body:
         raise InvalidPattern("is missing: a list of types and patterns, such as dataset.*")
     values = {name: read(body[name], limits) for name, read in _READERS.items() if name in body}
+    _refuse_mask(values.get("headers", {}))
     secret = _secret(body["secret"]) if "secret" in body else None
     return Registration(WebhookPatch(**values, fingerprint=_fingerprint(body)), secret)
 
@@ -146,6 +133,7 @@ def read_changes(body: Any, limits: Limits) -> WebhookPatch:
         for name, read in _READERS.items()
         if name in body
     }
+    _refuse_mask(values.get("headers", {}))
     return WebhookPatch(**values)
 
 
@@ -168,7 +156,7 @@ def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
         "id": row.webhook_id,
         "url": row.url,
         "events": list(row.events),
-        "headers": {name: _masked(name, value) for name, value in row.headers.items()},
+        "headers": masked(row.headers),
         "enabled": row.enabled,
         "ordering": row.ordering.value,
         "signatures": list(row.signatures),
@@ -181,19 +169,23 @@ def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
     }
 
 
+def _refuse_mask(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if value == MASK:
+            detail = f"{MASK} stands for a value that is not shown, and none is stored under this name: give the value"
+            raise InvalidHeader(detail, field=pointer("headers", name))
+
+
 def _fingerprint(body: Mapping[str, Any]) -> str:
-    """Of a request, without its secret: a hash of a weak one could be guessed from the row, which has it encrypted."""
-    told = {**body, "secret": _MASK} if "secret" in body else dict(body)
+    """Of a request, without its secrets: a hash of a weak one could be guessed from the row, which has it encrypted."""
+    told = {**body, "secret": MASK} if "secret" in body else dict(body)
+    if "headers" in body:
+        told["headers"] = masked(body["headers"])
     return hashlib.sha256(canonical_json(told)).hexdigest()
 
 
 def _time(at_ms: int | None) -> str | None:
     return None if at_ms is None else format_time(at_ms)
-
-
-def _masked(name: str, value: str) -> str:
-    named = any(part in name.lower() for part in _SENSITIVE_NAME_PARTS)
-    return _MASK if named or value.lower().startswith(_SENSITIVE_VALUE_STARTS) else value
 
 
 def _text(value: Any, field: str, most: int) -> str:
@@ -241,8 +233,6 @@ def _headers(value: Any, _: Limits) -> dict[str, str]:
     for name, item in value.items():
         if not isinstance(item, str):
             raise InvalidHeader("the value must be a text", field=pointer("headers", name))
-        if item == _MASK:
-            raise InvalidHeader("is masked in answers; give its value again", field=pointer("headers", name))
     validate_headers(value)
     return dict(value)
 

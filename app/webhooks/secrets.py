@@ -2,7 +2,8 @@
 
 A secret is ``whsec_`` and the base64 of 24 to 64 bytes. It is shown once and stored as ``<key id>:<base64>``, where the
 base64 holds a 12-byte nonce and the AES-256-GCM cipher text of the whole text form. The associated data is the webhook
-id, so that a stored secret cannot be moved to another webhook.
+id, so that a stored secret cannot be moved to another webhook. Credentials in custom headers are stored likewise, the
+name of the header behind the webhook id.
 """
 
 from __future__ import annotations
@@ -125,12 +126,7 @@ class KeyRing:
         Raises:
             MissingKey: there is no key.
         """
-        if self.active_key_id is None:
-            raise MissingKey(None)
-        nonce = self._random_bytes(NONCE_BYTES)
-        cipher = self._ciphers[self.active_key_id]
-        sealed = cipher.encrypt(nonce, secret.text.encode(), webhook_id.encode())
-        return f"{self.active_key_id}:{base64.b64encode(nonce + sealed).decode()}"
+        return self._encrypt(secret.text, webhook_id)
 
     def open(self, webhook_id: str, sealed: str) -> Secret:
         """Decrypt a stored secret of this webhook.
@@ -139,23 +135,60 @@ class KeyRing:
             MissingKey: the key that the stored form names is not in the ring.
             UnreadableSecret: the stored form is damaged, or was sealed for another webhook.
         """
+        try:
+            return Secret(self._decrypt(sealed, webhook_id))
+        except InvalidSecret:
+            raise _unreadable(key_id_of(sealed)) from None
+
+    def seal_header(self, webhook_id: str, name: str, value: str) -> str:
+        """Encrypt the value of a custom header of this webhook, as ``seal`` does.
+
+        Raises:
+            MissingKey: there is no key.
+        """
+        return self._encrypt(value, _of_header(webhook_id, name))
+
+    def open_header(self, webhook_id: str, name: str, sealed: str) -> str:
+        """Decrypt the stored value of a custom header of this webhook.
+
+        Raises:
+            MissingKey: the key that the stored form names is not in the ring.
+            UnreadableSecret: the stored form is damaged, or was sealed for another webhook or name.
+        """
+        return self._decrypt(sealed, _of_header(webhook_id, name))
+
+    def is_active(self, sealed: str) -> bool:
+        """Whether a stored secret is encrypted with the active key; if not, ``rekey`` has work to do."""
+        return key_id_of(sealed) == self.active_key_id
+
+    def _encrypt(self, text: str, associated: str) -> str:
+        if self.active_key_id is None:
+            raise MissingKey(None)
+        nonce = self._random_bytes(NONCE_BYTES)
+        sealed = self._ciphers[self.active_key_id].encrypt(nonce, text.encode(), associated.encode())
+        return f"{self.active_key_id}:{base64.b64encode(nonce + sealed).decode()}"
+
+    def _decrypt(self, sealed: str, associated: str) -> str:
         key_id = key_id_of(sealed)
         cipher = self._ciphers.get(key_id)
         if cipher is None:
             raise MissingKey(key_id)
         try:
             raw = base64.b64decode(sealed.partition(":")[2], validate=True)
-            text = cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], webhook_id.encode()).decode()
-            return Secret(text)
-        except (InvalidTag, InvalidSecret, ValueError):
-            raise UnreadableSecret(f"a stored secret does not open with encryption key {key_id!r}") from None
-
-    def is_active(self, sealed: str) -> bool:
-        """Whether a stored secret is encrypted with the active key; if not, ``rekey`` has work to do."""
-        return key_id_of(sealed) == self.active_key_id
+            return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], associated.encode()).decode()
+        except (InvalidTag, ValueError):
+            raise _unreadable(key_id) from None
 
     def __repr__(self) -> str:
         return f"KeyRing(key_ids={list(self._ciphers)})"
+
+
+def _of_header(webhook_id: str, name: str) -> str:
+    return f"{webhook_id}/{name.lower()}"
+
+
+def _unreadable(key_id: str) -> UnreadableSecret:
+    return UnreadableSecret(f"a stored secret does not open with encryption key {key_id!r}")
 
 
 def _encryption_key(entry: str, place: int) -> tuple[str, bytes]:

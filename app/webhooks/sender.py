@@ -7,6 +7,7 @@ A receiver can do what it likes: refuse, hang, drip, redirect, answer with a bom
 from __future__ import annotations
 
 import codecs
+import logging
 import math
 import re
 import ssl
@@ -22,6 +23,7 @@ from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict
 from yarl import URL
 
+from app.webhooks.credentials import struck_out
 from app.webhooks.errors import InvalidField, InvalidHeader, pointer
 from app.webhooks.guard import GuardedConnector
 from app.webhooks.handshake import PermissionAnswer
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
     from app.webhooks.guard import TargetGuard
+
+log = logging.getLogger("app.webhooks.sender")
 
 TIMEOUT_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -152,6 +156,8 @@ class Sender:
         if extra_ca_file is not None:
             tls.load_verify_locations(cafile=extra_ca_file)
         proxy_host = None if egress_proxy is None else URL(egress_proxy).raw_host
+        if proxy_host is not None:
+            log.warning("webhooks leave through an egress proxy: it must enforce the deny list, as only it is dialled")
         connector = GuardedConnector(
             guard if proxy_host is None else guard.with_host(proxy_host),
             max_connections=max_connections,
@@ -194,7 +200,7 @@ class Sender:
             duration_ms=_elapsed_ms(began_s),
             error=None if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else f"status_{status}",
             status=status,
-            body=_kept_text(body),
+            body=_kept_text(struck_out(body, request.custom_headers)),
             retry_after_s=parse_retry_after(headers.get("Retry-After"), self._now_s())
             if status in _ASKS_TO_WAIT
             else None,

@@ -64,6 +64,15 @@ class TestAnIdempotencyKey:
         assert (await create(api, key="k-1")).code == (422, "idempotency_key_reused")
         assert len(owner.commands) == 1
 
+    async def test_repeated_with_another_credential_is_422(self, api: Caller, owner: Owner) -> None:
+        body = BODY | {"headers": {"Authorization": "Bearer one", "X-Team": "data"}}
+        first = await create(api, body, key="k-1")
+        assert (await create(api, body, key="k-1")).document == first.document
+        for headers in ({"Authorization": "Bearer two", "X-Team": "data"}, {"X-Team": "data"}):
+            answer = await create(api, body | {"headers": headers}, key="k-1")
+            assert answer.code == (422, "idempotency_key_reused")
+        assert len(owner.commands) == 1
+
     async def test_of_another_caller_is_another_one(self, owner: Owner) -> None:
         digest = hashlib.sha256(b"ci-token").hexdigest()
         ci = ApiToken(name="ci", role="admin", sha256=digest)

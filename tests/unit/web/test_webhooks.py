@@ -69,12 +69,13 @@ class TestCreate:
         made = await create(api, BODY | {"secret": SECRET})
         assert (made.status, made.document["secret"]) == (201, SECRET)
 
-    async def test_values_of_headers_that_hold_credentials_are_never_shown(self, api: Caller) -> None:
+    async def test_values_of_headers_that_hold_credentials_are_never_shown(self, api: Caller, owner: Owner) -> None:
         headers = {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter2", "X-Team": "data"}
         made = await create(api, BODY | {"headers": headers})
         shown = await api.get(f"/v1/webhooks/{made.document['id']}")
         listed = await api.get("/v1/webhooks")
         assert "hunter2" not in made.text + shown.text + listed.text
+        assert b"hunter2" not in b"".join(owner.values)
         assert shown.document["headers"] == {"Authorization": "***", "X-Api-Key": "***", "X-Team": "data"}
 
     async def test_the_command_says_who_asked_when_and_until_when(self, owner: Owner) -> None:
