@@ -74,6 +74,8 @@ DENIED_NETWORKS: Final[tuple[IPv4Network | IPv6Network, ...]] = tuple(
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _V4_MASK: Final = 0xFFFF_FFFF
+# Interface ids of RFC 5214 (private, global), below any prefix; a tunnel end takes the last four bytes as its target.
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
 
 _FORBIDDEN: Final = "the target is an address that webhooks may not reach; WEBHOOKS__ALLOW_TARGETS can allow it"
 # Parsers disagree about these, and a URL must mean one host to all of them.
@@ -316,8 +318,10 @@ def _forms(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Addres
         return (address,)
     if address.ipv4_mapped is not None:
         return (address.ipv4_mapped,)
+    last = IPv4Address(int(address) & _V4_MASK)
     if address in _NAT64:
-        return (IPv4Address(int(address) & _V4_MASK),)
-    if address.sixtofour is not None:
-        return (address, address.sixtofour)
-    return (address,)
+        return (last,)
+    embedded = [address.sixtofour, *(address.teredo or ())]
+    if int(address) >> 32 & _V4_MASK in _ISATAP:
+        embedded.append(last)
+    return (address, *(one for one in embedded if one is not None))
