@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import ssl
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from app.webhooks.errors import InvalidHeader
 from app.webhooks.sender import parse_retry_after, validate_headers
+from tests.support.certificates import certificate_for
 from tests.support.sending import (
     NOW_S,
     answering,
@@ -26,31 +22,7 @@ from tests.support.sending import (
 class TestTls:
     @pytest.fixture
     def certificate(self, tmp_path: Path) -> Path:
-        """A certificate for 127.0.0.1 that signs itself, and its key, in one file."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
-        now = dt.datetime.now(dt.UTC)
-        loopback = x509.DNSName("localhost")
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        file = tmp_path / "receiver.pem"
-        file.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return file
+        return certificate_for("localhost", tmp_path)
 
     @pytest.fixture
     def server_tls(self, certificate: Path) -> ssl.SSLContext:
