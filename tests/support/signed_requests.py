@@ -36,11 +36,16 @@ class Arrived:
     body: bytes
 
 
-def new_signing_key(key_id: str) -> SigningKey:
-    """A key for v1a."""
+def signing_key_entry(key_id: str) -> str:
+    """A new key for v1a, as the settings have it."""
     private = Ed25519PrivateKey.generate()
     raw = private.private_bytes_raw() + private.public_key().public_bytes_raw()
-    return SigningKey(f"{key_id}:whsk_{base64.b64encode(raw).decode()}")
+    return f"{key_id}:whsk_{base64.b64encode(raw).decode()}"
+
+
+def new_signing_key(key_id: str) -> SigningKey:
+    """A new key for v1a."""
+    return SigningKey(signing_key_entry(key_id))
 
 
 def arrived(secrets: list[Secret], signing_key: SigningKey, at_ms: int) -> Arrived:

@@ -1,0 +1,50 @@
+"""Looking for secrets in what a process wrote, in every form in which one could have got there."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+
+SECRET_PREFIX = "whsec_"
+_MIN_BYTES = 8
+
+
+def forms_of(secret: str) -> set[bytes]:
+    """A secret as text, in hex and base64, and all of that for the bytes that its own base64 stands for.
+
+    Of base64 there are three, by where in a longer text the secret begins, and each of them in both alphabets.
+    """
+    forms = {secret.encode(), quote(secret, safe="").encode(), json.dumps(secret)[1:-1].encode()}
+    for raw in {secret.encode(), *_decoded(secret)}:
+        forms |= {raw, raw.hex().encode(), raw.hex().upper().encode()}
+        for skipped in range(3):
+            # What stands before and behind changes the characters at both ends.
+            inner = base64.b64encode(bytes(skipped) + raw)[4 if skipped else 0 : -4]
+            forms |= {inner, inner.translate(bytes.maketrans(b"+/", b"-_"))}
+    return {form for form in forms if len(form) >= _MIN_BYTES}
+
+
+def found(secrets: Mapping[str, str], places: Iterable[tuple[str, bytes]]) -> list[str]:
+    """Which secret is in which place, by their names."""
+    needles = {name: forms_of(secret) for name, secret in secrets.items()}
+    return [
+        f"{name} in {place}"
+        for place, data in places
+        for name, forms in needles.items()
+        if any(form in data for form in forms)
+    ]
+
+
+def _decoded(secret: str) -> set[bytes]:
+    """What the base64 in it, behind a prefix or a name, stands for."""
+    texts = {secret, secret.rpartition("_")[2], secret.rpartition(":")[2], secret.rpartition(" ")[2]}
+    decoded = set()
+    for text in texts:
+        try:
+            decoded.add(base64.b64decode(text, validate=True))
+        except binascii.Error:
+            continue
+    return {one for one in decoded if len(one) >= _MIN_BYTES}
