@@ -12,6 +12,7 @@ import pytest
 from app.engine import OutputFailed
 from app.events import delivery_id, format_time
 from app.webhooks.commands import Op
+from app.webhooks.credentials import open_headers
 from app.webhooks.handshake import PermissionAnswer
 from app.webhooks.intents import IntentReason
 from app.webhooks.model import SealedSecret, WebhookFilter
@@ -333,3 +334,18 @@ async def test_nothing_that_is_printed_of_a_webhook_shows_a_header(api: Caller, 
     printed = f"{owner.row('wh_a')!r} {owner.commands!r}"
     assert "hunter2" not in printed
     assert "correct-horse" not in printed
+    assert b"correct-horse" not in b"".join(owner.values)
+
+
+async def test_credentials_are_sent_on_after_a_change_and_encrypted_anew_by_rekey(owner: Owner) -> None:
+    old, new = (f"k{place + 1}:" + base64.b64encode(bytes([place] * 32)).decode() for place in range(2))
+    async with serving(owner, keys=KeyRing([old], bytes)) as api:
+        changed = await patch(api, {"headers": {"X-Api-Key": "correct-horse", "X-Team": "lake"}})
+    keys = KeyRing([new, old], bytes)
+    async with serving(owner, keys=keys) as api:
+        await act(api, "rekey")
+    row = owner.row("wh_a")
+    assert row is not None
+    assert changed.document["headers"] == {"X-Api-Key": "***", "X-Team": "lake"}
+    assert open_headers(row, keys) == {"X-Api-Key": "correct-horse", "X-Team": "lake"}
+    assert all(map(keys.is_active, row.sealed_headers.values()))
