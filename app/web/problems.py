@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-__all__ = ["FieldError", "Problem", "problem_documents", "problem_response"]
+__all__ = ["FieldError", "Problem", "problem_documents", "problem_of_http", "problem_of_status", "problem_response"]
 
 log = logging.getLogger("app.web")
 
@@ -27,6 +27,7 @@ _DETAILS: Final = {
     404: "There is nothing at this path.",
     405: "This path does not answer to this method; the Allow header lists those that it does.",
     413: "The body is larger than this server reads.",
+    417: "The only expectation that can be met is Expect: 100-continue.",
     500: "Something failed here; the log has the reason under this request's X-Request-Id.",
 }
 _KEPT_HEADERS: Final = ("Allow", "Retry-After")
@@ -118,18 +119,23 @@ async def problem_documents(request: web.Request, handler: Handler) -> web.Strea
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
-        return problem_response(_of_http(error))
+        return problem_response(problem_of_http(error))
+    except web.RequestPayloadError:
+        # Chunks that are none, or bytes that are not what Content-Encoding says; its text quotes them.
+        return problem_response(Problem(400, "invalid_body", "The body is not encoded as the headers say."))
     except Exception:
         log.exception("a request failed", extra={"method": request.method, "path": request.path})
-        return problem_response(_of_status(HTTPStatus.INTERNAL_SERVER_ERROR))
+        return problem_response(problem_of_status(HTTPStatus.INTERNAL_SERVER_ERROR))
 
 
-def _of_http(error: web.HTTPException) -> Problem:
+def problem_of_http(error: web.HTTPException) -> Problem:
+    """What aiohttp refuses, in our words."""
     headers = {name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers}
-    return _of_status(error.status, headers)
+    return problem_of_status(error.status, headers)
 
 
-def _of_status(status: int, headers: Mapping[str, str] | None = None) -> Problem:
+def problem_of_status(status: int, headers: Mapping[str, str] | None = None) -> Problem:
+    """A problem of which no more is known than its status."""
     code = _CODES.get(status) or _phrase(status).lower().replace(" ", "_").replace("-", "_")
     return Problem(status, code, _DETAILS.get(status, f"{_phrase(status)}."), headers=headers)
 

@@ -19,6 +19,7 @@ from app.observability.logging import REQUEST_ID, USER_ID
 from app.observability.metrics import ACTIVE_CONNECTIONS, HTTP_REQUEST_DURATION_SECONDS, HTTP_REQUESTS
 from app.settings.fields import in_url, is_loopback
 from app.web.auth import Authenticator, Role, needed_role
+from app.web.connections import Runner
 from app.web.problems import problem_documents
 from app.web.requests import require_json_type
 
@@ -73,7 +74,7 @@ class WebServer:
         )
         self._app.on_response_prepare.append(_set_headers)
         self._app.add_routes(list(routes))
-        self._runner: web.AppRunner | None = None
+        self._runner: Runner | None = None
 
     @property
     def port(self) -> int:
@@ -104,7 +105,7 @@ class WebServer:
             PortInUse: Another program has the port.
             ListenError: The address is not this machine's, or may not be used.
         """
-        runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        runner = Runner(self._app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
