@@ -6,18 +6,34 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from app.events import JsonRefused, loads_strict
 from app.web.problems import FieldError, Problem
+from app.webhooks.errors import pointer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from aiohttp import web
 
-__all__ = ["fields_of", "idempotency_key", "json_body", "page_limit", "query_of", "require_json_type"]
+__all__ = [
+    "MAX_JSON_BYTES",
+    "fields_of",
+    "idempotency_key",
+    "json_body",
+    "json_text",
+    "page_limit",
+    "query_of",
+    "require_json_type",
+]
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
 MAX_KEY_CHARS: Final = 255
+# What is made of it must fit into a record, twice.
+MAX_JSON_BYTES: Final = 256 * 1024
+# Of one answer: a body may have a hundred thousand unknown fields.
+MAX_NAMED_ERRORS: Final = 20
+_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 def require_json_type(request: web.Request) -> None:
@@ -29,36 +45,62 @@ def require_json_type(request: web.Request) -> None:
     if not request.can_read_body:
         return
     kind = request.content_type.lower()
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    # JSON is UTF-8 (RFC 8259, 8.1).
+    if is_json and (request.charset or "utf-8").lower() in _CHARSETS:
         return
     raise Problem(
         415,
         "unsupported_media_type",
-        "Send the body as JSON, with Content-Type: application/json.",
+        "Send the body as JSON in UTF-8, with Content-Type: application/json.",
+        errors=[FieldError("Content-Type", "unsupported", "application/json")],
         headers={"Accept-Post": "application/json"},
     )
 
 
 async def json_body(request: web.Request) -> Any:
-    """The body as a JSON value.
+    """The body as the one JSON value that it can mean: no key twice, no integer beyond 64 bits, not nested too deep.
 
     Raises:
-        Problem: 400, it is no JSON or is empty.
+        Problem: 400, it is none or is empty; 413, it has more than 256 KiB.
         aiohttp.web.HTTPRequestEntityTooLarge: It is larger than the server reads; becomes 413.
     """
     raw = await request.read()
+    if len(raw) > MAX_JSON_BYTES:
+        raise Problem(413, "too_large", f"The body of this request has at most {MAX_JSON_BYTES} bytes of JSON.")
     try:
-        return orjson.loads(raw)
+        return loads_strict(raw)
+    except JsonRefused as error:
+        raise _no_json(raw, str(error)) from None
+
+
+async def json_text(request: web.Request) -> bytes:
+    """The body as it came, for who reads it with rules of its own: JSON, as far as grammar goes.
+
+    Raises:
+        Problem: 400, it is no JSON or is empty.
+        aiohttp.web.HTTPRequestEntityTooLarge: As above.
+    """
+    raw = await request.read()
+    try:
+        orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}" if raw else "empty"
-        raise Problem(400, "invalid_json", f"The body is no JSON ({where}).") from None
+        raise _no_json(raw, f"not JSON: {error}") from None
+    return raw
+
+
+def _no_json(raw: bytes, why: str) -> Problem:
+    why = why if raw else "empty"
+    return Problem(
+        400, "invalid_json", f"The body cannot be read: {why}.", errors=[FieldError("", "invalid_json", why)]
+    )
 
 
 async def fields_of(request: web.Request, known: Collection[str]) -> dict[str, Any]:
     """The fields of a body that may be left out.
 
     Raises:
-        Problem: 400, it is no JSON; 422 naming the field that is unknown, or that it is no object.
+        Problem: As `json_body`; 422 naming the field that is unknown, or that it is no object.
     """
     if not await request.read():
         return {}
@@ -66,10 +108,10 @@ async def fields_of(request: web.Request, known: Collection[str]) -> dict[str, A
     if not isinstance(body, dict):
         error = FieldError("", "invalid", "an object")
         raise Problem(422, "invalid_field", "The body must be an object.", errors=[error])
-    errors = [
-        FieldError(f"/{name}", "unknown", f"one of {', '.join(known) or 'none'}") for name in body if name not in known
-    ]
-    if errors:
+    unknown = [name for name in body if name not in known][:MAX_NAMED_ERRORS]
+    if unknown:
+        told = f"one of {', '.join(known) or 'none'}"
+        errors = [FieldError(pointer(name), "unknown", told) for name in unknown]
         raise Problem(422, "invalid_field", "A field of the body is not understood.", errors=errors)
     return body
 
@@ -103,7 +145,7 @@ def query_of(request: web.Request, known: Collection[str]) -> dict[str, str]:
         elif len(request.query.getall(name)) > 1:
             errors.append(FieldError(name, "repeated", "give it once"))
     if errors:
-        raise Problem(422, "invalid_query", "A query parameter is not understood.", errors=errors)
+        raise Problem(422, "invalid_query", "A query parameter is not understood.", errors=errors[:MAX_NAMED_ERRORS])
     return dict(request.query)
 
 

@@ -21,7 +21,7 @@ from app.web.webhook_commands import (
     uuid7,
     webhook_answer,
 )
-from app.web.webhooks import KEY_RETRY_AFTER_S, MAX_BODY_BYTES
+from app.web.webhooks import KEY_RETRY_AFTER_S
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.credentials import open_headers, reseal_headers, seal_headers
 from app.webhooks.errors import InvalidField, MissingKey, UnreadableSecret
@@ -68,8 +68,6 @@ class _Changes:
     async def patch(self, request: web.Request) -> web.Response:
         row = self._row(request)
         base_version = base_version_of(request, row)
-        if len(await request.read()) > MAX_BODY_BYTES:
-            raise Problem(413, "too_large", f"A webhook has at most {MAX_BODY_BYTES} bytes of JSON.")
         try:
             patch = read_changes(await json_body(request), self._api.limits)
             if patch.url is not msgspec.UNSET:

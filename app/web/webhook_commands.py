@@ -194,7 +194,9 @@ def change_lost(request: web.Request, row: WebhookRow) -> Problem:
 
 
 def _precondition_failed(row: WebhookRow) -> Problem:
-    return Problem(412, "precondition_failed", f"The webhook is at version {row.version} now; read it again.")
+    detail = f"The webhook is at version {row.version} now; read it again."
+    error = FieldError("If-Match", "precondition_failed", f'"{row.version}"')
+    return Problem(412, "precondition_failed", detail, errors=[error])
 
 
 def problem_of(error: InvalidField) -> Problem:

@@ -33,12 +33,10 @@ if TYPE_CHECKING:
     from app.webhooks.model import WebhookRow
     from app.webhooks.registration import Registration
 
-__all__ = ["MAX_BODY_BYTES", "WebhooksApi", "webhook_routes"]
+__all__ = ["WebhooksApi", "webhook_routes"]
 
 # A key comes with a restart.
 KEY_RETRY_AFTER_S: Final = 60
-# The row, which has all of the body in it, may have twice this.
-MAX_BODY_BYTES: Final = 256 * 1024
 
 
 def webhook_routes(api: WebhooksApi) -> list[web.RouteDef]:
@@ -95,8 +93,6 @@ class _Handlers:
         return webhook_answer(row, status=201, secret=secret)
 
     async def _read(self, request: web.Request) -> Registration:
-        if len(await request.read()) > MAX_BODY_BYTES:
-            raise Problem(413, "too_large", f"A webhook has at most {MAX_BODY_BYTES} bytes of JSON.")
         try:
             wanted = read_registration(await json_body(request), self._api.limits)
             await self._api.guard.check(str(wanted.patch.url), self._api.resolve)

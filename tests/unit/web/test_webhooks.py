@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.web.webhooks import MAX_BODY_BYTES
+from app.web.requests import MAX_JSON_BYTES
 from app.webhooks.commands import Op
 from app.webhooks.secrets import KeyRing
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Caller, walk
@@ -112,7 +112,7 @@ class TestWhatIsRefused:
             ({"secret": "hunter2"}, "/secret", "invalid_secret"),
             ({"filter": {"data": {"a": {}}}}, "/filter/data/a", "invalid_filter"),
             ({"retry_schedule_s": [-1]}, "/retry_schedule_s/0", "invalid_schedule"),
-            ({"timeout_s": 10**25}, "/timeout_s", "invalid_field"),
+            ({"timeout_s": 1e25}, "/timeout_s", "invalid_field"),
             ({"max_in_flight": 129}, "/max_in_flight", "invalid_field"),
             ({"colour": "red"}, "/colour", "invalid_field"),
             ({"id": "wh_mine"}, "/id", "invalid_field"),
@@ -146,7 +146,7 @@ class TestWhatIsRefused:
         assert answer.code == (400, "invalid_json")
 
     async def test_a_body_that_no_row_could_hold_is_413(self, api: Caller, owner: Owner) -> None:
-        answer = await create(api, BODY | {"filter": {"data": {"a": ["x" * MAX_BODY_BYTES]}}})
+        answer = await create(api, BODY | {"filter": {"data": {"a": ["x" * MAX_JSON_BYTES]}}})
         assert answer.code == (413, "too_large")
         assert owner.commands == []
 
