@@ -50,7 +50,7 @@ class _DeadLetters:
         given = query_of(request, (*_FILTER, "cursor", "limit"))
         limit, only = page_limit(given), _filter_of(given, "")
         letters = LogList(self._log, _listed, lambda letter: letter.delivery_id)
-        page = await letters.page(only.takes, log_cursor(given.get("cursor"), self._log.partitions), limit)
+        page = await letters.page(only.takes, log_cursor(given.get("cursor"), self._log), limit)
         items = [show_dead_letter(letter) for letter in page.items]
         return web.json_response({"items": items, "next_cursor": page.next_cursor}, dumps=_dumps)
 
@@ -82,9 +82,8 @@ class _DeadLetters:
             raise Problem(422, "invalid_field", "Say which dead letters are to be sent again.", errors=[error])
         only, request_id = _filter_of(body, "/"), self._resender.request_id(request)
         letters = LogList(self._log, letter_of, lambda letter: letter.delivery_id)
-        page = await letters.page(
-            only.takes, log_cursor(_text(body, "cursor", "/"), self._log.partitions), RESEND_LIMIT
-        )
+        below = log_cursor(_text(body, "cursor", "/"), self._log, "/cursor")
+        page = await letters.page(only.takes, below, RESEND_LIMIT)
         again: list[Again] = []
         refused: list[dict[str, str]] = []
         for letter in page.items:

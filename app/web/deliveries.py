@@ -34,6 +34,7 @@ __all__ = ["DeliveriesApi", "delivery_routes", "number_of_delivery", "show_deliv
 RETRY_AFTER_S: Final = 2
 # 26 digits of 5 bits for 16 bytes (contracts 9.3).
 _ID: Final = re.compile(r"dlv_([a-z2-7]{26})", re.ASCII)
+_LIST: Final = "deliveries"
 _QUERY: Final = ("webhook_id", "status", "event_id", "since", "cursor", "limit")
 
 
@@ -155,12 +156,12 @@ class _Page:
             items = {Place(parse_time_ms(item["created_at"]), str(item["id"])): item for item in answer.items}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise ValueError("not a page of deliveries") from error
-        reached = None if answer.next_cursor is None else Place(*parse_cursor(answer.next_cursor))
+        reached = None if answer.next_cursor is None else Place(*parse_cursor(answer.next_cursor, _LIST))
         return cls(items, reached, answer.missing)
 
     def document(self, missing: Iterable[int]) -> dict[str, Any]:
         """The answer."""
-        cursor = None if self.reached is None else cursor_of(*self.reached)
+        cursor = None if self.reached is None else cursor_of(*self.reached, _LIST)
         return {"items": list(self.items.values()), "next_cursor": cursor, "missing": sorted(missing)}
 
 
@@ -241,7 +242,7 @@ def _read_query(given: dict[str, str]) -> DeliveryQuery:
         since_ms = None if since is None else parse_time_ms(since)
     except ValueError:
         raise _bad("since", "an RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
-    after = cursor_place(given)
+    after = cursor_place(given, _LIST)
     return DeliveryQuery(
         webhook_id=given.get("webhook_id"),
         status=None if status is None else Status(status),

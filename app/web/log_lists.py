@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
@@ -11,6 +9,7 @@ import orjson
 
 from app.engine import LogUnavailable, Placed
 from app.events import parse_time_ms
+from app.web.cursors import open_cursor, seal_cursor, wrong_cursor
 from app.web.problems import FieldError, Problem
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class LogList(Generic[T]):
             if is_new and thing is not None and takes(thing):
                 items.append(thing)
             if len(items) >= limit or scanned >= SCAN_LIMIT:
-                return LogPage(items, _cursor_of(reached))
+                return LogPage(items, _cursor_of(self._log, reached))
         return LogPage(items, None)
 
     async def all(self, takes: Callable[[T], bool], limit: int) -> list[T] | None:
@@ -107,28 +106,27 @@ class LogList(Generic[T]):
             raise unavailable() from None
 
 
-def log_cursor(text: str | None, partitions: int) -> dict[int, int]:
-    """Where a list is to go on; empty: at its beginning.
+def log_cursor(text: str | None, log: TopicLog, field: str = "cursor") -> dict[int, int]:
+    """Where a list of a topic is to go on; empty: at its beginning.
 
     Raises:
-        Problem: 422, it is none that a list has given.
+        Problem: 422, it is none that a list of this topic has given.
     """
     if text is None:
         return {}
     try:
-        found = orjson.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+        found = orjson.loads(open_cursor(log.topic, text))
         below = {int(partition): offset for partition, offset in found.items()}
-    except (binascii.Error, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         below = {-1: -1}
-    if not all(0 <= p < partitions and type(o) is int and 0 <= o <= _MAX_OFFSET for p, o in below.items()):
-        error = FieldError("cursor", "invalid", "a next_cursor of an earlier answer")
-        raise Problem(422, "invalid_query", "A query parameter is not understood.", errors=[error])
+    if not all(0 <= p < log.partitions and type(o) is int and 0 <= o <= _MAX_OFFSET for p, o in below.items()):
+        raise wrong_cursor(field)
     return below
 
 
-def _cursor_of(reached: Mapping[int, int]) -> str:
+def _cursor_of(log: TopicLog, reached: Mapping[int, int]) -> str:
     names = {str(partition): offset for partition, offset in sorted(reached.items())}
-    return base64.urlsafe_b64encode(orjson.dumps(names)).decode()
+    return seal_cursor(log.topic, orjson.dumps(names))
 
 
 def place_of(text: str) -> tuple[int, int] | None:

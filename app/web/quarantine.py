@@ -71,7 +71,7 @@ class _Quarantine:
     async def index(self, request: web.Request) -> web.Response:
         given = query_of(request, (*_FILTER, "cursor", "limit"))
         limit, only = page_limit(given), _filter_of(given, "")
-        page = await self._entries.page(only.takes, log_cursor(given.get("cursor"), self._api.log.partitions), limit)
+        page = await self._entries.page(only.takes, log_cursor(given.get("cursor"), self._api.log), limit)
         return web.json_response(
             {"items": [show_entry(entry) for entry in page.items], "next_cursor": page.next_cursor}
         )

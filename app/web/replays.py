@@ -45,6 +45,7 @@ QUEUE_RETRY_AFTER_S: Final = 30
 ANNOUNCE_S: Final = 5.0
 # Between what the owner has in its table and what its own copy of the log shows.
 COPY_S: Final = 3.0
+_LIST: Final = "replays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class _Handlers:
 
     async def index(self, request: web.Request) -> web.StreamResponse:
         query = query_of(request, ("cursor", "limit"))
-        limit, after = page_limit(query), cursor_place(query)
+        limit, after = page_limit(query), cursor_place(query, _LIST)
         api = self._api
         shown = [(replay.place, replay.show()) for replay in api.replays.all()]
         pages = [_Page.of([item for item in shown if after is None or _order(item[0]) > _order(after)], limit)]
@@ -215,7 +216,7 @@ class _Handlers:
         items = {item["id"]: (place, item) for page in pages for place, item in page.items}
         merged = _Page.of(list(items.values()), limit)
         more = merged.more or any(page.more for page in pages)
-        cursor = cursor_of(*merged.items[-1][0]) if more and merged.items else None
+        cursor = cursor_of(*merged.items[-1][0], _LIST) if more and merged.items else None
         document = {"items": [item for _, item in merged.items], "next_cursor": cursor, "missing": sorted(missing)}
         return web.json_response(document)
 

@@ -37,6 +37,7 @@ __all__ = ["WebhooksApi", "webhook_routes"]
 
 # A key comes with a restart.
 KEY_RETRY_AFTER_S: Final = 60
+_LIST: Final = "webhooks"
 
 
 def webhook_routes(api: WebhooksApi) -> list[web.RouteDef]:
@@ -58,13 +59,13 @@ class _Handlers:
     async def index(self, request: web.Request) -> web.Response:
         query = query_of(request, ("cursor", "limit"))
         limit = page_limit(query)
-        after = cursor_place(query)
+        after = cursor_place(query, _LIST)
         rows = sorted(
             (row for row in self._gate.rows().values() if not row.deleting and (after is None or _place(row) > after)),
             key=_place,
         )
         page = rows[:limit]
-        cursor = cursor_of(*_place(page[-1])) if len(rows) > limit else None
+        cursor = cursor_of(*_place(page[-1]), _LIST) if len(rows) > limit else None
         return web.json_response({"items": [show_webhook(row) for row in page], "next_cursor": cursor})
 
     async def show(self, request: web.Request) -> web.Response:

@@ -12,17 +12,20 @@ from typing import Any, NoReturn
 from app.engine import Ownership, TopicLog
 from app.engine.quarantine import quarantine_message
 from app.events import delivery_id, format_time
+from app.replays import Replay, Replays
 from app.settings import ApiSettings
 from app.web import Forwarder
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.match import match_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
+from app.web.replays import ReplaysApi, replay_routes
 from app.web.resend import ResendApi, resend_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import webhook_routes
 from app.webhooks.matching import MatchIndex
+from app.webhooks.replay import ReplayLimits, ReplayRequest, Selection
 from tests.support.engine import FakeRecord, RecordingOutputs
 from tests.support.fake_log import FakeReader
 from tests.support.listening import Caller, listening
@@ -37,6 +40,7 @@ EVENT: dict[str, Any] = {
     "type": "llm.data-vault.dataset.created",
     "data": {"dataset_id": "ds-1", "name": "x"},
 }
+DAY_MS = 86_400_000
 DELIVERY_ID = delivery_id("wh_a", "/vault", "e-0")
 
 
@@ -47,11 +51,13 @@ class WholeApi:
     caller: Caller
     owner: Owner
     sent: RecordingOutputs
+    replays: Replays
 
     @property
     def untouched(self) -> bool:
         """Whether nothing was asked of anybody."""
-        return not (self.owner.commands or self.owner.intents or self.sent.sent)
+        replays = [replay.progress.state for replay in self.replays.all()]
+        return not (self.owner.commands or self.owner.intents or self.sent.sent) and replays == ["running"] * 2
 
 
 def _letter(offset: int) -> FakeRecord:
@@ -73,6 +79,25 @@ def _quarantined(offset: int) -> FakeRecord:
     record = FakeRecord("vault.events", 0, offset, START_MS, b"k", b"{}", ())
     message = quarantine_message(TOPICS.quarantine, "router", record, "invalid_envelope", "id is missing")
     return FakeRecord(TOPICS.quarantine, 0, offset, START_MS, message.key, message.value, message.headers)
+
+
+class _Run:
+    """A replay that goes on until it is cancelled."""
+
+    def __init__(self, _replay: Replay, _selection: Selection) -> None:
+        pass
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class _Auditors:
+    """Are told, and say nothing."""
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> tuple[int, int]:
+        return 0, 0
 
 
 def _no_producer() -> NoReturn:
@@ -105,6 +130,19 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         now_ms=lambda: START_MS,
         random_bytes=bytes,
     )
+    replays = Replays("worker-1", _Run)
+    replaying = ReplaysApi(
+        replays=replays,
+        replica=owner.replica,
+        readers=desk.readers,
+        ownership=ownership,
+        forwarder=forwarder,
+        outputs=_Auditors(),
+        events=TOPICS.events,
+        source="/vault-stream/test",
+        limits=ReplayLimits(TOPICS.vault, DAY_MS),
+        now_ms=lambda: START_MS,
+    )
     routes = [
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
@@ -113,9 +151,14 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *dead_letter_routes(again),
         *quarantine_routes(QuarantineApi(TopicLog(reader, TOPICS.quarantine, 1), TOPICS, _no_producer)),
         *delivery_routes(DeliveriesApi(desk.readers, ownership, forwarder)),
+        *replay_routes(replaying),
     ]
+    for request_id in ("r-1", "r-2"):
+        request = ReplayRequest(since_ms=START_MS, request_id=request_id)
+        replays.start(replays.new("wh_a", request, "admin"), Selection.of(request, None, DAY_MS))
     async with listening(routes, tokens) as caller:
-        yield WholeApi(caller, owner, sent)
+        yield WholeApi(caller, owner, sent, replays)
+    await replays.close()
     await forwarder.close()
     await desk.context.close(desk.processor)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import pytest
 
 from app.engine import Ownership
 from app.events import delivery_id, format_time
 from app.web import Forwarder
+from app.web.cursors import seal_cursor
 from app.web.deliveries import DeliveriesApi, delivery_routes, number_of_delivery
 from tests.support.listening import Caller, listening, walk
 from tests.support.memory_unit import START_MS
@@ -18,7 +19,7 @@ from tests.support.webhooks import TIMEOUT, Desk, answer, webhook_row
 
 
 def cursor(place: bytes) -> str:
-    return base64.urlsafe_b64encode(place).decode()
+    return quote(seal_cursor("deliveries", place))
 
 
 @asynccontextmanager

@@ -228,7 +228,7 @@ class TestTheListOverAllOwners:
         cluster = Cluster()
         newer = cluster.add(0, "newer", START_MS + 10)
         cluster.add(0, "older", START_MS)
-        reached = cursor_of(START_MS + 5, "dlv_a")
+        reached = cursor_of(START_MS + 5, "dlv_a", "deliveries")
         short = json.dumps({"items": [], "next_cursor": reached, "missing": []}).encode()
         async with answering(short) as url, cluster.running(dead=url):
             found = (await cluster.get("a", "/v1/deliveries")).document

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine import Record, TopicLog
+from app.web.cursors import seal_cursor
 from app.web.log_lists import LogList, log_cursor, place_of
 from app.web.problems import Problem
 from tests.support.engine import FakeRecord
@@ -33,7 +34,9 @@ async def all_pages(reader: FakeReader, limit: int, wanted: str = "") -> list[tu
     found: list[tuple[str, int, int]] = []
     cursor: str | None = None
     for _ in range(100):
-        page = await listed(reader).page(lambda thing: wanted in thing[0], log_cursor(cursor, 3), limit)
+        page = await listed(reader).page(
+            lambda thing: wanted in thing[0], log_cursor(cursor, TopicLog(reader, "t", 3)), limit
+        )
         assert len(page.items) <= limit
         found += page.items
         cursor = page.next_cursor
@@ -78,11 +81,19 @@ async def test_a_broker_that_does_not_answer_is_503() -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "e30", "bnVsbA==", "eyIwIjoiMSJ9", "eyI5IjoxfQ==", "eyIwIjotMX0=", "W10=", "é"]
+    "cursor",
+    [
+        "",
+        "x",
+        "é",
+        "eyIwIjoxfQ==",
+        *(seal_cursor("t", place) for place in (b"", b"null", b'{"0":"1"}', b'{"9":1}', b'{"0":-1}', b"[]", b"\xff")),
+        seal_cursor("another", b'{"0":1}'),
+    ],
 )
 def test_a_cursor_that_no_list_has_given_is_422(cursor: str) -> None:
     with pytest.raises(Problem) as refused:
-        log_cursor(cursor, 3)
+        log_cursor(cursor, TopicLog(FakeReader(), "t", 3))
     assert (refused.value.status, refused.value.errors[0].field) == (422, "cursor")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from app.web.cursors import seal_cursor
 from app.web.requests import MAX_JSON_BYTES
 from app.webhooks.commands import Op
 from app.webhooks.secrets import KeyRing
@@ -228,10 +228,10 @@ class TestShowAndList:
             "MS93aF9h!",
             "MS93\naF9h",
             *(
-                base64.urlsafe_b64encode(text).decode()
-                for text in (b"", b"/wh_a", b"1/", b"-1/wh_a", b"1_0/wh_a", b" 1/wh_a", b"1/\xff", b"9" * 5000 + b"/a")
+                seal_cursor("webhooks", place)
+                for place in (b"", b"/wh_a", b"1/", b"-1/wh_a", b"1_0/wh_a", b" 1/wh_a", b"1/\xff", b"9" * 5000 + b"/a")
             ),
-            base64.urlsafe_b64encode(f"{2**63}/wh_a".encode()).decode(),
+            seal_cursor("webhooks", f"{2**63}/wh_a".encode()),
         ],
     )
     async def test_a_cursor_that_no_list_has_given_is_422(self, api: Caller, cursor: str) -> None:
