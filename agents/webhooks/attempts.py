@@ -10,6 +10,7 @@ import msgspec
 from agents.webhooks.holdings import Flight
 from app.observability import metrics
 from app.webhooks.delivery import Answered, Delivery, transition
+from app.webhooks.derived import HEALTH_TYPES
 from app.webhooks.errors import MissingKey
 from app.webhooks.health import after_attempt
 from app.webhooks.model import WebhookState
@@ -88,12 +89,12 @@ class Attempts:
         holdings.write(unit, flight.row, flight.stored, step)
         if flight.record is not None:
             unit.finish(flight.record)
-        self._judge(webhook, flight.row.delivery_id, step, outcome, now, unit)
+        self._judge(webhook, flight.row, step, outcome, now, unit)
         failure = Result.TIMEOUT if outcome.error == "timeout" else Result.FAILURE
         unit.on_done(partial(self._land, flight, Result.SUCCESS if outcome.delivered else failure))
 
     def _judge(
-        self, webhook: OwnedWebhook, delivery_id: str, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
+        self, webhook: OwnedWebhook, delivery: DeliveryRow, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
     ) -> None:
         """What an attempt says about the webhook."""
         holdings, key = self._holdings, webhook_key(webhook.row.webhook_id)
@@ -105,13 +106,14 @@ class Attempts:
             attempt=number,
             now_ms=now.wall_ms,
             disable_after_ms=round(holdings.deps.options.disable_after_s * 1000),
+            echo=delivery.event_type in HEALTH_TYPES,
         )
         # The table's row, as memory may be ahead by a command whose slice is not done yet.
         row = unit.get(WEBHOOKS, key)
         if row is None:
             return
         if change is not None:
-            why = f"{delivery_id}-{number}"
+            why = f"{delivery.delivery_id}-{number}"
             row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, why, now.wall_ms)
             holdings.use(row)
         if step.hold_until_ms is not None:

@@ -194,6 +194,7 @@ def _switched(row: WebhookRow, *, enabled: bool, at_ms: int) -> dict[str, Any]:
         "health": Health.OK if enabled else Health.DISABLED,
         "failures": 0,
         "failing_since_ms": None,
+        "unheard": False,
         # Where a replay of what was missed would begin, so it outlives the switch.
         "disabled_at_ms": row.disabled_at_ms if enabled else at_ms,
         "disabled_reason": None if enabled else "admin",

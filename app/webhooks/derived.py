@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from app.events import STRUCTURED_HEADERS, AdminEventType, OperatorEventType, format_time
+from app.webhooks.matching import ECHO
 from app.webhooks.model import Health
 
 if TYPE_CHECKING:
     from app.webhooks.health import HealthChange
     from app.webhooks.model import Attempt, DeliveryRow, Reason
 
-__all__ = ["EVENT_HEADERS", "Publisher"]
+__all__ = ["EVENT_HEADERS", "HEALTH_TYPES", "Publisher"]
 
 EVENT_HEADERS: Final = STRUCTURED_HEADERS
 _DERIVED: Final = "llm.vault-stream."
@@ -27,6 +28,7 @@ _HEALTH_TYPES: Final = {
     Health.FAILING: OperatorEventType.WEBHOOK_FAILING,
     Health.DISABLED: OperatorEventType.WEBHOOK_DISABLED,
 }
+HEALTH_TYPES: Final = frozenset(map(str, _HEALTH_TYPES.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Publisher:
             "last_code": last_code,
         }
         id_ = f"{webhook_id}-{change.health}-{attempt}"
-        return self._event(_HEALTH_TYPES[change.health], id_, webhook_id, now_ms, data)
+        return self._event(_HEALTH_TYPES[change.health], id_, webhook_id, now_ms, data, echo=change.echo)
 
     def administered(
         self, type_: AdminEventType, webhook_id: str, command_id: str, actor: str, version: int, now_ms: int
@@ -106,7 +108,15 @@ class Publisher:
         return self._event(type_, command_id, webhook_id, now_ms, data)
 
     def _event(
-        self, type_: str, id_: str, subject: str, time_ms: int, data: dict[str, Any], cause: DeliveryRow | None = None
+        self,
+        type_: str,
+        id_: str,
+        subject: str,
+        time_ms: int,
+        data: dict[str, Any],
+        cause: DeliveryRow | None = None,
+        *,
+        echo: bool = False,
     ) -> bytes:
         event: dict[str, Any] = {
             "specversion": "1.0",
@@ -121,6 +131,8 @@ class Publisher:
             event["traceparent"] = cause.traceparent
         if cause is not None and cause.correlation_id is not None:
             event["correlationid"] = cause.correlation_id
+        if echo:
+            event[ECHO] = True
         event["data"] = {name: value for name, value in data.items() if value is not None}
         return orjson.dumps(event)
 

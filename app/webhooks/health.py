@@ -34,16 +34,18 @@ class Heart:
     Attributes:
         failures: Failed attempts since the last success.
         since_ms: When the first of them ended.
+        unheard: No webhook was told that it fails; see `HealthChange.echo`.
     """
 
     health: Health = Health.OK
     failures: int = 0
     since_ms: int | None = None
+    unheard: bool = False
 
     @classmethod
     def of(cls, row: WebhookRow) -> Heart:
         """As the row tells it, after a restart or a change of owner."""
-        return cls(row.health, row.failures, row.failing_since_ms)
+        return cls(row.health, row.failures, row.failing_since_ms, row.unheard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,18 @@ class HealthChange:
         health: What it is now.
         reason: `failures`, `attempts`, `success`, `no_success` or `gone`.
         since_ms: Since when attempts have failed (until now, for a recovery).
+        echo: It comes of telling this webhook about the health of another one, and is told to none: else two that
+            fail could tell each other without end.
     """
 
     health: Health
     reason: str
     since_ms: int
+    echo: bool = False
 
 
 def after_attempt(
-    heart: Heart, *, ok: bool, gone: bool, attempt: int, now_ms: int, disable_after_ms: int
+    heart: Heart, *, ok: bool, gone: bool, attempt: int, now_ms: int, disable_after_ms: int, echo: bool = False
 ) -> tuple[Heart, HealthChange | None]:
     """Take note of an attempt.
 
@@ -73,6 +78,7 @@ def after_attempt(
         attempt: Which attempt of its delivery it was.
         now_ms: When it ended.
         disable_after_ms: Without a success for so long, with at least 10 failures, a webhook is disabled.
+        echo: Whether the event of the delivery was about the health of another webhook.
 
     Returns:
         What to remember, and the change if there is one.
@@ -82,7 +88,8 @@ def after_attempt(
         return heart, None
     since_ms = now_ms if heart.since_ms is None else heart.since_ms
     if ok:
-        change = HealthChange(Health.OK, "success", since_ms) if heart.health is Health.FAILING else None
+        failing = heart.health is Health.FAILING
+        change = HealthChange(Health.OK, "success", since_ms, heart.unheard) if failing else None
         return Heart(), change
     failed = replace(heart, failures=heart.failures + 1, since_ms=since_ms)
     disabled = "gone" if gone else None
@@ -90,10 +97,11 @@ def after_attempt(
         disabled = disabled or "no_success"
     if disabled is not None:
         return replace(failed, health=Health.DISABLED), HealthChange(Health.DISABLED, disabled, since_ms)
-    failing = "failures" if failed.failures >= FAILING_FAILURES else "attempts" if attempt >= FAILING_ATTEMPT else None
-    if heart.health is Health.OK and failing is not None:
-        return replace(failed, health=Health.FAILING), HealthChange(Health.FAILING, failing, since_ms)
-    return failed, None
+    reason = "failures" if failed.failures >= FAILING_FAILURES else "attempts" if attempt >= FAILING_ATTEMPT else None
+    news = heart.health is Health.OK or (heart.unheard and not echo)
+    if reason is None or not news:
+        return failed, None
+    return replace(failed, health=Health.FAILING, unheard=echo), HealthChange(Health.FAILING, reason, since_ms, echo)
 
 
 def with_health(row: WebhookRow, heart: Heart, change: HealthChange, now_ms: int) -> WebhookRow:
@@ -104,6 +112,7 @@ def with_health(row: WebhookRow, heart: Heart, change: HealthChange, now_ms: int
         health=change.health,
         failures=heart.failures,
         failing_since_ms=heart.since_ms,
+        unheard=heart.unheard and not disabled,
         enabled=row.enabled and not disabled,
         disabled_at_ms=now_ms if disabled else row.disabled_at_ms,
         disabled_reason=change.reason if disabled else None,

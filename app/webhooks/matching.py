@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_FILTER_PATHS: Final = 20
 MAX_FILTER_VALUES: Final = 100
 MAX_PATH_CHARS: Final = 256
+# An extension attribute of our events about the health of a webhook: this one goes to no other webhook.
+ECHO: Final = "echo"
 _PING: Final = str(OperatorEventType.WEBHOOK_PING)
 _OPERATOR_TYPES: Final = frozenset(map(str, OperatorEventType))
 
@@ -161,6 +163,8 @@ class MatchIndex:
         spoken_of = _webhook_spoken_of(event)
         if event.type == _PING:
             return [spoken_of] if spoken_of in self._patterns else []
+        if _is_echo(event):
+            return []
         matched = {
             webhook_id
             for pattern in patterns_matching(event.type)
@@ -184,7 +188,7 @@ class MatchIndex:
                 MatchResult(matched=True) if webhook_id == spoken_of else MatchResult(matched=False, why_not="pattern")
             )
         pattern = next((one for one in patterns_matching(event.type) if one in own), None)
-        if pattern is None or webhook_id == spoken_of:
+        if pattern is None or webhook_id == spoken_of or _is_echo(event):
             return MatchResult(matched=False, why_not="pattern")
         condition = self._by_pattern[pattern][webhook_id]
         mismatch = None if condition is None else condition.first_mismatch(event)
@@ -205,6 +209,10 @@ def _webhook_spoken_of(event: MatchableEvent) -> str | None:
         return None
     webhook_id = event.data.get("webhook_id")
     return webhook_id if isinstance(webhook_id, str) else None
+
+
+def _is_echo(event: MatchableEvent) -> bool:
+    return event.type in _OPERATOR_TYPES and event.extensions.get(ECHO) is True
 
 
 def _typed(value: Any) -> _Typed:

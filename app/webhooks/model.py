@@ -203,6 +203,7 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         health: `disabled` exactly while `enabled` is False.
         failures: Failed attempts since the last success, as of the last change of health.
         failing_since_ms: The first of them.
+        unheard: It is failing, and no webhook was told (`health.HealthChange.echo`).
         hold_until_ms: No attempt starts before it.
         enabled_at_ms: When it was enabled after it had been disabled: the end of what a replay of that time is about.
         deleting: Deleted; the row goes last, after its waiting deliveries.
@@ -230,6 +231,7 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     health: Health = Health.OK
     failures: int = 0
     failing_since_ms: int | None = None
+    unheard: bool = False
     disabled_at_ms: int | None = None
     disabled_reason: str | None = None
     enabled_at_ms: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +66,8 @@ class Receiver:
         self.most_at_once = 0
         self._script: dict[str, list[AttemptOutcome]] = defaultdict(list)
         self._default: AttemptOutcome = OK
+        self._failed_first = 0
+        self._attempts: Counter[str] = Counter()
         self._open = asyncio.Event()
         self._open.set()
         self._under_way = 0
@@ -77,6 +79,10 @@ class Receiver:
     def always(self, outcome: AttemptOutcome) -> None:
         """What it answers once the script is over."""
         self._default = outcome
+
+    def fails_first(self, attempts: int) -> None:
+        """It fails so many attempts of each delivery, then answers as it would."""
+        self._failed_first = attempts
 
     def hold(self) -> None:
         self._open.clear()
@@ -103,6 +109,10 @@ class Receiver:
         for key in (header(request, "X-Event-Id"), ""):
             if self._script[key]:
                 return self._script[key].pop(0)
+        delivery = header(request, "X-Delivery-Id")
+        self._attempts[delivery] += 1
+        if self._attempts[delivery] <= self._failed_first:
+            return answer(500)
         return self._default
 
 
@@ -122,6 +132,7 @@ class Desk:
         options: DeliveryOptions | None = None,
         slots: GlobalSlots | None = None,
         keys: KeyRing = KEYS,
+        uniform: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.context = MemoryContext(rows=rows, clock=clock, agent="webhooks")
         self.receiver = Receiver()
@@ -134,7 +145,7 @@ class Desk:
             publisher=Publisher("/vault-stream/test", "worker-1"),
             readers=self.readers,
             options=options or DeliveryOptions(schedule=SCHEDULE),
-            uniform=lambda: 0.0,
+            uniform=uniform,
         )
         self.processor = WebhooksProcessor(self.context, TOPICS, self.deps)
         self._offsets = itertools.count()

@@ -10,8 +10,12 @@ DAY_MS = 86_400_000
 DISABLE_AFTER_MS = 5 * DAY_MS
 
 
-def fail(heart: Heart, *, attempt: int = 1, at_ms: int = NOW, gone: bool = False) -> tuple[Heart, HealthChange | None]:
-    return after_attempt(heart, ok=False, gone=gone, attempt=attempt, now_ms=at_ms, disable_after_ms=DISABLE_AFTER_MS)
+def fail(
+    heart: Heart, *, attempt: int = 1, at_ms: int = NOW, gone: bool = False, echo: bool = False
+) -> tuple[Heart, HealthChange | None]:
+    return after_attempt(
+        heart, ok=False, gone=gone, attempt=attempt, now_ms=at_ms, disable_after_ms=DISABLE_AFTER_MS, echo=echo
+    )
 
 
 def succeed(heart: Heart) -> tuple[Heart, HealthChange | None]:
@@ -90,3 +94,28 @@ def test_answers_after_it_was_disabled_change_nothing() -> None:
 
     assert succeed(disabled) == (disabled, None)
     assert fail(disabled) == (disabled, None)
+
+
+def test_who_fails_only_at_hearing_of_others_is_failing_and_no_other_hears_of_it() -> None:
+    heart, change = fail(Heart(), attempt=4, echo=True)
+    assert change == HealthChange(Health.FAILING, "attempts", NOW, echo=True)
+
+    heart, change = succeed(heart)
+    assert (heart, change) == (Heart(), HealthChange(Health.OK, "success", NOW, echo=True))
+
+
+def test_it_is_told_once_another_event_fails_too_and_so_is_its_recovery() -> None:
+    heart, _ = fail(Heart(), attempt=4, echo=True)
+    heart, again = fail(heart, attempt=5, echo=True)
+    heart, change = fail(heart, attempt=4)
+    _, recovery = succeed(heart)
+
+    assert again is None
+    assert change == HealthChange(Health.FAILING, "attempts", NOW)
+    assert recovery == HealthChange(Health.OK, "success", NOW)
+
+
+def test_an_end_is_always_told() -> None:
+    _, change = fail(Heart(), gone=True, echo=True)
+
+    assert change == HealthChange(Health.DISABLED, "gone", NOW)
