@@ -39,6 +39,8 @@ __all__ = [
     "lane_prefix",
     "newest_first",
     "place_of",
+    "sequence_bytes",
+    "sequence_of",
     "status_prefix",
     "time_prefix",
 ]
@@ -93,6 +95,16 @@ def due_of(index_key: bytes) -> tuple[Entry, Reason]:
 def lane_prefix(webhook_id: str, lane: bytes, tries: int) -> bytes:
     """The rows that wait in a lane, by sequence: those never tried (class 0), or all others."""
     return b"l" + webhook_id.encode() + _NUL + lane + bytes([min(tries, 1)])
+
+
+def sequence_bytes(sequence: int) -> bytes:
+    """A place inside a lane."""
+    return _ms(sequence)
+
+
+def sequence_of(place: bytes) -> tuple[int, str]:
+    """What lies behind the prefix of a key of `l`: the sequence and the delivery id."""
+    return int.from_bytes(place[:_TIME_BYTES], "big"), place[_TIME_BYTES:].decode()
 
 
 def id_prefix(delivery_id: str) -> bytes:

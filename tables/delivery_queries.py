@@ -15,6 +15,7 @@ from app.webhooks.model import Status
 from tables.deliveries import (
     DELIVERIES,
     EXPIRY_PREFIX,
+    delivery_key,
     due_class_prefix,
     due_of,
     due_prefix,
@@ -27,6 +28,8 @@ from tables.deliveries import (
     lane_prefix,
     newest_first,
     place_of,
+    sequence_bytes,
+    sequence_of,
     status_prefix,
     time_prefix,
 )
@@ -206,7 +209,7 @@ def read_refill(
 ) -> tuple[list[Entry], Horizon | None]:
     """What the scheduler asked for, without what is in flight, and where the rest begins."""
     if asked.lane is not None:
-        return _lane(unit, asked.webhook_id, asked.lane, asked.limit, flights, strict=strict)
+        return _lane(unit, asked, asked.lane, flights, strict=strict)
     prefix = due_class_prefix(asked.webhook_id, asked.tries)
     keys = unit.scan_index(DELIVERIES, prefix, start=prefix + horizon_bytes(*asked.horizon), limit=asked.limit)
     entries = [due_of(key)[0] for key in keys]
@@ -262,22 +265,25 @@ def _cut(items: list[FoundDelivery], limit: int, reached: Place | None) -> Deliv
 
 
 def _lane(
-    unit: Unit, webhook_id: str, lane: bytes, limit: int, flights: Container[str], *, strict: bool
+    unit: Unit, asked: Refill, lane: bytes, flights: Container[str], *, strict: bool
 ) -> tuple[list[Entry], Horizon | None]:
     entries: list[Entry] = []
-    more = False
+    reached: list[int] = []
     for tries in (0, 1) if strict else (0,):
-        prefix = lane_prefix(webhook_id, lane, tries)
-        keys = unit.scan_index(DELIVERIES, prefix, limit=limit)
-        more = more or len(keys) == limit
-        for key in keys:
-            # Behind the prefix: 8 bytes of sequence, then the id.
-            delivery_id = key[len(prefix) + 8 :]
-            row = unit.get(DELIVERIES, webhook_id.encode() + b"\x00" + delivery_id)
+        prefix = lane_prefix(asked.webhook_id, lane, tries)
+        keys = unit.scan_index(DELIVERIES, prefix, start=prefix + sequence_bytes(asked.horizon[1]), limit=asked.limit)
+        places = [sequence_of(key[len(prefix) :]) for key in keys]
+        if len(keys) == asked.limit:
+            reached.append(places[-1][0])
+        for _, delivery_id in places:
+            row = unit.get(DELIVERIES, delivery_key(asked.webhook_id, delivery_id))
             if row is not None and row.delivery_id not in flights:
                 entries.append(entry_of(row))
     entries.sort(key=lambda entry: entry.sequence)
-    return entries[:limit], (0, 0) if more else None
+    if not reached:
+        return entries, None
+    # What one class has beyond the end of the other may come after something that was not read.
+    return [entry for entry in entries if entry.sequence <= min(reached)], (0, min(reached) + 1)
 
 
 def _places(unit: Unit, query: DeliveryQuery) -> Iterator[tuple[int, bytes]]:

@@ -59,17 +59,24 @@ class _Lane:
         head: The one that its class offers.
         followers: What must wait behind it, by sequence; the beginning of the lane, without a hole.
         more: The index has followers that are not here.
+        floor: Those have no lower sequence. Without it each look would walk over all that ended before them.
     """
 
     busy: bool = False
     head: Entry | None = None
     followers: list[tuple[int, Entry]] = field(default_factory=list)
     more: bool = False
+    floor: int = 0
 
     @property
     def free(self) -> bool:
         """Whether a new delivery would be its head, with none in flight."""
         return not (self.busy or self.head or self.followers or self.more)
+
+    def leave(self, sequence: int) -> None:
+        """A follower, and whatever comes after it, is in the index only."""
+        self.floor = min(self.floor, sequence) if self.more else sequence
+        self.more = True
 
 
 class Backlog:
@@ -185,9 +192,9 @@ class Backlog:
         found = [(t, c.horizon, len(c.entries)) for t, c in self._classes.items() if c.horizon is not None]
         return [(t, horizon) for t, horizon, held in found if held <= self.share // 2 or self._whole(t)]
 
-    def hungry_lanes(self) -> list[bytes]:
-        """Lanes whose next head is in the index only."""
-        return list(self._hungry_lanes)
+    def hungry_lanes(self) -> list[tuple[bytes, int]]:
+        """Lanes whose next head is in the index only, and the sequence that it has at least."""
+        return [(key, self._lanes[key].floor) for key in self._hungry_lanes]
 
     def fill_class(self, tries: int, entries: list[Entry], horizon: Horizon | None) -> None:
         """Entries read from the index, and where the rest begins; None: there is none."""
@@ -195,15 +202,16 @@ class Backlog:
         for entry in entries:
             self.offer(entry)
 
-    def fill_lane(self, lane: bytes, entries: list[Entry], *, more: bool) -> None:
-        """The next entries of a lane, in order, read from the index."""
+    def fill_lane(self, lane: bytes, entries: list[Entry], floor: int | None) -> None:
+        """The next entries of a lane, in order, read from the index; the rest has at least the sequence `floor`."""
         self._hungry_lanes.discard(lane)
         found = self._lanes.setdefault(lane, _Lane())
         found.more = False
         for entry in entries:
             if entry.delivery_id not in self._known:
                 self._offer_lane(self._classes.setdefault(entry.tries, _Class()), entry, lane, filling=True)
-        found.more = found.more or more
+        if floor is not None:
+            found.leave(floor)
         self._promote(lane, found)
 
     # -- classes
@@ -278,7 +286,7 @@ class Backlog:
     def _follow(self, entry: Entry, lane: _Lane) -> None:
         last = lane.followers[-1][0] if lane.followers else None
         if (lane.more or self._followers >= self.share) and (last is None or entry.sequence > last):
-            lane.more = True
+            lane.leave(entry.sequence)
             return
         self._known[entry.delivery_id] = entry
         self._followers += 1
@@ -288,7 +296,7 @@ class Backlog:
         """Forget what is here of a lane, so that it is read from the index when it is free."""
         for entry in ([lane.head] if lane.head is not None else []) + [e for _, e in lane.followers]:
             self._drop(entry)
-        lane.more = True
+        lane.leave(0)
         self._promote(key, lane)
 
     def _drop(self, entry: Entry) -> None:

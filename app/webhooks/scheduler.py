@@ -58,7 +58,7 @@ class Limits:
 
 
 class Refill(NamedTuple):
-    """A part of the index that should be read next: a class from `horizon` on, or a lane from its beginning."""
+    """A part of the index that should be read next: a class from `horizon` on, or a lane from its sequence on."""
 
     webhook_id: str
     tries: int
@@ -278,8 +278,8 @@ class Scheduler:
         touched, self._touched = self._touched, set()
         for found in filter(None, map(self._receivers.get, touched)):
             found.backlog.share = self._share
-            for lane in found.backlog.hungry_lanes():
-                yield Refill(found.webhook_id, 0, (0, 0), lane, _LANE_REFILL)
+            for lane, sequence in found.backlog.hungry_lanes():
+                yield Refill(found.webhook_id, 0, (0, sequence), lane, _LANE_REFILL)
             for tries, horizon in found.backlog.hungry_classes():
                 yield Refill(found.webhook_id, tries, horizon, None, self._share)
 
@@ -291,7 +291,7 @@ class Scheduler:
         if asked.lane is None:
             found.backlog.fill_class(asked.tries, entries, horizon)
         else:
-            found.backlog.fill_lane(asked.lane, entries, more=horizon is not None)
+            found.backlog.fill_lane(asked.lane, entries, None if horizon is None else horizon[1])
         self._enqueue(asked.webhook_id, wake=False)
 
     # -- inside

@@ -100,9 +100,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             strict = WEBHOOKS[asked.webhook_id] is Ordering.STRICT
             rows = [e for e in mine if e.lane == asked.lane and (strict or e.tries == 0)]
-            rows.sort(key=lambda e: e.sequence)
+            rows = sorted((e for e in rows if e.sequence >= asked.horizon[1]), key=lambda e: e.sequence)
         page = rows[: asked.limit]
-        horizon = (page[-1].next_at_ms, page[-1].sequence + 1) if len(rows) >= asked.limit else None
+        at_ms = 0 if asked.lane is not None or not page else page[-1].next_at_ms
+        horizon = (at_ms, page[-1].sequence + 1) if len(rows) >= asked.limit else None
         self.scheduler.refill(asked, [e for e in page if e.delivery_id not in self.flying], horizon)
 
     def end(self, delivery_id: str, result: Result, *, delay_ms: int = 2000) -> None:
