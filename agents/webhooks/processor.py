@@ -164,7 +164,8 @@ class WebhooksProcessor(Processor):
         key = delivery_key(intent.webhook_id, intent.delivery_id)
         known = unit.get(DELIVERIES, key) if flight is None else flight.row
         now = self._holdings.now
-        next_at_ms = max(now.wall_ms + round(webhook.terms.schedule.steps_s[0] * 1000), webhook.parked_at_ms)
+        first_wait_s = webhook.terms.schedule.next_wait_s(0, self._deps.uniform) or 0
+        next_at_ms = max(now.wall_ms + round(first_wait_s * 1000), webhook.parked_at_ms)
         event = Arrived(intent, webhook.row.state, partial(self._admit, webhook, intent, now), next_at_ms)
         step = transition(Delivery(known, in_flight=flight is not None), event, now.wall_ms, webhook.terms)
         row = step.after.row

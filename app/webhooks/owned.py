@@ -40,12 +40,14 @@ class DeliveryOptions:
     disable_after_s: float = 432_000.0
     pace: PaceRules = field(default_factory=PaceRules)
 
-    def terms(self, steps_s: tuple[float, ...] | None = None) -> Terms:
-        """For the deliveries of a webhook, with its own schedule if it has one."""
+    def terms(self, steps_s: tuple[float, ...] | None = None, timeout_s: float | None = None) -> Terms:
+        """For the deliveries of a webhook, with its own schedule and timeout if it has them."""
+        # A repeated intent must find its row for as long as the first attempt may still be under way elsewhere.
+        least_s = 2 * (self.timeout_s if timeout_s is None else timeout_s)
         return Terms(
             schedule=self.schedule if steps_s is None else RetrySchedule.of(steps_s),
-            history_ms=round(self.history_s * 1000),
-            failed_history_ms=round(self.failed_history_s * 1000),
+            history_ms=round(max(self.history_s, least_s) * 1000),
+            failed_history_ms=round(max(self.failed_history_s, least_s) * 1000),
             max_age_ms=round(self.max_age_s * 1000),
         )
 
@@ -71,13 +73,13 @@ class OwnedWebhook:
         self._secrets: tuple[tuple[Secret | None, int | None], ...] = ()
         self._headers: Mapping[str, str] | None = None
         self.row = row
-        self.terms = options.terms(row.retry_schedule_s)
+        self.terms = options.terms(row.retry_schedule_s, row.timeout_s)
         self.open_secrets()
 
     def use(self, row: WebhookRow) -> None:
         """The row was changed."""
         before, self.row = self.row, row
-        self.terms = self._options.terms(row.retry_schedule_s)
+        self.terms = self._options.terms(row.retry_schedule_s, row.timeout_s)
         if (row.secrets, row.headers, row.sealed_headers) != (before.secrets, before.headers, before.sealed_headers):
             self.open_secrets()
 

@@ -236,6 +236,28 @@ def test_jitter_is_added_to_the_step() -> None:
     assert after(step).next_at_ms == NOW + 6_000
 
 
+def test_a_step_of_0_has_no_jitter() -> None:
+    terms = Terms(RetrySchedule((0, 0, 5)), 1, 1, 600_000)
+
+    step = transition(in_flight(), answered(500, uniform=lambda: 0.99), NOW, terms)
+
+    assert after(step).next_at_ms == NOW
+
+
+def test_a_retry_after_is_capped_at_the_longest_step_of_the_schedule() -> None:
+    for status in (429, 503):
+        step = transition(in_flight(), answered(status, retry_after_s=10**9), NOW, TERMS)
+        assert after(step).next_at_ms == NOW + 300_000
+        assert step.hold_until_ms == (NOW + 300_000 if status == 429 else None)
+
+
+def test_the_429_that_is_the_last_attempt_holds_the_webhook_too() -> None:
+    step = transition(in_flight(status=Status.RETRYING, attempts=2), answered(429, retry_after_s=60), NOW, TERMS)
+
+    assert (after(step).status, after(step).reason) == (Status.FAILED, Reason.EXHAUSTED)
+    assert step.hold_until_ms == NOW + 60_000
+
+
 def test_a_retry_after_beyond_the_step_is_honoured_and_a_shorter_one_is_not() -> None:
     longer = transition(in_flight(), answered(503, retry_after_s=60), NOW, TERMS)
     shorter = transition(in_flight(), answered(503, retry_after_s=1), NOW, TERMS)
@@ -375,6 +397,31 @@ def test_a_resend_opens_an_ended_delivery_again_with_a_fresh_schedule(status: St
     failed = transition(Delivery(again, in_flight=True), answered(500), NOW + 5, TERMS)
     assert (after(failed).status, after(failed).attempts) == (Status.RETRYING, 4)
     assert after(failed).next_at_ms == NOW + 5 + 5_000
+
+
+@pytest.mark.parametrize("status", ENDED)
+def test_what_is_resent_waits_as_long_as_what_is_new_but_not_past_its_expirytime(status: Status) -> None:
+    def expires_ms(event_expires_ms: int | None) -> int:
+        resend = arrived(reason=IntentReason.RESEND, request_id="r1")
+        before = Delivery(row(status, event_expires_ms=event_expires_ms))
+        return after(transition(before, resend, NOW + 9_000, TERMS)).expires_at_ms
+
+    assert expires_ms(None) == NOW + 9_000 + TERMS.max_age_ms
+    assert expires_ms(NOW + 10_000) == NOW + 10_000
+
+
+@pytest.mark.parametrize(
+    ("ended", "kept_ms"),
+    [
+        (transition(in_flight(), answered(200), NOW, TERMS), TERMS.history_ms),
+        (transition(Delivery(row()), WebhookEnded(WebhookState.DISABLED), NOW, TERMS), TERMS.history_ms),
+        (transition(Delivery(row()), WebhookEnded(WebhookState.DELETED), NOW, TERMS), TERMS.history_ms),
+        (transition(in_flight(), answered(410), NOW, TERMS), TERMS.failed_history_ms),
+        (transition(Delivery(row()), Due(), NOW + 600_000, TERMS), 600_000 + TERMS.failed_history_ms),
+    ],
+)
+def test_what_failed_is_remembered_for_longer_than_what_ended_well(ended: Step, kept_ms: int) -> None:
+    assert after(ended).expires_at_ms == NOW + kept_ms
 
 
 @pytest.mark.parametrize("status", ENDED)
