@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from app.webhooks.scheduler import Now
 
 __all__ = ["Attempts"]
+
+# A receiver that takes so long for each answer could hold every slot of the worker though it never fails.
+SLOW_MS: Final = 1000
 
 
 class Attempts:
@@ -90,8 +93,7 @@ class Attempts:
         if flight.record is not None:
             unit.finish(flight.record)
         self._judge(webhook, flight.row, step, outcome, now, unit)
-        failure = Result.TIMEOUT if outcome.error == "timeout" else Result.FAILURE
-        unit.on_done(partial(self._land, flight, Result.SUCCESS if outcome.delivered else failure))
+        unit.on_done(partial(self._land, flight, _result(outcome)))
 
     def _judge(
         self, webhook: OwnedWebhook, delivery: DeliveryRow, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
@@ -128,3 +130,9 @@ class Attempts:
         webhook = self._holdings.land(flight, result)
         if webhook.row.state is not WebhookState.ACTIVE:
             self._end(webhook.row.webhook_id)
+
+
+def _result(outcome: AttemptOutcome) -> Result:
+    if outcome.delivered:
+        return Result.SLOW if outcome.duration_ms >= SLOW_MS else Result.SUCCESS
+    return Result.TIMEOUT if outcome.error == "timeout" else Result.FAILURE

@@ -17,6 +17,8 @@ __all__ = ["FIRST_SLOTS", "GlobalSlots", "Pace", "PaceRules", "Slots", "TokenBuc
 
 FIRST_SLOTS: Final = 4
 FIRST_GAP_S: Final = 1.0
+# A timer that fires so much too late costs a rate limit nothing.
+LATENESS_S: Final = 0.05
 
 
 class Slots:
@@ -87,13 +89,19 @@ class Pace:
         self._failures = 0
         self._gap_s = None
 
-    def failed(self, now_s: float) -> None:
-        """An attempt failed."""
+    def failed(self, now_s: float, *, last: bool = True) -> None:
+        """An attempt failed; `last`: none is in flight any more.
+
+        Those that were under way when the pace began say nothing that the first failures did not say, so that the gap
+        of a receiver that is away for a moment stays short.
+        """
         if self._failures == 0:
             self._first_s = now_s
         self._failures += 1
         rules = self._rules
         if self._gap_s is not None:
+            if not last:
+                return
             self._gap_s = min(self._gap_s * 2, rules.max_gap_s)
         elif 0 < rules.after_failures <= self._failures and now_s - self._first_s >= rules.after_s:
             self._gap_s = min(FIRST_GAP_S, rules.max_gap_s)
@@ -103,13 +111,16 @@ class Pace:
 
 
 class TokenBucket:
-    """The rate limit of one webhook: on average `rate_per_s`, at once no more than one second's worth (at least 1)."""
+    """The rate limit of one webhook: in any t seconds at most 1 + rate x (t + 0.05) attempts, and on average its rate.
+
+    So they come one by one, in even steps; those 0.05 s make up for timers that are late.
+    """
 
     __slots__ = ("_at_s", "_burst", "_rate_per_s", "_tokens")
 
     def __init__(self, rate_per_s: float, now_s: float) -> None:
         self._rate_per_s = rate_per_s
-        self._burst = max(1.0, rate_per_s)
+        self._burst = 1 + rate_per_s * LATENESS_S
         self._tokens = self._burst
         self._at_s = now_s
 
@@ -123,6 +134,10 @@ class TokenBucket:
         self._refill(now_s)
         self._tokens -= 1
 
+    def give_back(self) -> None:
+        """It was not used after all."""
+        self._tokens = min(self._burst, self._tokens + 1)
+
     def _refill(self, now_s: float) -> None:
         self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._rate_per_s)
         self._at_s = now_s
@@ -131,8 +146,10 @@ class TokenBucket:
 class GlobalSlots:
     """The worker's cap on attempts in flight, shared by all its numbers.
 
-    Webhooks without a success since their last failure hold at most half of it together: hanging receivers must not be
-    the whole worker.
+    Receivers that hang must not be the whole worker, whether or not they answer in the end. So webhooks in *trouble*
+    (no success since the last failure, a slow answer, or no answer for a second with attempts in flight)
+    hold at most half of it together. And one webhook never gets a slot beyond as many as are free, so that something
+    is left for others even while nobody knows yet who hangs.
 
     Args:
         max_concurrent: `WEBHOOKS__MAX_CONCURRENT`.
@@ -155,7 +172,14 @@ class GlobalSlots:
 
     def available(self, webhook_id: str) -> bool:
         """Whether this webhook would get one now."""
-        return self._free > 0 and (webhook_id not in self._troubled or self._troubled_held < self._troubled_limit)
+        return self._free > 0 and self.fair(webhook_id) and self._has_half(webhook_id)
+
+    def fair(self, webhook_id: str) -> bool:
+        """Whether it holds fewer than are free; if not, it holds some, and may ask again when one of them ends."""
+        return self._held.get(webhook_id, 0) < max(1, self._free)
+
+    def _has_half(self, webhook_id: str) -> bool:
+        return webhook_id not in self._troubled or self._troubled_held < self._troubled_limit
 
     def take(self, webhook_id: str) -> None:
         """Hold one more; the caller has asked `available` in the same breath."""
@@ -175,7 +199,7 @@ class GlobalSlots:
         self.wake()
 
     def mark(self, webhook_id: str, *, troubled: bool) -> None:
-        """Note whether a webhook has had a success since its last failure."""
+        """Note whether a webhook is in trouble."""
         if troubled == (webhook_id in self._troubled):
             return
         held = self._held.get(webhook_id, 0)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ENTRIES_LIMIT", "Limits", "Now", "Refill", "Result", "Scheduler"]
 
 ENTRIES_LIMIT: Final = 10_000
+# A webhook with attempts in flight of which none has ended for so long may be one that hangs.
+STALLED_S: Final = 1.0
 _LANE_REFILL: Final = 8
 # Timers that an earlier one replaced stay in the heap until their time, or until there are more of them than this.
 _STALE_TIMERS: Final = 32
@@ -41,6 +43,8 @@ class Result(Enum):
     """How an attempt ended, as far as capacity is concerned."""
 
     SUCCESS = auto()
+    SLOW = auto()
+    """A success that took long."""
     FAILURE = auto()
     TIMEOUT = auto()
     NOTHING = auto()
@@ -87,6 +91,8 @@ class _Receiver:
         self.hold_until_ms = limits.hold_until_ms or 0
         self.no_key_until_s = 0.0
         self.in_flight = 0
+        self.progress_s = 0.0
+        self.classes = 0
 
     def block(self, now: Now) -> _Block | None:
         """What stands in the way of any start, the worker's slots aside."""
@@ -126,6 +132,7 @@ class Scheduler:
         self._in_ring: set[str] = set()
         self._touched: set[str] = set()
         self._entries_limit = entries_limit
+        self._classes = 0
         self._share = max(1, min(DEFAULT_SHARE, entries_limit // 2))
         self._timers: list[tuple[float, str]] = []
         self._timer_of: dict[str, float] = {}
@@ -152,6 +159,7 @@ class Scheduler:
         """A webhook is gone, or is not served here any more: give its slots back."""
         found = self._receivers.pop(webhook_id, None)
         if found is not None:
+            self._classes -= found.classes
             self._slots.mark(webhook_id, troubled=False)
             for _ in range(found.in_flight):
                 self._slots.give_back(webhook_id)
@@ -181,7 +189,7 @@ class Scheduler:
             return Reason.ORDER
         if found.pace.paced and found.backlog.pick(now.wall_ms, most_tries=True) is not None:
             return Reason.PACE
-        if found.backlog.first_waits(now.wall_ms) or not self._slots.available(webhook_id):
+        if found.backlog.first_waits(now.wall_ms) or not self._available(found, now):
             return Reason.SLOT
         self._take(found, now)
         found.backlog.occupy(lane)
@@ -218,15 +226,20 @@ class Scheduler:
         if found is None:
             return
         found.in_flight -= 1
+        found.progress_s = now.monotonic_s
         found.backlog.release(lane)
-        if result is Result.SUCCESS:
-            found.slots.grow()
-            found.pace.succeeded()
-        elif result is not Result.NOTHING:
-            found.pace.failed(now.monotonic_s)
-            if result is Result.TIMEOUT:
-                found.slots.shrink()
-        self._slots.mark(webhook_id, troubled=found.pace.troubled)
+        match result:
+            case Result.SUCCESS | Result.SLOW:
+                found.slots.grow()
+                found.pace.succeeded()
+            case Result.FAILURE | Result.TIMEOUT:
+                found.pace.failed(now.monotonic_s, last=not found.in_flight)
+            case Result.NOTHING if found.bucket is not None:
+                found.bucket.give_back()
+        if result is Result.TIMEOUT:
+            found.slots.shrink()
+        if result is not Result.NOTHING:
+            self._slots.mark(webhook_id, troubled=found.pace.troubled or result is Result.SLOW)
         self._slots.give_back(webhook_id)
         self._enqueue(webhook_id)
 
@@ -272,11 +285,15 @@ class Scheduler:
 
     def refills(self) -> Iterator[Refill]:
         """What should be read from the index."""
-        classes = sum(r.backlog.classes for r in self._receivers.values())
-        # Half of it for what may be offered, half for what follows in its lanes.
-        self._share = max(1, min(DEFAULT_SHARE, self._entries_limit // (2 * max(1, classes))))
         touched, self._touched = self._touched, set()
-        for found in filter(None, map(self._receivers.get, touched)):
+        receivers = [found for found in map(self._receivers.get, touched) if found is not None]
+        # Counted where something changed: there may be thousands of webhooks, and this is asked for each start.
+        for found in receivers:
+            self._classes += found.backlog.classes - found.classes
+            found.classes = found.backlog.classes
+        # Half of it for what may be offered, half for what follows in its lanes.
+        self._share = max(1, min(DEFAULT_SHARE, self._entries_limit // (2 * max(1, self._classes))))
+        for found in receivers:
             found.backlog.share = self._share
             for lane, sequence in found.backlog.hungry_lanes():
                 yield Refill(found.webhook_id, 0, (0, sequence), lane, _LANE_REFILL)
@@ -296,7 +313,15 @@ class Scheduler:
 
     # -- inside
 
+    def _available(self, found: _Receiver, now: Now) -> bool:
+        """Whether the worker has a slot for it; one that hangs is known by then, before its first time-out."""
+        if found.in_flight and now.monotonic_s - found.progress_s > STALLED_S:
+            self._slots.mark(found.webhook_id, troubled=True)
+        return self._slots.available(found.webhook_id)
+
     def _take(self, found: _Receiver, now: Now) -> None:
+        if not found.in_flight:
+            found.progress_s = now.monotonic_s
         found.in_flight += 1
         self._slots.take(found.webhook_id)
         if found.bucket is not None:
@@ -315,8 +340,9 @@ class Scheduler:
                 self._sleep(found.webhook_id, now.monotonic_s + (due_ms - now.wall_ms) / 1000)
             return None
         self._enqueue(found.webhook_id, wake=False)
-        if not self._slots.available(found.webhook_id):
-            self._slots.wait(self._wake)
+        if not self._available(found, now):
+            if self._slots.fair(found.webhook_id):
+                self._slots.wait(self._wake)
             return None
         found.backlog.take(entry)
         self._take(found, now)

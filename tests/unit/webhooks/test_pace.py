@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Slots, TokenBucket
 
 
@@ -49,6 +51,19 @@ def test_the_gap_doubles_up_to_its_maximum_and_one_success_ends_it() -> None:
     assert not pace.troubled
 
 
+def test_what_was_under_way_when_the_pace_began_does_not_widen_the_gap() -> None:
+    pace = Pace(PaceRules())
+    for n in range(10):
+        pace.failed(n * 1.2, last=False)
+    began_s = pace.next_s
+    for _ in range(20):
+        pace.failed(11.0, last=False)
+    assert pace.next_s == began_s == 9 * 1.2 + 1
+
+    pace.failed(12.0)
+    assert pace.next_s == 14
+
+
 def test_no_failures_turn_pace_off() -> None:
     pace = Pace(PaceRules(after_failures=0))
     for n in range(100):
@@ -57,21 +72,29 @@ def test_no_failures_turn_pace_off() -> None:
     assert not pace.paced
 
 
-def test_a_rate_limit_gives_one_second_at_once_and_then_its_rate() -> None:
+def test_a_rate_limit_lets_attempts_through_one_by_one() -> None:
     bucket = TokenBucket(2, 0.0)
-    for _ in range(2):
-        assert bucket.ready_at_s(0.0) == 0.0
-        bucket.take(0.0)
+    bucket.take(0.0)
 
-    assert bucket.ready_at_s(0.0) == 0.5
+    assert bucket.ready_at_s(0.0) == pytest.approx(0.45)
     assert bucket.ready_at_s(0.5) == 0.5
+    bucket.take(0.5)
+    assert bucket.ready_at_s(0.5) == pytest.approx(0.95)
+
+
+def test_a_start_that_came_to_nothing_costs_no_token() -> None:
+    bucket = TokenBucket(2, 0.0)
+    bucket.take(0.0)
+    bucket.give_back()
+
+    assert bucket.ready_at_s(0.0) == 0.0
 
 
 def test_a_rate_below_one_still_lets_one_through() -> None:
     bucket = TokenBucket(0.1, 0.0)
     bucket.take(0.0)
 
-    assert bucket.ready_at_s(0.0) == 10.0
+    assert bucket.ready_at_s(0.0) == pytest.approx(9.95)
 
 
 def test_troubled_webhooks_hold_half_of_the_worker_together() -> None:
@@ -86,14 +109,27 @@ def test_troubled_webhooks_hold_half_of_the_worker_together() -> None:
 
 
 def test_a_webhook_that_gets_into_trouble_counts_with_what_it_holds() -> None:
-    slots = GlobalSlots(4)
-    slots.take("a")
-    slots.take("a")
+    slots = GlobalSlots(6)
+    for webhook in ("a", "b", "b"):
+        slots.take(webhook)
+    slots.mark("b", troubled=True)
     slots.mark("a", troubled=True)
     assert not slots.available("a")
 
     slots.mark("a", troubled=False)
     assert slots.available("a")
+
+
+def test_one_webhook_gets_no_more_slots_than_it_leaves_free() -> None:
+    slots = GlobalSlots(8)
+    while slots.available("a"):
+        slots.take("a")
+    assert slots.free == 4
+    while slots.available("b"):
+        slots.take("b")
+
+    assert slots.free == 2
+    assert slots.available("c")
 
 
 def test_a_free_slot_wakes_who_waits_longest_and_once() -> None:

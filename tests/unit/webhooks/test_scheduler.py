@@ -38,9 +38,9 @@ def test_a_number_that_is_gone_is_not_woken_in_the_place_of_another() -> None:
     holder, gone, waiting = (
         Scheduler(slots, PaceRules(), lambda name=name: woken.append(name)) for name in ("holder", "gone", "waiting")
     )
-    for scheduler in (holder, gone, waiting):
-        scheduler.configure("wh", Limits(max_in_flight=4), at(0))
-        scheduler.offer(entry("d", at(0)))
+    for webhook, scheduler in (("wh_1", holder), ("wh_2", gone), ("wh_3", waiting)):
+        scheduler.configure(webhook, Limits(max_in_flight=4), at(0))
+        scheduler.offer(entry("d", at(0))._replace(webhook_id=webhook))
         scheduler.next(at(0))
     gone.close()
     woken.clear()
