@@ -1,13 +1,14 @@
 """Which webhooks an event goes to (contracts 2; 9.5, Filter).
 
-The index looks up the few patterns that an event can match, so that webhooks for other types cost nothing.
+The index looks up the few patterns that an event can match, and the values that it has in the fields that filters look
+at, so that the webhooks that do not get it cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from app.events import OperatorEventType
 from app.webhooks.errors import InvalidFilter, NotFound, pointer
@@ -45,8 +46,14 @@ class MatchableEvent(Protocol):
 # A value beside its type, because Python holds 1, 1.0 and True for equal.
 _Scalar = str | bool | int | float | None
 _Typed = tuple[type, _Scalar]
-_SCALARS: Final = (str, bool, int, float, type(None))
+_SCALARS: Final = frozenset({str, bool, int, float, type(None)})
 _ABSENT: Final = object()
+# From the filter down: ``data`` and keys, or one of the two that are looked for in more than one place.
+_Path = tuple[str, ...]
+_TENANT: Final[_Path] = ("tenant_id",)
+_DATASET: Final[_Path] = ("dataset_id",)
+_Condition = tuple[_Path, Collection[_Typed]]
+_FEW: Final = 3
 
 
 def parse_filter(raw: Mapping[str, Any]) -> WebhookFilter:
@@ -71,39 +78,102 @@ def parse_filter(raw: Mapping[str, Any]) -> WebhookFilter:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
-    """A filter made ready for many events. Empty parts ask for nothing."""
+class _Fields(NamedTuple):
+    """What filters look at in one event."""
 
-    tenants: frozenset[_Typed]
-    datasets: frozenset[_Typed]
-    fields: tuple[tuple[tuple[str, ...], frozenset[_Typed]], ...]
+    data: Mapping[str, Any]
+    extensions: Mapping[str, str | bool | int]
 
     @classmethod
-    def of(cls, filter_: WebhookFilter) -> _Condition:
-        return cls(
-            tenants=frozenset(map(_typed, filter_.tenant_id)),
-            datasets=frozenset(map(_typed, filter_.dataset_id)),
-            fields=tuple(
-                (tuple(path.split(".")), frozenset(map(_typed, values))) for path, values in filter_.data.items()
-            ),
-        )
+    def of(cls, event: MatchableEvent) -> _Fields:
+        data = event.data
+        # A dict is what nearly all data is; asking the abstract class takes ten times as long.
+        return cls(data if data.__class__ is dict or isinstance(data, Mapping) else _NO_DATA, event.extensions)
 
-    def first_mismatch(self, event: MatchableEvent) -> str | None:
-        """The first part that does not hold, as a path into the filter (``data.schema.name``); None if all hold."""
-        data = event.data if isinstance(event.data, Mapping) else {}
-        if self.tenants:
-            tenant = event.extensions.get("tenantid")
-            if _typed(data.get("tenant_id") if tenant is None else tenant) not in self.tenants:
-                return "tenant_id"
-        if self.datasets:
+    def at(self, path: _Path) -> _Typed:
+        """The value that a filter's path means."""
+        data = self.data
+        if path is _TENANT:
+            tenant = self.extensions.get("tenantid")
+            return _typed(data.get("tenant_id") if tenant is None else tenant)
+        if path is _DATASET:
             dataset = data.get("dataset_id")
-            if _typed(data.get("resource_id") if dataset is None else dataset) not in self.datasets:
-                return "dataset_id"
-        for keys, values in self.fields:
-            if _typed(_field(data, keys)) not in values:
-                return ".".join(("data", *keys))
-        return None
+            return _typed(data.get("resource_id") if dataset is None else dataset)
+        return _typed(_field(data, path))
+
+
+def _conditions(filter_: WebhookFilter | None) -> tuple[_Condition, ...]:
+    """A filter made ready for many events: what must hold, in the order in which a mismatch is named."""
+    if filter_ is None:
+        return ()
+    asked: list[tuple[_Path, Iterable[_Scalar]]] = [(_TENANT, filter_.tenant_id), (_DATASET, filter_.dataset_id)]
+    asked += [(("data", *path.split(".")), values) for path, values in filter_.data.items()]
+    return tuple((path, _collected(values)) for path, values in asked if values)
+
+
+def _collected(values: Iterable[_Scalar]) -> Collection[_Typed]:
+    """The values, each once: most filters have one or two, and there may be ten thousand filters."""
+    found = tuple(dict.fromkeys(map(_typed, values)))
+    return found if len(found) <= _FEW else frozenset(found)
+
+
+class _Asking:
+    """The webhooks that ask for one pattern.
+
+    Those with a filter lie under one condition of it each, by the values that it takes: an event looks up its own value
+    and meets the few whose condition holds, not all of them. The condition with the fewest others under its values is
+    chosen, so that a tenant that all of them share does not bring them together again.
+    """
+
+    __slots__ = ("by_path", "unfiltered")
+
+    def __init__(self) -> None:
+        self.unfiltered: set[str] = set()
+        # By path and value: the webhooks, and what else they ask.
+        self.by_path: dict[_Path, dict[_Typed, dict[str, tuple[_Condition, ...]]]] = {}
+
+    def add(self, webhook_id: str, conditions: tuple[_Condition, ...]) -> _Condition | None:
+        """Add one; the condition that it lies under, for `remove`."""
+        if not conditions:
+            self.unfiltered.add(webhook_id)
+            return None
+        chosen = min(conditions, key=self._cost)
+        path, values = chosen
+        others = tuple(one for one in conditions if one is not chosen)
+        by_value = self.by_path.setdefault(path, {})
+        for value in values:
+            by_value.setdefault(value, {})[webhook_id] = others
+        return chosen
+
+    def remove(self, webhook_id: str, chosen: _Condition | None) -> bool:
+        """Remove one; whether none is left."""
+        if chosen is None:
+            self.unfiltered.discard(webhook_id)
+        else:
+            path, values = chosen
+            by_value = self.by_path[path]
+            for value in values:
+                del by_value[value][webhook_id]
+                if not by_value[value]:
+                    del by_value[value]
+            if not by_value:
+                del self.by_path[path]
+        return not self.unfiltered and not self.by_path
+
+    def match(self, fields: _Fields, into: set[str]) -> None:
+        """Add those that get the event."""
+        into |= self.unfiltered
+        for path, by_value in self.by_path.items():
+            found = by_value.get(fields.at(path))
+            if found is not None:
+                into.update(id_ for id_, others in found.items() if not others or _mismatch(others, fields) is None)
+
+    def _cost(self, condition: _Condition) -> tuple[int, bool, int]:
+        path, values = condition
+        by_value = self.by_path.get(path)
+        # A field that no other filter looks at is one more to read of every event.
+        others = 1 if by_value is None else sum(len(by_value[value]) for value in values if value in by_value)
+        return others, path is _TENANT, len(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +191,27 @@ class MatchResult:
     why_not: str | None = None
 
 
+_NO_DATA: Final[Mapping[str, Any]] = {}
+
+
+class _Indexed(NamedTuple):
+    """A webhook: its patterns, each with the condition that it lies under there, and all of its conditions."""
+
+    places: tuple[tuple[str, _Condition | None], ...]
+    conditions: tuple[_Condition, ...]
+
+
 class MatchIndex:
     """All webhooks, by what they ask for.
 
     A webhook that is disabled belongs in here, too: its owner notes what it missed.
     """
 
-    __slots__ = ("_by_pattern", "_patterns")
+    __slots__ = ("_by_pattern", "_webhooks")
 
     def __init__(self) -> None:
-        self._by_pattern: dict[str, dict[str, _Condition | None]] = {}
-        self._patterns: dict[str, tuple[str, ...]] = {}
+        self._by_pattern: dict[str, _Asking] = {}
+        self._webhooks: dict[str, _Indexed] = {}
 
     def set(self, webhook_id: str, patterns: Iterable[str], filter_: WebhookFilter | None = None) -> None:
         """Add a webhook, or replace what it asks for.
@@ -142,35 +222,38 @@ class MatchIndex:
             filter_: None for every event of these types.
         """
         self.remove(webhook_id)
-        self._patterns[webhook_id] = tuple(patterns)
-        condition = None if filter_ is None else _Condition.of(filter_)
-        for pattern in self._patterns[webhook_id]:
-            self._by_pattern.setdefault(pattern, {})[webhook_id] = condition
+        conditions = _conditions(filter_)
+        places = tuple(
+            (pattern, self._by_pattern.setdefault(pattern, _Asking()).add(webhook_id, conditions))
+            for pattern in dict.fromkeys(patterns)
+        )
+        self._webhooks[webhook_id] = _Indexed(places, conditions)
 
     def remove(self, webhook_id: str) -> None:
         """Forget a webhook; nothing happens if it is not there."""
-        for pattern in self._patterns.pop(webhook_id, ()):
-            webhooks = self._by_pattern[pattern]
-            webhooks.pop(webhook_id, None)
-            if not webhooks:
+        found = self._webhooks.pop(webhook_id, None)
+        for pattern, chosen in () if found is None else found.places:
+            if self._by_pattern[pattern].remove(webhook_id, chosen):
                 del self._by_pattern[pattern]
 
     def match(self, event: MatchableEvent) -> list[str]:
         """The ids of the webhooks that get the event, each once, in the order of the ids.
 
-        The cost grows with the webhooks that ask for this type, not with all of them.
+        The cost grows with the webhooks that get it, and with the different fields that filters look at; neither those
+        for other types nor those whose filter wants another value cost anything.
         """
         spoken_of = _webhook_spoken_of(event)
         if event.type == _PING:
-            return [spoken_of] if spoken_of in self._patterns else []
+            return [spoken_of] if spoken_of in self._webhooks else []
         if _is_echo(event):
             return []
-        matched = {
-            webhook_id
-            for pattern in patterns_matching(event.type)
-            for webhook_id, condition in self._by_pattern.get(pattern, {}).items()
-            if webhook_id != spoken_of and (condition is None or condition.first_mismatch(event) is None)
-        }
+        fields, matched = _Fields.of(event), set[str]()
+        for pattern in patterns_matching(event.type):
+            asking = self._by_pattern.get(pattern)
+            if asking is not None:
+                asking.match(fields, matched)
+        if spoken_of is not None:
+            matched.discard(spoken_of)
         return sorted(matched)
 
     def explain(self, webhook_id: str, event: MatchableEvent) -> MatchResult:
@@ -179,28 +262,28 @@ class MatchIndex:
         Raises:
             NotFound: the index does not have the webhook.
         """
-        own = self._patterns.get(webhook_id)
-        if own is None:
+        found = self._webhooks.get(webhook_id)
+        if found is None:
             raise NotFound(f"there is no webhook {webhook_id}")
         spoken_of = _webhook_spoken_of(event)
         if event.type == _PING:
             return (
                 MatchResult(matched=True) if webhook_id == spoken_of else MatchResult(matched=False, why_not="pattern")
             )
+        own = {pattern for pattern, _ in found.places}
         pattern = next((one for one in patterns_matching(event.type) if one in own), None)
         if pattern is None or webhook_id == spoken_of or _is_echo(event):
             return MatchResult(matched=False, why_not="pattern")
-        condition = self._by_pattern[pattern][webhook_id]
-        mismatch = None if condition is None else condition.first_mismatch(event)
+        mismatch = _mismatch(found.conditions, _Fields.of(event))
         if mismatch is not None:
             return MatchResult(matched=False, pattern=pattern, why_not=f"filter:{mismatch}")
         return MatchResult(matched=True, pattern=pattern)
 
     def __contains__(self, webhook_id: object) -> bool:
-        return webhook_id in self._patterns
+        return webhook_id in self._webhooks
 
     def __len__(self) -> int:
-        return len(self._patterns)
+        return len(self._webhooks)
 
 
 def _webhook_spoken_of(event: MatchableEvent) -> str | None:
@@ -217,14 +300,23 @@ def _is_echo(event: MatchableEvent) -> bool:
 
 def _typed(value: Any) -> _Typed:
     # What is no scalar (a list, an object, an absent field) equals no value of a filter.
-    return (type(value), value if isinstance(value, _SCALARS) else None)
+    kind = value.__class__
+    return (kind, value if kind in _SCALARS else None)
 
 
-def _field(data: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    """The value that the keys lead to, ``_ABSENT`` where one of them is missing."""
+def _mismatch(conditions: tuple[_Condition, ...], fields: _Fields) -> str | None:
+    """The first that does not hold, as a path into the filter (``data.schema.name``); None if all hold."""
+    for path, values in conditions:
+        if fields.at(path) not in values:
+            return ".".join(path)
+    return None
+
+
+def _field(data: Mapping[str, Any], path: _Path) -> Any:
+    """The value that the keys behind ``data`` lead to, ``_ABSENT`` where one of them is missing."""
     value: Any = data
-    for key in keys:
-        if not isinstance(value, Mapping) or key not in value:
+    for key in path[1:]:
+        if (value.__class__ is not dict and not isinstance(value, Mapping)) or key not in value:
             return _ABSENT
         value = value[key]
     return value
@@ -250,6 +342,6 @@ def _path(path: str) -> str:
 def _values(values: Any, place: str) -> tuple[_Scalar, ...]:
     if not isinstance(values, list | tuple) or not 1 <= len(values) <= MAX_FILTER_VALUES:
         raise InvalidFilter(f"must be a list of 1 to {MAX_FILTER_VALUES} values", field=place)
-    if not all(isinstance(value, _SCALARS) for value in values):
+    if not all(value.__class__ in _SCALARS for value in values):
         raise InvalidFilter("must hold strings, numbers, booleans or null only", field=place)
     return tuple(values)

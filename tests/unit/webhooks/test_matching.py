@@ -220,19 +220,3 @@ class TestExplain:
     def test_an_unknown_webhook_is_not_found(self) -> None:
         with pytest.raises(NotFound, match="wh_x"):
             MatchIndex().explain("wh_x", Event())
-
-
-def test_webhooks_for_other_types_are_not_even_looked_at() -> None:
-    class Untouchable(dict[str, Any]):
-        def items(self) -> Any:
-            raise AssertionError("looked at webhooks of another type")
-
-    index = MatchIndex()
-    for number in range(10_000):
-        index.set(f"other-{number}", [DELETED, "version.*", "health.*"])
-    index.set("wh", ["dataset.created", CREATED])
-    for pattern, webhooks in index._by_pattern.items():
-        if pattern != CREATED:
-            index._by_pattern[pattern] = Untouchable(webhooks)
-
-    assert index.match(Event(CREATED)) == ["wh"]
