@@ -167,7 +167,7 @@ async def test_no_secret_is_in_anything_that_the_worker_wrote(scene: Scene, tmp_
     await until(lambda: idle(scene), "no lag anywhere")
     assert await worker.stop() == 0
 
-    await without_the_key(scene, published, [first["id"]])
+    await without_its_key_and_with_it_again(scene, first["id"], honest)
     topics = await everything_on_the_broker(deployment)
     files = everything_below(tmp_path)
 
@@ -240,24 +240,35 @@ async def everything_that_may_be_read(scene: Scene, webhook_ids: list[str]) -> N
             await scene.call("GET", f"/v1/deliveries/{item['id']}", token="viewer")
 
 
-async def without_the_key(scene: Scene, published: list[VaultEvent], webhook_ids: list[str]) -> None:
-    """The same worker, whose encryption key is gone: it waits, says so, and shows nothing."""
-    deployment = scene.deployment
+async def without_its_key_and_with_it_again(scene: Scene, webhook_id: str, receiver: TimedReceiver) -> None:
+    """A worker without the key of its webhooks lets their events wait and says so; with the key they go out."""
+    waiting = events(2)
     scene.secret("other encryption key", encryption_key())
-    deployment.settings["WEBHOOKS__ENCRYPTION_KEYS"] = json.dumps([scene.secrets["other encryption key"]])
-    deployment.settings["WEB_PORT"] = str(free_port())
+    await restart(scene, scene.secrets["other encryption key"])
+    await scene.deployment.publish(waiting)
+
+    async def waits() -> bool:
+        page = await scene.call("GET", f"/v1/deliveries?webhook_id={webhook_id}&status=pending", token="viewer")
+        return [(item["reason"], item["attempts"]) for item in page["items"]] == [("no_key", 0)] * 2
+
+    await until(waits, "the events wait for the key")
+    await everything_that_may_be_read(scene, [webhook_id])
+    assert await scene.worker.stop() == 0
+
+    await restart(scene, scene.secrets["encryption key"])
+    wanted = {(event.source, event.id) for event in waiting}
+    await scene.deployment.observed(lambda: wanted <= receiver.accepted, "the events that waited")
+    assert receiver.signatures_bad == 0
+    assert await scene.worker.stop() == 0
+
+
+async def restart(scene: Scene, key: str) -> None:
+    """The worker again, with another encryption key."""
+    deployment = scene.deployment
+    deployment.settings |= {"WEBHOOKS__ENCRYPTION_KEYS": json.dumps([key]), "WEB_PORT": str(free_port())}
     worker = deployment.worker("w1")
     await worker.start()
     await deployment.ready(worker)
-    await deployment.publish(events(2))
-
-    async def waits() -> bool:
-        page = await scene.call("GET", f"/v1/deliveries?webhook_id={webhook_ids[0]}&status=pending", token="viewer")
-        return [item["reason"] for item in page["items"]] == ["no_key"] * 2
-
-    await until(waits, "the events wait for the key")
-    await everything_that_may_be_read(scene, webhook_ids)
-    assert await worker.stop() == 0
 
 
 async def everything_on_the_broker(deployment: Deployment) -> list[tuple[str, bytes]]:
