@@ -10,7 +10,7 @@ from aiohttp import web
 from app.engine import LogUnavailable
 from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable
 from app.web.problems import FieldError, Problem
-from app.web.requests import fields_of, page_limit, query_of
+from app.web.requests import fields_of, flag_of, page_limit, query_of
 from app.web.resend import Again, Resender, letter_of
 from app.webhooks.dead_letters import DeadLetterFilter, show_dead_letter
 from app.webhooks.model import Reason
@@ -77,7 +77,7 @@ class _DeadLetters:
         """Those of a filter, newest first, some hundred a request; what cannot be sent is named."""
         query_of(request, ())
         body = await fields_of(request, (*_FILTER, "all", "cursor"))
-        if (body.get("all") is True) == any(body.get(name) is not None for name in _FILTER):
+        if flag_of(body, "all") == any(body.get(name) is not None for name in _FILTER):
             error = FieldError("", "invalid", f"a filter of {', '.join(_FILTER)}, or all: true")
             raise Problem(422, "invalid_field", "Say which dead letters are to be sent again.", errors=[error])
         only, request_id = _filter_of(body, "/"), self._resender.request_id(request)

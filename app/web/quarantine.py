@@ -18,7 +18,7 @@ from app.redrive.republish import Redriven, redrive
 from app.web.auth import principal_of
 from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable
 from app.web.problems import FieldError, Problem
-from app.web.requests import fields_of, page_limit, query_of
+from app.web.requests import fields_of, flag_of, page_limit, query_of
 
 if TYPE_CHECKING:
     from app.engine import Record, TopicLog
@@ -94,15 +94,15 @@ class _Quarantine:
         """Those of a filter, in the order of their origins; `dry_run` says what would be done."""
         query_of(request, ())
         body = await fields_of(request, (*_FILTER, "all", "dry_run"))
-        only = _filter_of(body, "/")
-        if (body.get("all") is True) != only.empty:
+        only, dry_run = _filter_of(body, "/"), flag_of(body, "dry_run")
+        if flag_of(body, "all") != only.empty:
             error = FieldError("", "invalid", f"a filter of {', '.join(_FILTER)}, or all: true")
             raise Problem(422, "invalid_field", "Say what is to be republished.", errors=[error])
         chosen = await self._entries.all(only.takes, REPUBLISH_LIMIT)
         if chosen is None:
             detail = f"More than {REPUBLISH_LIMIT} records are meant; narrow it, by since and until for example."
             raise Problem(409, "too_many", detail)
-        if body.get("dry_run") is True:
+        if dry_run:
             return web.json_response(plan_of(chosen))
         done = await self._put_back(chosen, only.words, request)
         return web.json_response({"republished": done.republished, "refused": done.refused})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_JSON_BYTES",
     "fields_of",
+    "flag_of",
     "idempotency_key",
     "json_body",
     "json_text",
@@ -114,6 +115,19 @@ async def fields_of(request: web.Request, known: Collection[str]) -> dict[str, A
         errors = [FieldError(pointer(name), "unknown", told) for name in unknown]
         raise Problem(422, "invalid_field", "A field of the body is not understood.", errors=errors)
     return body
+
+
+def flag_of(body: Mapping[str, Any], name: str) -> bool:
+    """A field that is true or false, false unless said: what is nearly true must not do the opposite of what was meant.
+
+    Raises:
+        Problem: 422.
+    """
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        error = FieldError(pointer(name), "invalid", "true or false")
+        raise Problem(422, "invalid_field", "A field of the body is not understood.", errors=[error])
+    return value
 
 
 def idempotency_key(request: web.Request) -> str | None:

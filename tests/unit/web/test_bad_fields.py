@@ -227,7 +227,9 @@ async def test_a_field_of_an_action_is_422_and_named(
     [
         ({}, ""),
         ({"all": False}, ""),
-        ({"all": 1}, ""),
+        ({"all": 1}, "/all"),
+        ({"all": "true"}, "/all"),
+        ({"all": None}, "/all"),
         ({"all": True, "since": "2026-01-31T12:00:00Z"}, ""),
         ({"reason": "happy"}, "/reason"),
         ({"reason": 7}, "/reason"),
@@ -242,6 +244,13 @@ async def test_a_filter_of_many_that_is_none_is_422(api: WholeApi, path: str, bo
     assert answer.status == 422
     assert answer.fields == [field]
     assert api.untouched
+
+
+@pytest.mark.parametrize("dry_run", ["true", 1, None, {}])
+async def test_a_dry_run_that_is_nearly_one_republishes_nothing(api: WholeApi, dry_run: Any) -> None:
+    answer = await api.caller.call("POST", "/v1/quarantine/republish", {"all": True, "dry_run": dry_run})
+    assert answer.code == (422, "invalid_field")
+    assert answer.fields == ["/dry_run"]
 
 
 async def test_b10_another_body_under_the_same_key_is_422(api: WholeApi) -> None:

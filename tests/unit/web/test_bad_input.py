@@ -234,7 +234,13 @@ class TestQueries:
         ],
     )
     async def test_a_parameter_that_is_not_known_is_422_everywhere(self, api: WholeApi, query: str, field: str) -> None:
-        asked = [*(("GET", path) for path in READS), *WRITES, ("DELETE", "/v1/webhooks/wh_a"), ("POST", "/v1/match")]
+        asked = [
+            *(("GET", path) for path in READS),
+            *WRITES,
+            ("DELETE", "/v1/webhooks/wh_a"),
+            ("DELETE", "/v1/replays/r"),
+            ("POST", "/v1/match"),
+        ]
         for method, path in asked:
             assert is_problem(await ask(api, method, f"{path}?{query}"), 422, "invalid_query", field)
 
