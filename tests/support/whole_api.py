@@ -1,4 +1,4 @@
-"""All routes of webhooks and what becomes of events, listening, over what other support plays; no broker."""
+"""All routes of a worker, listening, over what other support plays; no broker."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from typing import Any, NoReturn
 from app.engine import Ownership, TopicLog
 from app.engine.quarantine import quarantine_message
 from app.events import delivery_id, format_time
+from app.observability.health import HealthRegistry, LoopWatch
 from app.replays import Replay, Replays
 from app.settings import ApiSettings
 from app.web import Forwarder
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.match import match_routes
+from app.web.openapi import openapi_routes
+from app.web.operations import operations_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
 from app.web.replays import ReplaysApi, replay_routes
 from app.web.resend import ResendApi, resend_routes
+from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import webhook_routes
@@ -152,6 +156,9 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *quarantine_routes(QuarantineApi(TopicLog(reader, TOPICS.quarantine, 1), TOPICS, _no_producer)),
         *delivery_routes(DeliveriesApi(desk.readers, ownership, forwarder)),
         *replay_routes(replaying),
+        *operations_routes(HealthRegistry(), LoopWatch(), {}),
+        *signing_key_routes([]),
+        *openapi_routes(),
     ]
     for request_id in ("r-1", "r-2"):
         request = ReplayRequest(since_ms=START_MS, request_id=request_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Final
 
 __all__ = [
@@ -14,6 +13,8 @@ __all__ = [
     "answer",
     "array",
     "body",
+    "enum",
+    "example",
     "header",
     "listing",
     "nullable",
@@ -21,14 +22,15 @@ __all__ = [
     "path_id",
     "query",
     "ref",
+    "text",
 ]
 
 Schema = dict[str, Any]
 
-PROBLEM: Final = "application/problem+json"
 JSON: Final = "application/json"
 # What the middlewares may say to any request that needs a token.
 _ALWAYS: Final = (401, 403)
+_UNKNOWN_PARAMETER: Final = 422
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Operation:
         problems: Statuses that are answered by a problem document, beside those that any request may get.
         role: `public`, `viewer` or `admin`.
         body: Made by `body`.
+        any_query: Parameters that it does not know are passed over, for probes and scrapers have their own.
     """
 
     name: str
@@ -51,27 +54,34 @@ class Operation:
     parameters: Sequence[Mapping[str, Any]] = ()
     body: Mapping[str, Any] | None = None
     description: str = ""
+    any_query: bool = False
 
     def document(self, tag: str) -> dict[str, Any]:
-        """The operation object."""
-        # An unknown query parameter is 422 everywhere.
-        statuses = {*self.problems, 422, *(_ALWAYS if self.role != "public" else ())}
-        responses = {str(status): made for status, made in self.answers.items()}
-        responses |= {str(status): problem(status) for status in sorted(statuses - set(self.answers))}
+        """The operation object; problems are references to `components/responses`, by their status."""
+        statuses = {*self.problems, *(() if self.any_query else (_UNKNOWN_PARAMETER,))}
+        statuses |= {*(() if self.role == "public" else _ALWAYS)}
+        responses = {str(status): dict(made) for status, made in self.answers.items()}
+        responses |= {
+            str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in statuses - set(self.answers)
+        }
         document: dict[str, Any] = {
             "operationId": self.name,
             "summary": self.summary,
             "tags": [tag],
             "responses": dict(sorted(responses.items())),
-            "security": [] if self.role == "public" else [{"token": []}],
+            # For a scheme that is not OAuth these are roles (4.8.30).
+            "security": [] if self.role == "public" else [{"token": [self.role]}],
         }
-        if self.description or self.role == "admin":
-            document["description"] = " ".join(filter(None, (self.description, _needs(self.role))))
+        if told := " ".join(filter(None, (self.description, _NEEDS.get(self.role)))):
+            document["description"] = told
         if self.parameters:
             document["parameters"] = list(self.parameters)
         if self.body is not None:
             document["requestBody"] = dict(self.body)
         return document
+
+
+_NEEDS: Final = {"viewer": "Needs a viewer's token, or an admin's.", "admin": "Needs an admin's token."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +98,20 @@ class Area:
     schemas: Mapping[str, Schema] = field(default_factory=dict)
 
 
-def _needs(role: str) -> str:
-    return "Needs an admin token." if role == "admin" else ""
-
-
-def problem(status: int) -> dict[str, Any]:
-    """The answer that says what is wrong."""
-    made: dict[str, Any] = {
-        "description": HTTPStatus(status).phrase,
-        "content": {PROBLEM: {"schema": ref("Problem")}},
-    }
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        made["headers"] = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
-    return made
-
-
 def answer(
-    description: str, schema: Schema | None = None, *, headers: Mapping[str, str] | None = None, kind: str = JSON
+    description: str, schema: Schema | None = None, *, headers: Mapping[str, Schema] | None = None, kind: str = JSON
 ) -> dict[str, Any]:
-    """A success; without a schema it has no body."""
-    made: dict[str, Any] = {"description": description}
+    """A success; without a schema it has no body.
+
+    Args:
+        headers: Those that it always has, beside those of every answer, made by `header`.
+    """
+    made: dict[str, Any] = {
+        "description": description,
+        "headers": {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}, **(headers or {})},
+    }
     if schema is not None:
         made["content"] = {kind: {"schema": schema}}
-    if headers:
-        made["headers"] = {name: {"schema": {"type": "string"}, "description": told} for name, told in headers.items()}
     return made
 
 
@@ -141,6 +141,21 @@ def obj(properties: Mapping[str, Schema], required: Sequence[str] | None = None,
     return made
 
 
+def example(schema: Schema, shown: Any) -> Schema:
+    """The same with an example."""
+    return {**schema, "examples": [shown]}
+
+
+def text(pattern: str) -> Schema:
+    """A string of this form."""
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
+def enum(*words: str) -> Schema:
+    """One of these words."""
+    return {"type": "string", "enum": list(words)}
+
+
 def array(items: Schema, **limits: int) -> Schema:
     """A list."""
     return {"type": "array", "items": items, **limits}
@@ -153,7 +168,7 @@ def nullable(schema: Schema) -> Schema:
 
 def listing(items: Schema, **more: Schema) -> Schema:
     """A page of a list."""
-    return obj({"items": array(items), "next_cursor": {"type": ["string", "null"]}, **more})
+    return obj({"items": array(items, maxItems=200), "next_cursor": {"type": ["string", "null"]}, **more})
 
 
 def query(name: str, schema: Schema, description: str) -> dict[str, Any]:
@@ -161,12 +176,19 @@ def query(name: str, schema: Schema, description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def path_id(pattern: str, example: str) -> dict[str, Any]:
-    """The `{id}` of a path."""
+def path_id(description: str, shown: str) -> dict[str, Any]:
+    """The `{id}` of a path; one of another form is 404, so that the form is no promise."""
     schema = {"type": "string", "minLength": 1, "maxLength": 128}
-    return {"name": "id", "in": "path", "required": True, "schema": schema, "example": example, "description": pattern}
+    return {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": schema,
+        "example": shown,
+        "description": description,
+    }
 
 
-def header(name: str, description: str, schema: Schema | None = None) -> dict[str, Any]:
-    """An optional request header."""
-    return {"name": name, "in": "header", "schema": schema or {"type": "string"}, "description": description}
+def header(description: str, schema: Schema) -> Schema:
+    """A header that an answer always has."""
+    return {"required": True, "schema": schema, "description": description}

@@ -1,4 +1,4 @@
-"""Deliveries, dead letters and quarantine."""
+"""Deliveries, from all workers."""
 
 from __future__ import annotations
 
@@ -11,37 +11,56 @@ from app.web.openapi.building import (
     answer,
     array,
     body,
+    enum,
+    example,
     listing,
-    nullable,
     obj,
     path_id,
     query,
     ref,
+    text,
 )
-from app.web.openapi.shared import COUNT, CURSOR, IDEMPOTENCY_KEY, LIMIT, TEXT, TIME
+from app.web.openapi.shared import (
+    CODE,
+    COUNT,
+    CURSOR,
+    HOP,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    MOMENT,
+    NUMBERS,
+    ORIGIN,
+    TEXT,
+    TIME,
+    WEBHOOK_ID,
+)
 
-__all__ = ["DEAD_LETTERS", "DELIVERIES", "QUARANTINE", "RESEND"]
+__all__ = ["DELIVERIES", "DELIVERY_ID", "ERROR", "RESEND", "SENT"]
 
-_STATUS: Final[Schema] = {"enum": ["pending", "retrying", "delivered", "failed", "missed", "cancelled"]}
-_CODE: Final[Schema] = {"type": "integer", "minimum": 100, "maximum": 999}
+DELIVERY_ID: Final = text("dlv_[a-z2-7]{26}")
+ERROR: Final = text("(dns|connect|tls|timeout|reset|too_large|forbidden_target|no_key|status_[0-9]{3})")
+_STATUS: Final = enum("pending", "retrying", "delivered", "failed", "missed", "cancelled")
+_REASON: Final = enum(
+    "slot", "rate", "pace", "hold", "order", "no_key", "retry", "resend", "exhausted", "rejected", "gone", "expired"
+)
 _DELIVERY: Final[dict[str, Schema]] = {
-    "id": {"type": "string", "pattern": "^dlv_[a-z2-7]{26}$"},
-    "webhook_id": TEXT,
+    "id": DELIVERY_ID,
+    "webhook_id": WEBHOOK_ID,
     "event_id": TEXT,
     "event_source": TEXT,
     "event_type": TEXT,
     "status": _STATUS,
-    "in_flight": {"type": "boolean"},
-    "reason": TEXT,
+    "in_flight": {"type": "boolean", "description": "Whether a POST is under way."},
+    "reason": {**_REASON, "description": "Why it waits, or why it failed."},
     "attempts": COUNT,
-    "response_code": _CODE,
+    "response_code": CODE,
     "response_body": TEXT,
-    "last_error": TEXT,
+    "last_error": ERROR,
     "duration_ms": COUNT,
-    "created_at": TIME,
-    "next_attempt_at": TIME,
-    "delivered_at": TIME,
-    "origin": TEXT,
+    "created_at": MOMENT,
+    "next_attempt_at": MOMENT,
+    "delivered_at": MOMENT,
+    "origin": ORIGIN,
 }
 _ALWAYS: Final = (
     "id", "webhook_id", "event_id", "event_source", "event_type", "status", "in_flight", "attempts", "created_at",
@@ -49,22 +68,47 @@ _ALWAYS: Final = (
 )  # fmt: skip
 _ATTEMPT: Final = obj(
     {
-        "attempt": COUNT,
-        "started_at": TIME,
+        "attempt": {"type": "integer", "minimum": 1},
+        "started_at": MOMENT,
         "duration_ms": COUNT,
-        "outcome": {"enum": ["delivered", "retry", "failed"]},
-        "status_code": _CODE,
-        "error": TEXT,
-        "next_at": TIME,
+        "outcome": enum("delivered", "retry", "failed"),
+        "status_code": CODE,
+        "error": ERROR,
+        "next_at": MOMENT,
     },
     ("attempt", "started_at", "duration_ms", "outcome"),
 )
-_SENT: Final = obj({"delivery_id": TEXT, "request_id": TEXT})
-_NOTHING: Final = body(obj({}), required=False)
-_DELIVERY_ID: Final = path_id("The id of the delivery.", "dlv_aaaaaaaaaaaaaaaaaaaaaaaaaa")
-_PLACE: Final = path_id("{partition}-{offset} in its topic.", "0-41")
-_SINCE: Final = query("since", TIME, "At or after this time.")
-_UNTIL: Final = query("until", TIME, "Before this time.")
+_EXAMPLE: Final = {
+    "id": "dlv_cdnc4hfc34sc5iqkpnusbyy4ou",
+    "webhook_id": "wh_ljzkxq2ctkeax5zkgp5v3ppuxe",
+    "event_id": "e-1",
+    "event_source": "/vault",
+    "event_type": "llm.data-vault.dataset.created",
+    "status": "retrying",
+    "in_flight": False,
+    "reason": "retry",
+    "attempts": 1,
+    "response_code": 503,
+    "response_body": "later",
+    "last_error": "status_503",
+    "duration_ms": 31,
+    "created_at": "2026-01-31T12:00:00.000Z",
+    "next_attempt_at": "2026-01-31T12:00:05.310Z",
+    "origin": "vault.llm-data-vault-dataset-created/3/41",
+}
+_TRIED: Final = {
+    "attempt": 1,
+    "started_at": "2026-01-31T12:00:00.004Z",
+    "duration_ms": 31,
+    "outcome": "retry",
+    "status_code": 503,
+    "error": "status_503",
+    "next_at": "2026-01-31T12:00:05.310Z",
+}
+SENT: Final = answer(
+    "It is on its way.", obj({"delivery_id": DELIVERY_ID, "request_id": {"type": "string", "minLength": 1}})
+)
+_ID: Final = path_id("The id of the delivery.", "dlv_aaaaaaaaaaaaaaaaaaaaaaaaaa")
 
 DELIVERIES: Final = Area(
     "deliveries",
@@ -73,20 +117,16 @@ DELIVERIES: Final = Area(
             "get": Operation(
                 "listDeliveries",
                 "Deliveries, newest first, of all workers",
-                {
-                    200: answer(
-                        "A page; `missing` are the partitions whose owner did not answer.",
-                        listing(ref("Delivery"), missing=array(COUNT)),
-                    )
-                },
+                {200: answer("A page.", listing(ref("Delivery"), missing=NUMBERS))},
                 (503,),
                 parameters=(
                     query("webhook_id", TEXT, "Of one webhook."),
                     query("status", _STATUS, "In this status."),
                     query("event_id", TEXT, "Of one event."),
-                    _SINCE,
+                    query("since", TIME, "At or after this time."),
                     CURSOR,
                     LIMIT,
+                    HOP,
                 ),
             )
         },
@@ -96,13 +136,16 @@ DELIVERIES: Final = Area(
                 "One delivery, with its last 20 attempts",
                 {200: answer("The delivery.", ref("DeliveryWithAttempts"))},
                 (404, 503),
-                parameters=(_DELIVERY_ID,),
+                parameters=(_ID, HOP),
             )
         },
     },
     {
-        "Delivery": obj(_DELIVERY, _ALWAYS),
-        "DeliveryWithAttempts": obj({**_DELIVERY, "attempt_log": array(_ATTEMPT)}, (*_ALWAYS, "attempt_log")),
+        "Delivery": example(obj(_DELIVERY, _ALWAYS), _EXAMPLE),
+        "DeliveryWithAttempts": example(
+            obj({**_DELIVERY, "attempt_log": array(_ATTEMPT, maxItems=20)}, (*_ALWAYS, "attempt_log")),
+            {**_EXAMPLE, "attempt_log": [_TRIED]},
+        ),
     },
 )
 
@@ -113,225 +156,12 @@ RESEND: Final = Area(
             "post": Operation(
                 "resendDelivery",
                 "Make it again, with the same event, bytes and id",
-                {202: answer("It is on its way.", _SENT)},
+                {202: SENT},
                 (400, 404, 409, 410, 413, 415, 503),
                 "admin",
-                (_DELIVERY_ID, IDEMPOTENCY_KEY),
-                _NOTHING,
+                (_ID, IDEMPOTENCY_KEY, HOP),
+                body(obj({}), required=False),
             )
         }
-    },
-)
-
-_GIVEN_UP: Final[Schema] = {"enum": ["exhausted", "rejected", "expired"]}
-_LETTER: Final[dict[str, Schema]] = {
-    "id": TEXT,
-    "given_up_at": TIME,
-    "delivery_id": TEXT,
-    "webhook_id": TEXT,
-    "event_id": TEXT,
-    "event_source": TEXT,
-    "event_type": TEXT,
-    "reason": TEXT,
-    "attempts": COUNT,
-    "first_at": TIME,
-    "last_at": TIME,
-    "last_code": _CODE,
-    "last_error": TEXT,
-    "origin": TEXT,
-}
-_LETTER_ALWAYS: Final = (
-    "id", "given_up_at", "delivery_id", "webhook_id", "reason", "attempts", "first_at", "last_at",
-)  # fmt: skip
-_LETTER_FILTER: Final[dict[str, Schema]] = {
-    "webhook_id": TEXT,
-    "reason": _GIVEN_UP,
-    "event_type": TEXT,
-    "since": TIME,
-    "until": TIME,
-}
-
-DEAD_LETTERS: Final = Area(
-    "dead letters",
-    {
-        "/v1/dead-letters": {
-            "get": Operation(
-                "listDeadLetters",
-                "What was given up, newest first; of each delivery the last time",
-                {200: answer("A page.", listing(ref("DeadLetter")))},
-                (503,),
-                parameters=(
-                    *(query(name, schema, "Only these.") for name, schema in _LETTER_FILTER.items()),
-                    CURSOR,
-                    LIMIT,
-                ),
-            )
-        },
-        "/v1/dead-letters/resend": {
-            "post": Operation(
-                "resendDeadLetters",
-                "Make those of a filter again, some hundred a request",
-                {
-                    202: answer(
-                        "What is on its way, and what cannot be sent.",
-                        obj(
-                            {
-                                "resent": array(TEXT),
-                                "refused": array(obj({"id": TEXT, "delivery_id": TEXT, "code": TEXT})),
-                                "next_cursor": {"type": ["string", "null"]},
-                            }
-                        ),
-                    )
-                },
-                (400, 413, 415, 503),
-                "admin",
-                (IDEMPOTENCY_KEY,),
-                body(
-                    obj(
-                        {
-                            **{name: nullable(schema) for name, schema in _LETTER_FILTER.items()},
-                            "all": {"type": "boolean"},
-                            "cursor": nullable(TEXT),
-                        },
-                        (),
-                    ),
-                    example={"reason": "exhausted"},
-                ),
-            )
-        },
-        "/v1/dead-letters/{id}": {
-            "get": Operation(
-                "showDeadLetter",
-                "One dead letter, with its event",
-                {200: answer("The dead letter.", ref("DeadLetterWithEvent"))},
-                (404, 503),
-                parameters=(_PLACE,),
-            )
-        },
-        "/v1/dead-letters/{id}/resend": {
-            "post": Operation(
-                "resendDeadLetter",
-                "Make its delivery again, with the same event, bytes and id",
-                {202: answer("It is on its way.", _SENT)},
-                (400, 404, 409, 410, 413, 415, 503),
-                "admin",
-                (_PLACE, IDEMPOTENCY_KEY),
-                _NOTHING,
-            )
-        },
-    },
-    {
-        "DeadLetter": obj(_LETTER, _LETTER_ALWAYS),
-        "DeadLetterWithEvent": obj({**_LETTER, "event": {"type": ["object", "null"]}}, (*_LETTER_ALWAYS, "event")),
-    },
-)
-
-_BYTES: Final[Schema] = {"anyOf": [TEXT, obj({"base64": TEXT}), {"type": "null"}]}
-_WHEN: Final[Schema] = {"type": ["string", "integer"]}
-_REASON: Final[Schema] = {
-    "enum": ["invalid_envelope", "invalid_data", "unknown_type", "too_large", "handler_error", "rejected_upstream"]
-}
-_ENTRY: Final[dict[str, Schema]] = {
-    "id": TEXT,
-    "quarantined_at": _WHEN,
-    "reason": TEXT,
-    "detail": TEXT,
-    "agent": TEXT,
-    "type": {"type": ["string", "null"]},
-    "origin": TEXT,
-    "first_origin": TEXT,
-    "timestamp": _WHEN,
-    "truncated": {"type": ["integer", "null"]},
-}
-_ENTRY_FILTER: Final[dict[str, Schema]] = {
-    "reason": _REASON,
-    "agent": TEXT,
-    "type": TEXT,
-    "topic": TEXT,
-    "origin": TEXT,
-    "since": TIME,
-    "until": TIME,
-}
-_PLACES: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
-
-QUARANTINE: Final = Area(
-    "quarantine",
-    {
-        "/v1/quarantine": {
-            "get": Operation(
-                "listQuarantine",
-                "Records that could not be processed, newest first; each once",
-                {200: answer("A page.", listing(ref("Quarantined")))},
-                (503,),
-                parameters=(
-                    *(query(name, schema, "Only these.") for name, schema in _ENTRY_FILTER.items()),
-                    CURSOR,
-                    LIMIT,
-                ),
-            )
-        },
-        "/v1/quarantine/republish": {
-            "post": Operation(
-                "republishQuarantine",
-                "Put those of a filter back where they came from, or say what would be put back",
-                {
-                    200: answer(
-                        "What was put back, and where; or what would be.",
-                        {
-                            "oneOf": [
-                                obj({"republished": _PLACES, "refused": _PLACES}),
-                                obj(
-                                    {
-                                        "would_republish": COUNT,
-                                        "of": array(
-                                            obj({"topic": TEXT, "reason": TEXT, "agent": TEXT, "records": COUNT})
-                                        ),
-                                    }
-                                ),
-                            ]
-                        },
-                    )
-                },
-                (400, 409, 413, 415, 503),
-                "admin",
-                body=body(
-                    obj(
-                        {
-                            **{name: nullable(schema) for name, schema in _ENTRY_FILTER.items()},
-                            "all": {"type": "boolean"},
-                            "dry_run": {"type": "boolean"},
-                        },
-                        (),
-                    ),
-                    example={"agent": "router", "reason": "handler_error", "dry_run": True},
-                ),
-            )
-        },
-        "/v1/quarantine/{id}": {
-            "get": Operation(
-                "showQuarantined",
-                "One record, with the key, headers and bytes that it came with",
-                {200: answer("The record.", ref("QuarantinedWithBytes"))},
-                (404, 503),
-                parameters=(_PLACE,),
-            )
-        },
-        "/v1/quarantine/{id}/republish": {
-            "post": Operation(
-                "republishQuarantined",
-                "Put it back where it came from",
-                {200: answer("Where it stands now.", obj({"id": TEXT, "to": TEXT}))},
-                (400, 404, 409, 413, 415, 503),
-                "admin",
-                (_PLACE,),
-                _NOTHING,
-            )
-        },
-    },
-    {
-        "Quarantined": obj(_ENTRY),
-        "QuarantinedWithBytes": obj(
-            {**_ENTRY, "key": _BYTES, "headers": array(obj({"name": TEXT, "value": _BYTES})), "value": _BYTES}
-        ),
     },
 )

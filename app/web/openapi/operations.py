@@ -4,26 +4,42 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.web.openapi.building import Area, Operation, Schema, answer, array, obj
-from app.web.openapi.shared import TEXT
+from app.web.openapi.building import Area, Operation, Schema, answer, array, enum, example, header, obj, ref
+from app.web.openapi.shared import COUNT, TEXT
 
 __all__ = ["DOCUMENT", "OPERATIONS"]
 
 _ANYTHING: Final[Schema] = {"type": "object"}
-_METRICS: Final = ("text/plain", "application/openmetrics-text")
-_CHECK: Final = obj(
+_BY_NUMBER: Final[Schema] = {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": TEXT}
+_STATUS: Final = enum("healthy", "degraded", "unhealthy")
+_CHECKS: Final = array(
+    obj(
+        {"name": TEXT, "status": _STATUS, "latency_ms": COUNT, "message": TEXT, "details": _ANYTHING},
+        ("name", "status", "latency_ms"),
+    )
+)
+_HEALTH: Final = example(
+    obj({"status": _STATUS, "checks": _CHECKS}),
+    {"status": "healthy", "checks": [{"name": "kafka", "status": "healthy", "latency_ms": 2}]},
+)
+_READY: Final = obj({"status": enum("ready", "not_ready"), "checks": _CHECKS})
+_LIVE: Final = obj({"status": enum("live", "stuck")})
+# Sections come and go with the parts of a worker.
+_STATS: Final = obj(
     {
-        "name": TEXT,
-        "status": {"enum": ["healthy", "degraded", "unhealthy"]},
-        "latency_ms": {"type": "number"},
-        "required": {"type": "boolean"},
-        "message": TEXT,
-        "details": _ANYTHING,
+        "version": TEXT,
+        "worker": TEXT,
+        "fenced": {"type": "boolean"},
+        "numbers": _BY_NUMBER,
+        "owners": _BY_NUMBER,
+        "not_ready": array(TEXT),
+        "lag": {"type": "object", "additionalProperties": COUNT},
+        "oldest_unfinished_s": {"type": "object", "additionalProperties": {"type": "number"}},
+        "off": array(TEXT),
     },
-    ("name", "status"),
     open_=True,
 )
-_HEALTH: Final = obj({"status": TEXT, "checks": array(_CHECK)}, ("status",), open_=True)
+_METRICS: Final = {**answer("The metrics."), "content": {"text/plain": {}, "application/openmetrics-text": {}}}
 
 OPERATIONS: Final = Area(
     "operations",
@@ -32,48 +48,59 @@ OPERATIONS: Final = Area(
             "get": Operation(
                 "metrics",
                 "Metrics of this worker: Prometheus text, or OpenMetrics on request",
-                {
-                    200: {
-                        "description": "The metrics.",
-                        "content": {"text/plain": {}, "application/openmetrics-text": {}},
-                    }
-                },
+                {200: _METRICS},
                 role="public",
+                any_query=True,
             )
         },
         "/health": {
             "get": Operation(
                 "health",
                 "Every check",
-                {200: answer("Healthy or degraded.", _HEALTH), 503: answer("Unhealthy.", _HEALTH)},
+                {200: answer("Healthy or degraded.", ref("Health")), 503: answer("Unhealthy.", ref("Health"))},
                 role="public",
+                any_query=True,
             )
         },
         "/health/live": {
             "get": Operation(
                 "live",
                 "Whether the event loop turns",
-                {200: answer("It does.", _ANYTHING), 503: answer("It does not.", _ANYTHING)},
+                {200: answer("It does.", _LIVE), 503: answer("It does not.", _LIVE)},
                 role="public",
+                any_query=True,
             )
         },
         "/health/ready": {
             "get": Operation(
                 "ready",
                 "Whether it works",
-                {200: answer("It does.", _ANYTHING), 503: answer("Not yet, or not any more.", _ANYTHING)},
+                {200: answer("It does.", _READY), 503: answer("Not yet, or not any more.", _READY)},
                 role="public",
+                any_query=True,
             )
         },
-        "/v1/stats": {"get": Operation("stats", "Figures of this worker", {200: answer("Sections.", _ANYTHING)})},
+        "/v1/stats": {"get": Operation("stats", "Figures of this worker", {200: answer("By section.", ref("Stats"))})},
     },
+    {"Health": _HEALTH, "Stats": _STATS},
 )
 
 DOCUMENT: Final = Area(
     "operations",
     {
         "/openapi.json": {
-            "get": Operation("openapi", "This document", {200: answer("OpenAPI 3.1.", _ANYTHING)}, role="public")
+            "get": Operation(
+                "openapi",
+                "This document",
+                {
+                    200: answer(
+                        "OpenAPI 3.1.",
+                        obj({"openapi": {"const": "3.1.0"}}, open_=True),
+                        headers={"Cache-Control": header("How long it may be kept.", TEXT)},
+                    )
+                },
+                role="public",
+            )
         }
     },
 )

@@ -4,65 +4,135 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.web.openapi.building import Area, Operation, Schema, answer, array, body, listing, nullable, obj, path_id, ref
-from app.web.openapi.shared import CURSOR, IDEMPOTENCY_KEY, IF_MATCH, LIMIT, TEXT, TIME
+from app.web.openapi.building import (
+    Area,
+    Operation,
+    Schema,
+    answer,
+    array,
+    body,
+    enum,
+    example,
+    header,
+    listing,
+    nullable,
+    obj,
+    path_id,
+    ref,
+    text,
+)
+from app.web.openapi.shared import (
+    CURSOR,
+    EVENT_PATTERN,
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    LIMIT,
+    MOMENT,
+    SHOWN_PATTERN,
+    TEXT,
+    TIME,
+    WEBHOOK_ID,
+)
 
-__all__ = ["KEYS", "MATCH", "WEBHOOKS", "WEBHOOK_CHANGES"]
+__all__ = ["WEBHOOKS", "WEBHOOK_CHANGES"]
 
 _SCALAR: Final[Schema] = {"type": ["string", "number", "boolean", "null"]}
 _VALUES: Final = array(_SCALAR, minItems=1, maxItems=100)
 _TEXTS: Final = array(TEXT, minItems=1, maxItems=100)
-_DATA: Final[Schema] = {"type": "object", "maxProperties": 20, "additionalProperties": _VALUES}
-_FILTER: Final = obj({"tenant_id": _TEXTS, "dataset_id": _TEXTS, "data": _DATA}, ())
+_DATA: Final[Schema] = {
+    "type": "object",
+    "maxProperties": 20,
+    "propertyNames": {"maxLength": 256, "pattern": r"^[^.]+(\.[^.]+)*$"},
+    "additionalProperties": _VALUES,
+    "description": "By dotted path; any of the values, exact in type.",
+}
+_FILTER: Final = {
+    **obj({"tenant_id": _TEXTS, "dataset_id": _TEXTS, "data": _DATA}, ()),
+    "description": "All parts must hold; an absent field holds nothing.",
+}
+_HEADER_NAME: Final[Schema] = {"pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"}
+_HEADERS: Final[Schema] = {
+    "type": "object",
+    "maxProperties": 32,
+    "propertyNames": _HEADER_NAME,
+    "additionalProperties": {
+        "type": "string",
+        "maxLength": 4096,
+        "pattern": "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f]*$",
+    },
+}
+_SHOWN_HEADERS: Final = {**_HEADERS, "description": "Values that may be secret are ***."}
+_SECRET: Final = text("whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 _EXAMPLE: Final = {"url": "https://example.com/hook", "events": ["dataset.*"]}
-_NUMBER: Final[Schema] = {"type": "number"}
 
 _FIELDS: Final[dict[str, Schema]] = {
-    "url": {"type": "string", "minLength": 1, "maxLength": 2048, "description": "https; no private address."},
-    "events": array(TEXT, minItems=1, maxItems=50),
+    "url": {
+        "type": "string",
+        "maxLength": 2048,
+        "pattern": "^https?://[^\\s\\\\@#]+$",
+        "description": "https; no private address.",
+    },
+    "events": array(EVENT_PATTERN, minItems=1, maxItems=50),
     "description": {"type": "string", "minLength": 1, "maxLength": 1024},
-    "headers": {"type": "object", "maxProperties": 32, "additionalProperties": {"type": "string", "maxLength": 4096}},
+    "headers": _HEADERS,
     "enabled": {"type": "boolean"},
     "filter": ref("Filter"),
-    "retry_schedule_s": array({"type": "number", "minimum": 0}, minItems=1, maxItems=100),
+    "retry_schedule_s": array({"type": "number", "minimum": 0, "maximum": 604_800}, minItems=1, maxItems=50),
     "timeout_s": {"type": "number", "minimum": 0.1, "maximum": 60},
-    "rate_limit_per_s": {"type": "number", "minimum": 0.001, "maximum": 10000},
-    "max_in_flight": {"type": "integer", "minimum": 1},
-    "ordering": {"enum": ["best_effort", "strict"]},
-    "signatures": array({"enum": ["v1", "v1a"]}, minItems=1),
-    "handshake": {"type": "boolean"},
+    "rate_limit_per_s": {"type": "number", "minimum": 0.001, "maximum": 10_000},
+    "max_in_flight": {"type": "integer", "minimum": 1, "description": "At most the setting of the deployment."},
+    "ordering": {**enum("best_effort", "strict"), "description": "Whether a retried event may be overtaken."},
+    "signatures": array(enum("v1", "v1a"), minItems=1),
+    "handshake": {"type": "boolean", "description": "Ask the receiver for its permission (CloudEvents web hooks, 4)."},
 }
 _OPTIONAL: Final = ("description", "filter", "retry_schedule_s", "timeout_s", "rate_limit_per_s", "max_in_flight")
 _SHOWN: Final[dict[str, Schema]] = {
-    "id": {"type": "string", "pattern": "^wh_[a-z2-7]{26}$"},
+    "id": WEBHOOK_ID,
     **_FIELDS,
-    "headers": {"type": "object", "additionalProperties": TEXT, "description": "Values of secret ones are ***."},
-    "version": {"type": "integer", "minimum": 1},
-    "health": {"enum": ["ok", "failing", "disabled"]},
-    "failing_since": TIME,
-    "disabled_at": TIME,
+    "events": array(SHOWN_PATTERN, minItems=1, maxItems=50),
+    "headers": _SHOWN_HEADERS,
+    "version": {"type": "integer", "minimum": 1, "description": "Counts changes of the configuration."},
+    "health": enum("ok", "failing", "disabled"),
+    "failing_since": MOMENT,
+    "disabled_at": MOMENT,
     "disabled_reason": TEXT,
-    "hold_until": TIME,
-    "created_at": TIME,
-    "updated_at": TIME,
+    "hold_until": MOMENT,
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
 }
 _ALWAYS_SHOWN: Final = (
     "id", "url", "events", "headers", "enabled", "ordering", "signatures", "handshake", "version", "health",
     "created_at", "updated_at",
 )  # fmt: skip
-_SECRET: Final[Schema] = {"type": "string", "pattern": "^whsec_"}
-
+_SHOWN_EXAMPLE: Final = {
+    "id": "wh_ljzkxq2ctkeax5zkgp5v3ppuxe",
+    "url": "https://example.com/hook",
+    "events": ["dataset.*"],
+    "headers": {"Authorization": "***", "X-Team": "data"},
+    "enabled": True,
+    "ordering": "best_effort",
+    "signatures": ["v1"],
+    "handshake": False,
+    "version": 1,
+    "health": "ok",
+    "created_at": "2026-01-31T12:00:00.000Z",
+    "updated_at": "2026-01-31T12:00:00.000Z",
+    "filter": {"tenant_id": ["t1"], "data": {"schema.name": ["x"]}},
+}
 _SCHEMAS: Final[dict[str, Schema]] = {
     "Filter": _FILTER,
-    "Webhook": obj(_SHOWN, _ALWAYS_SHOWN),
-    "WebhookWithSecret": obj({**_SHOWN, "secret": _SECRET}, _ALWAYS_SHOWN),
+    "Webhook": example(obj(_SHOWN, _ALWAYS_SHOWN), _SHOWN_EXAMPLE),
+    "WebhookWithSecret": example(
+        obj({**_SHOWN, "secret": _SECRET}, _ALWAYS_SHOWN),
+        {**_SHOWN_EXAMPLE, "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
+    ),
     "WebhookCreate": obj({**_FIELDS, "secret": _SECRET}, ("url", "events")),
     "WebhookPatch": {
         **obj({name: nullable(schema) if name in _OPTIONAL else schema for name, schema in _FIELDS.items()}, ()),
         "minProperties": 1,
     },
 }
-_ETAG: Final = {"ETag": 'The version, such as "3".'}
+_ETAG: Final = {"ETag": header("The version.", text('"[1-9][0-9]*"'))}
 _ID: Final = path_id("The id of the webhook.", "wh_aaaaaaaaaaaaaaaaaaaaaaaaaa")
 _ONE: Final = answer("The webhook.", ref("Webhook"), headers=_ETAG)
 _WITH_SECRET: Final = answer(
@@ -77,7 +147,7 @@ WEBHOOKS: Final = Area(
         "/v1/webhooks": {
             "get": Operation(
                 "listWebhooks",
-                "All webhooks",
+                "All webhooks, oldest first",
                 {200: answer("A page.", listing(ref("Webhook")))},
                 (503,),
                 parameters=(CURSOR, LIMIT),
@@ -85,15 +155,12 @@ WEBHOOKS: Final = Area(
             "post": Operation(
                 "createWebhook",
                 "Make a webhook",
-                {
-                    201: answer(
-                        "The webhook, with its secret, which is shown once.", ref("WebhookWithSecret"), headers=_ETAG
-                    )
-                },
+                {201: _WITH_SECRET},
                 (400, 409, 413, 415, 503),
                 "admin",
                 (IDEMPOTENCY_KEY,),
                 body(ref("WebhookCreate"), example=_EXAMPLE),
+                "Answered when every router is about to match it: within a second of the 201.",
             ),
         },
         "/v1/webhooks/{id}": {
@@ -148,6 +215,7 @@ WEBHOOK_CHANGES: Final = Area(
             body=body(
                 obj({"overlap_s": {"type": "number", "minimum": 0, "maximum": 604_800, "default": 86_400}}, ()),
                 required=False,
+                example={"overlap_s": 3600},
             ),
         ),
         "/v1/webhooks/{id}/rekey": _change("rekeyWebhook", "Encrypt its secrets with the active key"),
@@ -155,7 +223,7 @@ WEBHOOK_CHANGES: Final = Area(
             "post": Operation(
                 "pingWebhook",
                 "Send it an event that is made up",
-                {202: answer("It is on its way.", obj({"delivery_id": TEXT, "event_id": TEXT}))},
+                {202: answer("It is on its way.", ref("Ping"))},
                 (400, 404, 409, 413, 415, 503),
                 "admin",
                 (_ID,),
@@ -163,87 +231,5 @@ WEBHOOK_CHANGES: Final = Area(
             )
         },
     },
-)
-
-_EVENT: Final = {
-    "specversion": "1.0",
-    "id": "e-1",
-    "source": "/vault",
-    "type": "llm.data-vault.dataset.created",
-    "data": {"dataset_id": "ds-1", "name": "x"},
-}
-MATCH: Final = Area(
-    "webhooks",
-    {
-        "/v1/match": {
-            "post": Operation(
-                "match",
-                "Which webhooks would get an event, and why the others would not; nothing is sent",
-                {
-                    200: answer(
-                        "All webhooks.",
-                        obj(
-                            {
-                                "items": array(
-                                    obj(
-                                        {
-                                            "webhook_id": TEXT,
-                                            "matched": {"type": "boolean"},
-                                            "pattern": TEXT,
-                                            "why_not": {"type": "string", "pattern": "^(pattern|disabled|filter:.+)$"},
-                                        },
-                                        ("webhook_id", "matched"),
-                                    )
-                                )
-                            }
-                        ),
-                    )
-                },
-                (400, 413, 415, 503),
-                body=body(
-                    ref("CloudEvent"), kinds=("application/cloudevents+json", "application/json"), example=_EVENT
-                ),
-            )
-        }
-    },
-    {
-        "CloudEvent": obj(
-            {"specversion": {"const": "1.0"}, "id": TEXT, "source": TEXT, "type": TEXT},
-            open_=True,
-        )
-    },
-)
-
-KEYS: Final = Area(
-    "webhooks",
-    {
-        "/.well-known/webhook-keys.json": {
-            "get": Operation(
-                "webhookKeys",
-                "The public keys of v1a signatures (RFC 7517, RFC 8037), the one that signs first",
-                {
-                    200: answer(
-                        "A JWK set.",
-                        obj(
-                            {
-                                "keys": array(
-                                    obj(
-                                        {
-                                            "kty": {"const": "OKP"},
-                                            "crv": {"const": "Ed25519"},
-                                            "kid": TEXT,
-                                            "x": TEXT,
-                                            "alg": {"const": "EdDSA"},
-                                            "use": {"const": "sig"},
-                                        }
-                                    )
-                                )
-                            }
-                        ),
-                    )
-                },
-                role="public",
-            )
-        }
-    },
+    {"Ping": obj({"delivery_id": text("dlv_[a-z2-7]{26}"), "event_id": text("[0-9a-f-]{36}")})},
 )
