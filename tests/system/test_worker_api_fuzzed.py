@@ -50,7 +50,7 @@ enabled = true
 # A lost version is seen before the body is.
 expected-statuses = ["4xx", 503]
 """
-SHORT = ("--phases", "examples,coverage,fuzzing", "--max-examples", "5")
+SHORT = ("--phases", "examples,coverage")
 FULL = ("--max-examples", "60", "--max-time", "300")
 
 
