@@ -129,8 +129,10 @@ class _Changes:
         sealed = [*(one.sealed for one in row.secrets), *row.sealed_headers.values()]
         if all(map(keys.is_active, sealed)):
             return webhook_answer(row)
+        # The key of a secret that was rotated out may be gone, and nobody needs it.
+        valid = [one for one in row.secrets if one.valid_until_ms is None or one.valid_until_ms > self._api.now_ms()]
         try:
-            opened = [(keys.open(row.webhook_id, one.sealed), one.valid_until_ms) for one in row.secrets]
+            opened = [(keys.open(row.webhook_id, one.sealed), one.valid_until_ms) for one in valid]
             patch = WebhookPatch(sealed_headers=reseal_headers(row, keys))
         except (MissingKey, UnreadableSecret) as error:
             raise Problem(503, error.code, f"{error}.", retry_after_s=KEY_RETRY_AFTER_S) from None

@@ -238,6 +238,16 @@ class TestRekey:
             assert (await act(api, "rekey")).code == (503, "encryption_key_missing")
         assert owner.commands == []
 
+    async def test_a_secret_that_was_rotated_out_needs_no_key_and_is_dropped(self, owner: Owner) -> None:
+        gone = SealedSecret(sealed="gone:AAAA", valid_until_ms=START_MS)
+        row = webhook_row("wh_a")
+        await owner.write(webhook_row("wh_a", secrets=(*row.secrets, gone)))
+        async with serving(owner) as api:
+            assert (await act(api, "rekey")).status == 200
+        left = owner.row("wh_a")
+        assert left is not None
+        assert [KEYS.open("wh_a", one.sealed).text for one in left.secrets] == [SECRET]
+
 
 class TestPing:
     async def test_makes_an_event_for_this_webhook_alone(self, api: Caller, owner: Owner) -> None:
