@@ -19,8 +19,8 @@ from confluent_kafka.admin import AdminClient
 from app.devstack.kafka import free_port
 from app.devstack.stack import encryption_key
 from app.devstack.standins import Observations, Standin
-from app.events import VaultEventType
-from app.publishing import VaultEvent
+from app.events import VaultEventType, encode_structured
+from app.publishing import VaultEvent, checked
 from app.webhooks.secrets import new_secret
 from tests.support.egress import PASSWORD, EgressProxy, egress_proxy
 from tests.support.leaks import forms_of, found
@@ -162,12 +162,12 @@ async def test_no_secret_is_in_anything_that_the_worker_wrote(scene: Scene, tmp_
     wanted = {(event.source, event.id) for event in published}
     await deployment.observed(lambda: wanted <= honest.accepted, "the honest receiver has all")
     await until(lambda: given_up(scene, failing["id"]), "the echo's deliveries are given up")
-    await rotated(scene, first["id"], honest)
+    await changed_in_every_way(scene, first["id"], honest)
     await everything_that_may_be_read(scene, [first["id"], failing["id"], dead["id"]])
     await until(lambda: idle(scene), "no lag anywhere")
     assert await worker.stop() == 0
 
-    await without_its_key_and_with_it_again(scene, first["id"], honest)
+    await without_its_key_with_it_and_with_another_one(scene, [first["id"], failing["id"], dead["id"]], honest)
     topics = await everything_on_the_broker(deployment)
     files = everything_below(tmp_path)
 
@@ -217,15 +217,26 @@ async def what_is_refused(scene: Scene) -> None:
     await scene.call("POST", "/v1/webhooks", {}, token="viewer")
 
 
-async def rotated(scene: Scene, webhook_id: str, receiver: TimedReceiver) -> None:
-    """A rotation, and deliveries with both secrets."""
-    answer = await scene.call("POST", f"/v1/webhooks/{webhook_id}/rotate-secret", {})
-    if "secret" in answer:
-        receiver.trust(scene.secret("rotated secret", answer["secret"]))
-        more = events(3)
-        await scene.deployment.publish(more)
-        wanted = {(event.source, event.id) for event in more}
-        await scene.deployment.observed(lambda: wanted <= receiver.accepted, "the events after the rotation")
+async def changed_in_every_way(scene: Scene, webhook_id: str, receiver: TimedReceiver) -> None:
+    """Another credential, another secret with the old one still valid, a ping; and deliveries after that."""
+    path = f"/v1/webhooks/{webhook_id}"
+    credential = scene.secret("changed credential", random.token_urlsafe(24))
+    edited = await scene.call("PATCH", path, {"headers": {"X-Api-Key": credential, "X-Team": CANARY}})
+    assert edited["headers"] == {"X-Api-Key": "***", "X-Team": CANARY}
+    receiver.trust(scene.secret("rotated secret", (await scene.call("POST", f"{path}/rotate-secret", {}))["secret"]))
+    for action in ("disable", "enable", "ping"):
+        await scene.call("POST", f"{path}/{action}")
+    more = events(3)
+    await scene.call("POST", "/v1/match", json.loads(encode_structured(checked(more[0]))))
+    await arrives(scene, more, receiver)
+
+
+async def arrives(scene: Scene, published: list[VaultEvent], receiver: TimedReceiver) -> None:
+    """These events are published and accepted."""
+    await scene.deployment.publish(published)
+    wanted = {(event.source, event.id) for event in published}
+    await scene.deployment.observed(lambda: wanted <= receiver.accepted, "the events arrive")
+    assert receiver.signatures_bad == 0
 
 
 async def everything_that_may_be_read(scene: Scene, webhook_ids: list[str]) -> None:
@@ -240,32 +251,42 @@ async def everything_that_may_be_read(scene: Scene, webhook_ids: list[str]) -> N
             await scene.call("GET", f"/v1/deliveries/{item['id']}", token="viewer")
 
 
-async def without_its_key_and_with_it_again(scene: Scene, webhook_id: str, receiver: TimedReceiver) -> None:
-    """A worker without the key of its webhooks lets their events wait and says so; with the key they go out."""
+async def without_its_key_with_it_and_with_another_one(
+    scene: Scene, webhook_ids: list[str], receiver: TimedReceiver
+) -> None:
+    """Without the key events wait; with it they go out; and once all is encrypted with another one, it may go."""
+    old, new = scene.secrets["encryption key"], scene.secret("other encryption key", "other" + encryption_key())
+    await restart(scene, new)
     waiting = events(2)
-    scene.secret("other encryption key", encryption_key())
-    await restart(scene, scene.secrets["other encryption key"])
     await scene.deployment.publish(waiting)
 
     async def waits() -> bool:
-        page = await scene.call("GET", f"/v1/deliveries?webhook_id={webhook_id}&status=pending", token="viewer")
+        page = await scene.call("GET", f"/v1/deliveries?webhook_id={webhook_ids[0]}&status=pending", token="viewer")
         return [(item["reason"], item["attempts"]) for item in page["items"]] == [("no_key", 0)] * 2
 
     await until(waits, "the events wait for the key")
-    await everything_that_may_be_read(scene, [webhook_id])
+    await everything_that_may_be_read(scene, webhook_ids)
+    for webhook_id in webhook_ids:
+        await scene.call("POST", f"/v1/webhooks/{webhook_id}/rekey")
     assert await scene.worker.stop() == 0
 
-    await restart(scene, scene.secrets["encryption key"])
+    await restart(scene, new, old)
     wanted = {(event.source, event.id) for event in waiting}
     await scene.deployment.observed(lambda: wanted <= receiver.accepted, "the events that waited")
-    assert receiver.signatures_bad == 0
+    for webhook_id in webhook_ids:
+        await scene.call("POST", f"/v1/webhooks/{webhook_id}/rekey")
+    await until(lambda: idle(scene), "no lag anywhere")
+    assert await scene.worker.stop() == 0
+
+    await restart(scene, new)
+    await arrives(scene, events(2), receiver)
     assert await scene.worker.stop() == 0
 
 
-async def restart(scene: Scene, key: str) -> None:
-    """The worker again, with another encryption key."""
+async def restart(scene: Scene, *keys: str) -> None:
+    """The worker again, with other encryption keys."""
     deployment = scene.deployment
-    deployment.settings |= {"WEBHOOKS__ENCRYPTION_KEYS": json.dumps([key]), "WEB_PORT": str(free_port())}
+    deployment.settings |= {"WEBHOOKS__ENCRYPTION_KEYS": json.dumps(keys), "WEB_PORT": str(free_port())}
     worker = deployment.worker("w1")
     await worker.start()
     await deployment.ready(worker)
