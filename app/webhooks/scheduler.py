@@ -130,6 +130,7 @@ class Scheduler:
         self._receivers: dict[str, _Receiver] = {}
         self._ring: deque[str] = deque()
         self._in_ring: set[str] = set()
+        self._parked: dict[str, None] = {}
         self._touched: set[str] = set()
         self._entries_limit = entries_limit
         self._classes = 0
@@ -166,7 +167,7 @@ class Scheduler:
 
     def close(self) -> None:
         """The number is gone."""
-        self._slots.forget(self._wake)
+        self._slots.forget(self._unpark)
         for webhook_id in list(self._receivers):
             self.remove(webhook_id)
 
@@ -339,14 +340,25 @@ class Scheduler:
             if (due_ms := found.backlog.next_due_ms()) is not None:
                 self._sleep(found.webhook_id, now.monotonic_s + (due_ms - now.wall_ms) / 1000)
             return None
-        self._enqueue(found.webhook_id, wake=False)
         if not self._available(found, now):
             if self._slots.fair(found.webhook_id):
-                self._slots.wait(self._wake)
+                # Not looked at again before there is a slot for it: many may wait, and each start looks at the ring.
+                self._parked.setdefault(found.webhook_id)
+                self._slots.wait(self._unpark)
+            else:
+                self._enqueue(found.webhook_id, wake=False)
             return None
+        self._enqueue(found.webhook_id, wake=False)
         found.backlog.take(entry)
         self._take(found, now)
         return entry
+
+    def _unpark(self) -> None:
+        # In the order in which they came, so that they take turns.
+        parked, self._parked = self._parked, {}
+        for webhook_id in parked:
+            self._enqueue(webhook_id, wake=False)
+        self._wake()
 
     def _sleep(self, webhook_id: str, until_s: float) -> None:
         known = self._timer_of.get(webhook_id)
