@@ -38,7 +38,6 @@ response_headers_conformance.enabled = true
 response_schema_conformance.enabled = true
 unsupported_method.enabled = true
 ignored_auth.enabled = true
-use_after_free.enabled = true
 
 [checks.not_a_server_error]
 enabled = true
