@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["DeadLetter", "DeadLetterFilter", "read_dead_letter", "show_dead_letter"]
 
 _NAMESPACE = "llm.data-vault."
+_SPACES = frozenset({b" ", b"\t", b"\r", b"\n"})
 
 
 class _Data(msgspec.Struct):
@@ -103,8 +104,9 @@ def read_dead_letter(partition: int, offset: int, at_ms: int, value: bytes | Non
     """
     try:
         letter = _decode(value or b"")
-        event = bytes(letter.data.event)
-        head = None if event == b"null" else _decode_head(event)
+        raw = bytes(letter.data.event)
+        event = None if raw == b"null" else _spliced(value or b"", raw)
+        head = None if event is None else _decode_head(event)
     except msgspec.MsgspecError as error:
         raise SerializationFailed(f"a dead letter does not decode: {error}") from None
     data = letter.data
@@ -124,8 +126,22 @@ def read_dead_letter(partition: int, offset: int, at_ms: int, value: bytes | Non
         last_code=data.last_code,
         last_error=data.last_error,
         origin=data.origin,
-        event=None if head is None else event,
+        event=event,
     )
+
+
+def _spliced(value: bytes, event: bytes) -> bytes:
+    """The event as it was spliced in, with the white space around it: what we write ourselves has none.
+
+    No string before it can look like it, as quotes inside of strings are escaped.
+    """
+    start = value.index(event)
+    end = start + len(event)
+    while value[start - 1 : start] in _SPACES:
+        start -= 1
+    while value[end : end + 1] in _SPACES:
+        end += 1
+    return value[start:end]
 
 
 def show_dead_letter(letter: DeadLetter) -> Mapping[str, Any]:

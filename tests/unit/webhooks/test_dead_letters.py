@@ -30,6 +30,11 @@ def written(body: bytes | None = EVENT) -> bytes:
     return Publisher("/vault-stream/test", "w1").given_up(ROW, Reason.EXHAUSTED, body, 5000)
 
 
+@pytest.mark.parametrize("body", [EVENT, b" \r\n" + EVENT + b"\t\n ", b"\n" + EVENT])
+def test_white_space_around_the_event_comes_back_too(body: bytes) -> None:
+    assert read_dead_letter(0, 0, 0, written(body)).event == body
+
+
 def test_the_event_comes_back_byte_for_byte() -> None:
     letter = read_dead_letter(3, 41, 5000, written())
     assert letter.event == EVENT
