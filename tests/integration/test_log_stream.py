@@ -51,6 +51,8 @@ async def values(stream: LogStream, start: Mapping[TP, int], until: Mapping[TP, 
         return [record.value or b"" async for records in blocks for record in records]
 
 
+# Red twice in some thirty runs, both times as one of the first tests of a new broker, and not explained yet.
+@pytest.mark.prove
 async def test_topics_are_read_from_their_beginning_to_their_end_in_the_order_of_time(
     kafka: KafkaServer, unique: Callable[[str], str]
 ) -> None:

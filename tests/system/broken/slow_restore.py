@@ -2,16 +2,17 @@
 
 import asyncio
 
-from app.engine.number import Number
+from app.engine import number as number_module
+from app.engine.services import Services
 
 RESTORE_S = 9.0
 
 
 def apply() -> None:
-    restore = Number._restore
+    restore = number_module.restore_number
 
-    async def slowly(self: Number) -> None:
+    async def slowly(services: Services, number: int) -> None:
         await asyncio.sleep(RESTORE_S)
-        await restore(self)
+        await restore(services, number)
 
-    Number._restore = slowly
+    number_module.restore_number = slowly
