@@ -141,6 +141,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         super().__post_init__()
         self.unreadable: dict[tuple[str, int], tuple[float, str]] = {}
         self._found_at = time.monotonic()
+        self._next_look: asyncio.TimerHandle | None = None
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -155,8 +156,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
         def look() -> None:
             consumer._client.force_metadata_update()
+            # One chain of looks, however many assignments begin one.
+            if self._next_look is not None:
+                self._next_look.cancel()
+            self._next_look = None
             if self._assignor.missing:
-                self.thread_loop.call_later(METADATA_RETRY_S, look)
+                self._next_look = self.thread_loop.call_later(METADATA_RETRY_S, look)
 
         assignor = ColocatedAssignor(
             claim,

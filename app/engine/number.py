@@ -187,7 +187,8 @@ class Number:
                     delay_s = REOPEN_MIN_S
                 log.log(level, "number %s: opened again in %.1f s: %r", self.number, delay_s, error)
             if self._proven:
-                delay_s = REOPEN_MIN_S
+                # Once: the openings that fail after it had their own reasons.
+                delay_s, self._proven = REOPEN_MIN_S, False
             await self._drop()
             await asyncio.sleep(delay_s)
             delay_s = REOPEN_MIN_S if self.state is State.REFUSED else min(delay_s * 2, REOPEN_MAX_S)
@@ -230,7 +231,6 @@ class Number:
             # Its cancellation was swallowed on the way.
             raise Revoked(f"number {self.number} is closing")
         self._reopen_for = None
-        self._proven = False
         self._checkpointer = self._new_checkpointer()
         self._checkpointer.states = states
         self.epoch = object()

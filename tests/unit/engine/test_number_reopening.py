@@ -310,6 +310,33 @@ async def test_an_opening_that_logs_nothing_is_followed_by_a_longer_and_longer_p
     assert pauses == [least_s, 2 * least_s, 4 * least_s, 8 * least_s, least_s]
 
 
+async def test_openings_that_fail_after_one_that_worked_are_followed_by_longer_and_longer_pauses(
+    rig: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(delay_s: float) -> None:
+        if delay_s >= number_module.REOPEN_MIN_S:
+            pauses.append(delay_s)
+        await sleep(min(delay_s, 0.01))
+
+    async def refuse(may: Callable) -> None:
+        raise OSError("no broker")
+
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    await number.runners["x"].submit(put(b"k"))
+    await until(lambda: services.on_disk("x", b"k"))
+    monkeypatch.setattr(number_module.asyncio, "sleep", noted)
+    monkeypatch.setattr(services.changelog, "open", refuse)
+    number.reopen("again")
+    await until(lambda: len(pauses) >= 4)
+
+    least_s = number_module.REOPEN_MIN_S
+    assert pauses[:4] == [least_s, 2 * least_s, 4 * least_s, 8 * least_s]
+
+
 async def test_a_copy_of_a_changelog_that_was_made_again_is_removed_though_its_offsets_fit(rig: Callable) -> None:
     services = rig(x=Quiet)
     ids = {"rows": "id-1"}
