@@ -6,7 +6,7 @@ is broken off has republished exactly what that event names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.redrive.entries import Entry
     from app.topics import Topics
 
-__all__ = ["Redriven", "redrive"]
+__all__ = ["Redriven", "batches", "redrive"]
 
 # The event that names them all must stay below 256 KiB, whatever their topics are called.
 _BATCH_RECORDS: Final = 200
@@ -67,7 +67,7 @@ def redrive(
         actor: Who asked.
     """
     result = Redriven()
-    for batch in _batches(entries):
+    for batch in batches(entries):
         sound = []
         for entry in batch:
             if reason := _refusal(entry, partitions):
@@ -85,7 +85,8 @@ def redrive(
     return result
 
 
-def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Parts that one transaction, and memory, can hold."""
     batch: list[Entry] = []
     size_bytes = 0
     for entry in entries:

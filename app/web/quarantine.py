@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from app.engine import LogUnavailable
 from app.redrive.entries import REASONS, Entry, Filter, plan_of, read_entry, show_bytes, show_entry
-from app.redrive.republish import Redriven, redrive
+from app.redrive.republish import Redriven, batches, redrive
 from app.web.auth import principal_of
 from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable
 from app.web.problems import FieldError, Problem
@@ -31,9 +31,6 @@ REPUBLISH_LIMIT: Final = 10_000
 RETRY_AFTER_S: Final = 2
 _TEXTS: Final = ("reason", "agent", "type", "topic", "origin")
 _FILTER: Final = (*_TEXTS, "since", "until")
-# What of it is in memory at one time.
-_PART_RECORDS: Final = 200
-_PART_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ class _Quarantine:
         async with self._one_at_a_time:
             try:
                 producer = await asyncio.to_thread(self._api.producer)
-                for part in _parts(sorted(chosen, key=lambda entry: entry.place)):
+                for part in batches(sorted(chosen, key=lambda entry: entry.place)):
                     whole = await self._whole(part)
                     put_back = partial(redrive, producer, self._api.topics, iter(whole), producer.partitions)
                     some = await asyncio.to_thread(put_back, words, _ignore, actor)
@@ -157,19 +154,6 @@ def _entry_of(record: Record) -> Entry | None:
 def _listed(record: Record) -> Entry | None:
     entry = _entry_of(record)
     return None if entry is None else entry.without_bytes()
-
-
-def _parts(ordered: Sequence[Entry]) -> Iterator[list[Entry]]:
-    part: list[Entry] = []
-    size_bytes = 0
-    for entry in ordered:
-        part.append(entry)
-        size_bytes += entry.size_bytes
-        if len(part) == _PART_RECORDS or size_bytes >= _PART_BYTES:
-            yield part
-            part, size_bytes = [], 0
-    if part:
-        yield part
 
 
 def _filter_of(given: Mapping[str, Any], before: str) -> Filter:
