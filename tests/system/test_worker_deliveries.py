@@ -160,7 +160,7 @@ class Restart:
     "scale",
     [
         pytest.param(Restart(2_000, None), id="short"),
-        pytest.param(Restart(10_000, 8.0), id="full", marks=pytest.mark.prove),
+        pytest.param(Restart(10_000, 30.0), id="full", marks=pytest.mark.prove),
     ],
 )
 async def test_the_only_worker_is_killed_in_the_middle_and_goes_on_when_it_is_started_again(
