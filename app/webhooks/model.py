@@ -7,9 +7,11 @@ milliseconds since 1970 and end in `_ms`.
 from __future__ import annotations
 
 from enum import StrEnum
+from sys import intern
 from typing import Final
 
 import msgspec
+from msgspec.structs import force_setattr
 
 __all__ = [
     "ATTEMPT_LOG_LIMIT",
@@ -180,6 +182,9 @@ class SealedSecret(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     sealed: str
     valid_until_ms: int | None = None
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "sealed", intern(self.sealed))
+
 
 class WebhookFilter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Which events of the matching types are wanted (contracts 9.5); empty parts ask for nothing."""
@@ -239,6 +244,17 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     deleting: bool = False
     created_at_ms: int
     updated_at_ms: int
+
+    def __post_init__(self) -> None:
+        # Ten thousand rows may be in memory twice, at their owner and in the copy of all; their texts are once.
+        for name in ("webhook_id", "url", "fingerprint"):
+            if (text := getattr(self, name)) is not None:
+                force_setattr(self, name, intern(text))
+        for name in ("events", "command_ids"):
+            force_setattr(self, name, tuple(map(intern, getattr(self, name))))
+        for name in ("headers", "sealed_headers"):
+            kept = {intern(key): intern(value) for key, value in getattr(self, name).items()}
+            force_setattr(self, name, kept)
 
     def __repr__(self) -> str:
         # Headers hold credentials, and a URL may.
