@@ -1,33 +1,24 @@
-"""The consumer's thread, and how records leave aiokafka there.
-
-In one call for all partitions, one that cannot be read (a corrupt batch, an offset that retention took) makes aiokafka
-forget what it has already taken of the others, and their positions have moved. So we take batch by batch, one
-partition at a time, and a position moves with each batch that was taken whole.
-"""
+"""The consumer's thread, in which aiokafka fetches for all numbers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import faust.transport.drivers.aiokafka as driver
-import msgspec
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka_errors
-from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 
 from app.engine.assignor import Claim, ColocatedAssignor
 from app.engine.coordinators import patient
-from app.engine.header_names import keep_fetched_bytes, read_batch_again
-from app.engine.records import Header
+from app.engine.taking import Taken, take_fetched
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
 
-__all__ = ["POLL_RECORDS", "UNREADABLE_PAUSE_S", "ConsumerThread", "FetchedRecord"]
+__all__ = ["POLL_RECORDS", "UNREADABLE_PAUSE_S", "ConsumerThread"]
 
 log = logging.getLogger("app.engine.consumer")
 
@@ -40,98 +31,6 @@ POKED_POLL_S = 0.05
 UNREADABLE_PAUSE_S = 5.0
 METADATA_RETRY_S = 5.0
 POLL_RECORDS = 4096
-
-
-class FetchedRecord(msgspec.Struct, gc=False):
-    """See `records.Record`. Half the cost of aiokafka's own."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[Header]
-
-
-class Taken(list[FetchedRecord]):
-    """What was fetched of one partition, in order.
-
-    Attributes:
-        begin: Where the partition was read before.
-        end: Where it is read next: beyond the last record there may be transaction markers, and whole transactions
-            that were aborted.
-    """
-
-    begin: int | None = None
-    end: int | None = None
-
-
-def take_fetched(fetcher: Any, tp: Any, enough: int, into: list[FetchedRecord]) -> None:
-    """Move fetched batches of a partition into a list, at least `enough` records if they are there.
-
-    Raises:
-        KafkaError: What the broker answered for this partition, or the first batch that is corrupt; everything before
-            it was taken.
-    """
-    result = fetcher._records[tp]
-    used_up = True
-    try:
-        if type(result) is not FetchResult:
-            result.check_raise()
-        elif result.check_assignment(tp) and result.has_more():
-            while len(into) < enough and result._partition_records._records.has_next():
-                into += _next_batch(result._partition_records)
-                result._update_position()
-            used_up = not result._partition_records._records.has_next()
-    finally:
-        if used_up:
-            # aiokafka fetches only partitions of which it holds nothing.
-            del fetcher._records[tp]
-            fetcher._notify(fetcher._wait_consume_future)
-
-
-def _next_batch(fetched: Any) -> list[FetchedRecord]:
-    """Records of the next batch, none of a control batch or of one whose transaction was aborted."""
-    topic, partition = fetched._tp
-    batch = fetched._records.next_batch()
-    if not batch.validate_crc():
-        raise kafka_errors.CorruptRecordException(f"the batch at offset {batch.base_offset} fails its checksum")
-    aborted = False
-    if fetched._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-        fetched._consume_aborted_up_to(batch.base_offset)
-        if batch.is_control_batch and fetched._contains_abort_marker(batch):
-            fetched._aborted_producers.discard(batch.producer_id)
-        aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
-    records: list[FetchedRecord] = []
-    if not aborted and not batch.is_control_batch:
-        try:
-            records = _records_of(batch, topic, partition)
-        except UnicodeDecodeError:
-            records = _records_of(read_batch_again(fetched._records, batch.base_offset), topic, partition)
-        # A fetch gives whole batches, also when it begins inside of one.
-        if records and records[0].offset < fetched.next_fetch_offset:
-            records = [record for record in records if record.offset >= fetched.next_fetch_offset]
-    # Beyond the batch, not beyond its last record: compaction may have removed that one.
-    fetched.next_fetch_offset = batch.next_offset
-    return records
-
-
-def _records_of(batch: Iterable[Any], topic: str, partition: int) -> list[FetchedRecord]:
-    """Its records. Neighbours nearly always have the same headers; that of one is kept, and stays in the cache."""
-    records = []
-    fetched: list[Header] = []
-    headers: Sequence[Header] = ()
-    for r in batch:
-        own = r.headers
-        if own != fetched:
-            fetched = own
-            headers = tuple(own)
-        records.append(FetchedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, headers))
-    return records
-
-
-keep_fetched_bytes()
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types

@@ -10,7 +10,7 @@ from app.engine.records import Record, Slice, cut, merge_by_time
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
-    from app.engine.fetching import Taken
+    from app.engine.taking import Taken
     from app.engine.tracker import Tracker
 
 __all__ = ["Intake"]

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from app.engine.errors import EngineError
+from app.engine.taking import take_many
 
 if TYPE_CHECKING:
     from app.engine.connection import Connection
@@ -196,7 +197,7 @@ class LogStream:
 async def _feed(consumer: AIOKafkaConsumer, merge: TimeMerge) -> bool:
     """Fetch for the hungry partitions; whether there was anything."""
     hungry = {TopicPartition(*tp): tp for tp in merge.hungry}
-    found = await consumer.getmany(*hungry, timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+    found = await take_many(consumer, hungry, POLL_RECORDS, POLL_MS / 1000)
     for partition, tp in hungry.items():
         merge.add(tp, found.get(partition, ()), await consumer.position(partition))
     return bool(found) or len(merge.hungry) < len(hungry)

@@ -16,6 +16,7 @@ from app.engine.connection import Connection
 from app.engine.records import Record
 from app.engine.store import Store
 from app.engine.table import Table
+from app.engine.taking import take_many
 
 __all__ = ["LogReader", "Replica", "apply_records", "tail"]
 
@@ -77,7 +78,7 @@ async def tail(consumer: AIOKafkaConsumer, start: Mapping[TP, int], until: Mappi
         consumer.seek(partition, start[tp])
     poll_ms = FOLLOW_POLL_MS if until is None else RESTORE_POLL_MS
     while unread:
-        found = await consumer.getmany(*unread, timeout_ms=poll_ms, max_records=POLL_RECORDS)
+        found = await take_many(consumer, unread, POLL_RECORDS, poll_ms / 1000)
         for partition, tp in list(unread.items()):
             records = found.get(partition, ())
             position = await consumer.position(partition)

@@ -13,6 +13,8 @@ from app.devstack.kafka import KafkaServer
 from app.engine import Connection
 from app.engine.log_stream import LogStream, LogUnreadable
 from app.engine.restore import LogReader
+from app.engine.topic_log import TopicLog
+from tests.support.garbled import send_with_header_name
 
 pytestmark = pytest.mark.kafka
 
@@ -30,7 +32,8 @@ def topics(kafka: KafkaServer, *names: str, partitions: int = 2) -> None:
 def produce(
     kafka: KafkaServer, topic: str, count: int, *, partition: int = 0, first: int = 0, step_ms: int = 10
 ) -> None:
-    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    # Without idempotence the first batches of a topic that is being made may change places: a retry overtakes.
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True})
     for place in range(first, first + count):
         producer.produce(topic, b"%d" % place, partition=partition, timestamp=START_MS + place * step_ms)
     assert producer.flush(30) == 0
@@ -51,8 +54,6 @@ async def values(stream: LogStream, start: Mapping[TP, int], until: Mapping[TP, 
         return [record.value or b"" async for records in blocks for record in records]
 
 
-# Red twice in some thirty runs, both times as one of the first tests of a new broker, and not explained yet.
-@pytest.mark.prove
 async def test_topics_are_read_from_their_beginning_to_their_end_in_the_order_of_time(
     kafka: KafkaServer, unique: Callable[[str], str]
 ) -> None:
@@ -117,6 +118,27 @@ def transactions(kafka: KafkaServer, topic: str, transactional_id: str) -> None:
         producer.produce(topic, f"{'kept' if kept else 'dropped'}-{turn}".encode())
         producer.flush(30)
         (producer.commit_transaction if kept else producer.abort_transaction)(30)
+
+
+async def test_a_record_whose_header_names_are_no_text_is_read_all_the_same(
+    kafka: KafkaServer, unique: Callable[[str], str]
+) -> None:
+    topic = unique("garbled")
+    topics(kafka, topic, partitions=1)
+    produce(kafka, topic, 1)
+    await asyncio.to_thread(
+        send_with_header_name, kafka.bootstrap, topic, 0, b"\xff\xfe", key=b"k", value=b"v", headers=[("plain", b"1")]
+    )
+    produce(kafka, topic, 1, first=1)
+    async with stream_of(kafka, topic) as stream:
+        assert await values(stream, {(topic, 0): 0}, {(topic, 0): 3}) == [b"0", b"v", b"1"]
+    reader = LogReader(Connection(kafka.bootstrap), "test")
+    try:
+        found = await TopicLog(reader, topic, 1).record(0, 1)
+    finally:
+        await reader.close()
+    assert found is not None
+    assert (found.value, list(found.headers)) == (b"v", [("plain", b"1"), ("\\xff\\xfe", None)])
 
 
 async def test_without_a_broker_every_question_says_so(

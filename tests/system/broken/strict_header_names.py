@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from app.engine import fetching
+from app.engine import taking
 
 
 def apply() -> None:
-    fetching.read_batch_again = refuse
+    taking.read_batch_again = refuse
 
 
 def refuse(_records: Any, _base_offset: int) -> Any:

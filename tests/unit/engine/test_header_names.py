@@ -10,8 +10,8 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from app.engine.fetching import _next_batch
 from app.engine.header_names import keep_fetched_bytes
+from app.engine.taking import _next_batch
 
 NAME = b"\xff\xfe\x00caf\xc3\xa9"
 ZSTD = 4

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.engine.fetching import FetchedRecord, Taken
 from app.engine.intake import Intake
+from app.engine.taking import FetchedRecord, Taken
 from app.engine.tracker import Tracker
 
 TP = ("in", 0)

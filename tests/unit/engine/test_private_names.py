@@ -29,7 +29,7 @@ from mode import Service
 from app.engine.producer import _SENDER_COROUTINES
 from tests.unit.engine.private_names import ENGINE, private_names
 
-FILES = ("consumer", "fetching", "header_names", "producer")
+FILES = ("consumer", "fetching", "header_names", "producer", "taking")
 STANDARD_LIBRARY = {"_exit"}
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.engine.fetching import FETCH_MAX_WAIT_MS, QUIET_AFTER_S, QUIET_FETCH_MAX_WAIT_MS, ConsumerThread, Taken
+from app.engine.fetching import FETCH_MAX_WAIT_MS, QUIET_AFTER_S, QUIET_FETCH_MAX_WAIT_MS, ConsumerThread
+from app.engine.taking import Taken
 
 
 class Fetcher(SimpleNamespace):
