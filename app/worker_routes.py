@@ -64,6 +64,8 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         gate=gate,
         outputs=engine.outputs,
         deliveries=topics.deliveries,
+        events=topics.events,
+        source=webhooks.source,
         dead_letters=TopicLog(engine.readers.api, topics.dead_letters, settings.partitions),
         log_of=lambda topic, partitions: TopicLog(engine.readers.api, topic, partitions),
         readers=program.readers,

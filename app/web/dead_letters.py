@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from app.engine import LogUnavailable
+from app.web.auth import principal_of
 from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, flag_of, page_limit, query_of
@@ -69,12 +70,12 @@ class _DeadLetters:
             raise Problem(409, *why)
         if letter.event is None:
             raise Problem(410, "body_gone", "This dead letter does not have the event, so there is nothing to send.")
-        ids = await self._resender.send([_again(letter, letter.event)], request_id)
+        ids = await self._resender.send([_again(letter, letter.event)], request_id, principal_of(request).name)
         answer = {"delivery_id": letter.delivery_id, "request_id": ids[letter.delivery_id]}
         return web.json_response(answer, status=202)
 
     async def resend_many(self, request: web.Request) -> web.Response:
-        """Those of a filter, newest first, some hundred a request; what cannot be sent is named."""
+        """Those of a filter, some hundred a request, the newest first; of those the oldest goes first."""
         query_of(request, ())
         body = await fields_of(request, (*_FILTER, "all", "cursor"))
         if flag_of(body, "all") == any(body.get(name) is not None for name in _FILTER):
@@ -86,14 +87,14 @@ class _DeadLetters:
         page = await letters.page(only.takes, below, RESEND_LIMIT)
         again: list[Again] = []
         refused: list[dict[str, str]] = []
-        for letter in page.items:
+        for letter in reversed(page.items):
             why = self._resender.refusal(letter.webhook_id)
             if why is None and letter.event is not None:
                 again.append(_again(letter, letter.event))
             else:
                 code = "body_gone" if why is None else why[0]
                 refused.append({"id": letter.id, "delivery_id": letter.delivery_id, "code": code})
-        sent = await self._resender.send(again, request_id) if again else {}
+        sent = await self._resender.send(again, request_id, principal_of(request).name) if again else {}
         answer = {"resent": list(sent), "refused": refused, "next_cursor": page.next_cursor}
         return web.json_response(answer, status=202)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from app.engine import LogUnavailable, Message, OutputFailed, Revoked
-from app.events import InvalidEvent, decode_record
+from app.events import STRUCTURED_HEADERS, AdminEventType, InvalidEvent, decode_record, format_time, new_event
 from app.web.auth import principal_of
 from app.web.deliveries import number_of_delivery
 from app.web.problems import Problem
@@ -50,6 +50,8 @@ class ResendApi:
     Attributes:
         gate: Has all webhooks.
         deliveries: The topic of intents.
+        events: Where auditors read who sent what again.
+        source: Of those events.
         dead_letters: Their topic.
         log_of: A topic by its name and the number of its partitions.
     """
@@ -57,6 +59,8 @@ class ResendApi:
     gate: CommandGate
     outputs: Outputs
     deliveries: str
+    events: str
+    source: str
     dead_letters: TopicLog
     log_of: Callable[[str, int], TopicLog]
     readers: Readers
@@ -98,20 +102,44 @@ class Resender:
             return "disabled", "The webhook is disabled; enable it first."
         return None
 
-    async def send(self, deliveries: Sequence[Again], request_id: str) -> dict[str, str]:
-        """Send intents, acknowledged; the request id of each by delivery id.
+    async def send(self, deliveries: Sequence[Again], request_id: str, actor: str) -> dict[str, str]:
+        """Tell the auditors, then send intents, acknowledged; the request id of each by delivery id.
 
         Raises:
             Problem: 503: not all were acknowledged. With the same Idempotency-Key nothing is sent a second time.
         """
         ids = {one.delivery_id: _digest(request_id, one.delivery_id) for one in deliveries}
+        by_webhook: dict[str, list[str]] = {}
+        for one in deliveries:
+            by_webhook.setdefault(one.webhook_id, []).append(one.delivery_id)
+        told = [self._told(webhook_id, made, request_id, actor) for webhook_id, made in by_webhook.items()]
         messages = [self._message(one, ids[one.delivery_id]) for one in deliveries]
         try:
+            # In this order: what they do not know of does not happen.
+            await self._api.outputs.send_many(told)
             await self._api.outputs.send_many(messages)
         except OutputFailed:
             detail = "The broker did not take everything; repeat the request with an Idempotency-Key of your own."
             raise Problem(503, "unconfirmed", detail, retry_after_s=RETRY_AFTER_S) from None
         return ids
+
+    def _told(self, webhook_id: str, delivery_ids: Sequence[str], request_id: str, actor: str) -> Message:
+        """What auditors hear; a repeated request has the same id."""
+        api = self._api
+        event = new_event(
+            id=_digest(request_id, webhook_id, *delivery_ids),
+            source=api.source,
+            type=str(AdminEventType.OPERATOR_REPLAYED),
+            subject=webhook_id,
+            time=format_time(api.now_ms()),
+            data={
+                "id": request_id,
+                "webhook_id": webhook_id,
+                "deliveries": list(delivery_ids),
+                "actor": {"id": actor, "type": "token"},
+            },
+        )
+        return Message(api.events, webhook_key(webhook_id), event.posted, STRUCTURED_HEADERS)
 
     def _message(self, one: Again, request_id: str) -> Message:
         headers = intent_headers(
@@ -146,7 +174,8 @@ class _Resend:
         if body is None:
             detail = "The event is neither at its origin any more nor in a dead letter, so there is nothing to send."
             raise Problem(410, "body_gone", detail)
-        ids = await self._resender.send([Again(row.delivery_id, row.webhook_id, row.origin, body)], request_id)
+        again = Again(row.delivery_id, row.webhook_id, row.origin, body)
+        ids = await self._resender.send([again], request_id, principal_of(request).name)
         return web.json_response({"delivery_id": row.delivery_id, "request_id": ids[row.delivery_id]}, status=202)
 
     async def _row(self, number: int, delivery_id: str) -> DeliveryRow:
