@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -25,6 +25,7 @@ log = logging.getLogger("app.engine.restore")
 R = TypeVar("R")
 TP = tuple[str, int]
 Sink = Callable[[TP, Sequence[Record], int], Awaitable[None]]
+Take = Callable[[Any, Collection[Any], int, float], Awaitable[Mapping[Any, Sequence[Record]]]]
 
 RETRY_MIN_S = 0.2
 RETRY_MAX_S = 5.0
@@ -63,12 +64,19 @@ def _consumer(
     )
 
 
-async def tail(consumer: AIOKafkaConsumer, start: Mapping[TP, int], until: Mapping[TP, int] | None, sink: Sink) -> None:
+async def tail(
+    consumer: AIOKafkaConsumer,
+    start: Mapping[TP, int],
+    until: Mapping[TP, int] | None,
+    sink: Sink,
+    take: Take = take_many,
+) -> None:
     """Read partitions from `start`, handing records and the next position to `sink`.
 
     Args:
         until: Where to stop, a partition; None: never. Control records and compacted gaps move the position without
             records, so positions are compared, never counts.
+        take: Takes what was fetched.
     """
     unread = {TopicPartition(*tp): tp for tp, offset in start.items() if until is None or offset < until[tp]}
     if not unread:
@@ -78,7 +86,7 @@ async def tail(consumer: AIOKafkaConsumer, start: Mapping[TP, int], until: Mappi
         consumer.seek(partition, start[tp])
     poll_ms = FOLLOW_POLL_MS if until is None else RESTORE_POLL_MS
     while unread:
-        found = await take_many(consumer, unread, POLL_RECORDS, poll_ms / 1000)
+        found = await take(consumer, unread, POLL_RECORDS, poll_ms / 1000)
         for partition, tp in list(unread.items()):
             records = found.get(partition, ())
             position = await consumer.position(partition)

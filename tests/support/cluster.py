@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -276,7 +276,7 @@ class MemoryConsumer:
     async def position(self, partition: Any) -> int:
         return self._at[partition]
 
-    async def getmany(self, *partitions: Any, timeout_ms: int, max_records: int) -> dict[Any, list[FakeRecord]]:
+    async def take(self, partitions: Collection[Any], _enough: int, _timeout_s: float) -> dict[Any, list[FakeRecord]]:
         return await self._wire.ask(lambda: {tp: self._take(tp) for tp in partitions})
 
     def _take(self, tp: Any) -> list[FakeRecord]:
@@ -300,7 +300,7 @@ class MemoryReader:
 
     async def read(self, start: Mapping[TP, int], until: Mapping[TP, int], sink: Sink) -> None:
         async with asyncio.timeout(60):
-            await tail(MemoryConsumer(self._wire), start, until, sink)
+            await tail(MemoryConsumer(self._wire), start, until, sink, MemoryConsumer.take)
 
 
 class MemoryOutputs:
