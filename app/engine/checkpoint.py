@@ -174,7 +174,7 @@ class Checkpointer:
             state = part.state
             topics = {self._topic(table.name) for table in state.agent.tables}
             applied = {topic: offset for topic, offset in offsets.items() if topic in topics}
-            state.staging.store.write(part.rows | part.engine_rows, applied)
+            state.staging.store.write(part.rows | part.engine_rows, applied, index=state.staging.frozen_index)
             state.staging.thaw()
             state.logged = part.positions
             state.meta_logged = True

@@ -26,9 +26,9 @@ class _Layer:
         self.rows: Changes = {}
         self.bytes_ = 0
         self._tables = tables
+        self.keys_of: dict[bytes, list[bytes]] = {}
         self._ordered: list[bytes] = []
         self._row_of: dict[bytes, bytes] = {}
-        self._keys_of: dict[bytes, list[bytes]] = {}
 
     def put(self, key: bytes, value: bytes | None) -> None:
         self.rows[key] = value
@@ -36,11 +36,11 @@ class _Layer:
         table = self._tables.get(key[0])
         if table is None or table.index is None:
             return
-        for gone in self._keys_of.pop(key, ()):
+        for gone in self.keys_of.pop(key, ()):
             del self._ordered[bisect_left(self._ordered, gone)]
             del self._row_of[gone]
         if value is not None:
-            self._keys_of[key] = keys = table.index_of(key, value)
+            self.keys_of[key] = keys = table.index_of(key, value)
             for added in keys:
                 insort(self._ordered, added)
                 self._row_of[added] = key
@@ -89,6 +89,11 @@ class Staging:
         """Move the overlay into the checkpoint that begins now."""
         self._frozen, self._overlay = self._overlay, _Layer(self.store.tables)
         return self._frozen.rows
+
+    @property
+    def frozen_index(self) -> Mapping[bytes, list[bytes]]:
+        """The index keys of frozen rows, by store key."""
+        return self._frozen.keys_of
 
     def thaw(self) -> None:
         """The checkpoint is on disk."""

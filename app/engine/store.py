@@ -52,6 +52,7 @@ _DISK_ERRORS: Final = tuple(
 )  # fmt: skip
 
 Rows = Mapping[bytes, bytes | None]
+IndexKeys = Mapping[bytes, Sequence[bytes]]
 
 
 def _options() -> rocksdict.Options:
@@ -229,7 +230,9 @@ class Store:
         if noted:
             self.write(noted, {}, current=False)
 
-    def write(self, rows: Rows, applied: Mapping[str, int], *, current: bool = True) -> None:
+    def write(
+        self, rows: Rows, applied: Mapping[str, int], *, current: bool = True, index: IndexKeys | None = None
+    ) -> None:
         """Apply rows (None deletes) with the changelog offsets that they reach, in one write batch.
 
         Args:
@@ -238,6 +241,7 @@ class Store:
             current: Whether this copy has everything then. While a restore is under way its age is that of its
                 oldest row, however new the last one is: the tombstone of a row that it had before may be compacted
                 away before the restore gets there, should it be interrupted.
+            index: The index keys of rows, where they are known; of the others they are found here.
 
         Raises:
             StoreDamaged: What is there cannot be read.
@@ -246,7 +250,7 @@ class Store:
         self.check()
         give_up_at = time.monotonic() + STALL_LIMIT_S
         while True:
-            batch = self._batch(rows, applied)
+            batch = self._batch(rows, applied, index or {})
             if current:
                 batch.put(LAST_USED, struct.pack(">d", time.time()))
             try:
@@ -263,12 +267,13 @@ class Store:
             # Memory is full and the disk is behind. A batch is used up by a write that did not happen.
             time.sleep(STALL_POLL_S)
 
-    def _batch(self, rows: Rows, applied: Mapping[str, int]) -> rocksdict.WriteBatch:
+    def _batch(self, rows: Rows, applied: Mapping[str, int], index: IndexKeys) -> rocksdict.WriteBatch:
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
             table = self.tables.get(key[0])
             if table is not None and table.index is not None:
-                self._reindex(batch, table, key, value)
+                after = () if value is None else index.get(key) or table.index_of(key, value)
+                self._reindex(batch, table, key, after)
             if value is None:
                 batch.delete(key)
             else:
@@ -281,10 +286,10 @@ class Store:
         """It has everything that its changelogs have now."""
         self.write({}, {})
 
-    def _reindex(self, batch: rocksdict.WriteBatch, table: Table[Any], key: bytes, value: bytes | None) -> None:
+    def _reindex(self, batch: rocksdict.WriteBatch, table: Table[Any], key: bytes, after: Sequence[bytes]) -> None:
         before = self._read(key)
         old = set() if before is None else set(table.index_of(key, before))
-        new = set() if value is None else set(table.index_of(key, value))
+        new = set(after)
         for gone in old - new:
             batch.delete(gone)
         for added in new - old:

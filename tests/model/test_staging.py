@@ -171,7 +171,7 @@ class StagingMachine(Machine):
     @action(when=lambda self: self.pending is not None)
     def checkpoint_ends(self, data: st.DataObject) -> None:
         changes, self.on_disk = self.pending
-        self.store.write(changes, {})
+        self.store.write(changes, {}, index=self.scope.staging.frozen_index)
         self.scope.staging.thaw()
         self.pending = None
 
@@ -180,7 +180,7 @@ class StagingMachine(Machine):
         """A late unit of the opening gone by changes nothing, wherever its checkpoint was."""
         if self.pending is not None and data.draw(st.booleans(), label="logged"):
             changes, self.on_disk = self.pending
-            self.store.write(changes, {})
+            self.store.write(changes, {}, index=self.scope.staging.frozen_index)
         late, calls = self.unit, list(self.called)
         self.scope.valid = False
         self.sends = []

@@ -255,7 +255,7 @@ def test_after_a_disk_that_failed_nothing_is_frozen_over_it(tmp_path: Path, monk
         assert life.position("fold") == 0
 
 
-def _no_space(*_: object) -> None:
+def _no_space(*_: object, **__: object) -> None:
     raise Exception("IO error: No space left on device")  # noqa: TRY002  # what rocksdict raises
 
 

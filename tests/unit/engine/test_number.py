@@ -64,7 +64,7 @@ async def test_a_number_whose_disk_fails_at_the_last_checkpoint_is_closed_all_th
     await assert_gone(services, number, runners, closings)
 
 
-def _no_space(*_: object) -> None:
+def _no_space(*_: object, **__: object) -> None:
     raise Exception("IO error: No space left on device")  # noqa: TRY002  # what rocksdict raises
 
 
