@@ -13,6 +13,7 @@ Row key: webhook id, NUL, delivery id. The indexes are local and derived; each b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -49,6 +50,7 @@ EXPIRY_PREFIX: Final = b"x"
 _NUL: Final = b"\x00"
 _TIME_BYTES: Final = 8
 _LANE_BYTES: Final = 8
+_SUBJECTS_KEPT: Final = 16_384
 _HASH_BYTES: Final = 16
 _LATEST_MS: Final = 2**63 - 1
 _NO_LANE: Final = bytes(1 + _LANE_BYTES)
@@ -61,6 +63,7 @@ def delivery_key(webhook_id: str, delivery_id: str) -> bytes:
     return webhook_id.encode() + _NUL + delivery_id.encode()
 
 
+@lru_cache(_SUBJECTS_KEPT)
 def lane_of(subject: str | None) -> bytes | None:
     """The lane of a subject; two that collide are merely kept in one order."""
     return None if subject is None else blake2b(subject.encode(), digest_size=_LANE_BYTES).digest()

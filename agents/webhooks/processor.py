@@ -44,6 +44,9 @@ log = logging.getLogger("app.agents.webhooks")
 T = TypeVar("T")
 
 ROOM_RECORDS: Final = 2000
+# Between two slices outcomes are written, which frees slots: where more comes than can be delivered, most of a long
+# slice would have to wait in a row of its own.
+SLICE_RECORDS: Final = 64
 WEBHOOKS_A_SCAN: Final = 500
 YIELD_EVERY: Final = 32
 STARTS_A_TICK: Final = 128
@@ -265,4 +268,5 @@ def webhooks_agent(topics: Topics, deps: WebhooksDeps) -> Agent:
         home=DELIVERIES,
         tables=(DELIVERIES, WEBHOOKS),
         room_records=ROOM_RECORDS,
+        slice_records=SLICE_RECORDS,
     )

@@ -11,6 +11,7 @@ import asyncio
 import re
 import socket
 from contextvars import ContextVar
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 MAX_URL_CHARS: Final = 2048
 RESOLVE_TIMEOUT_S: Final = 5.0
+URLS_KEPT: Final = 4096
 # Longer than a receiver's pause between two events of a steady stream, shorter than the idle limit of usual proxies.
 KEEP_ALIVE_S: Final = 15.0
 
@@ -91,7 +93,7 @@ _dialled_host: ContextVar[str | None] = ContextVar("dialled_host", default=None)
 class TargetGuard:
     """The rule for targets: the deny list, and the exceptions that settings make to it."""
 
-    __slots__ = ("_allow_http", "_allow_targets", "_hosts", "_networks")
+    __slots__ = ("_allow_http", "_allow_targets", "_checked", "_hosts", "_networks")
 
     def __init__(self, allow_targets: Sequence[str] = (), *, allow_http: bool = False) -> None:
         """Read the exceptions.
@@ -106,6 +108,8 @@ class TargetGuard:
         """
         self._allow_http = allow_http
         self._allow_targets = tuple(allow_targets)
+        # The same URL is asked about at each attempt.
+        self._checked = lru_cache(URLS_KEPT)(self._check_url)
         self._hosts: set[str] = set()
         self._networks: list[IPv4Network | IPv6Network] = []
         for entry in allow_targets:
@@ -132,6 +136,9 @@ class TargetGuard:
             InsecureUrl: it is not https.
             ForbiddenTarget: its host is an address on the deny list, in any notation.
         """
+        return self._checked(url)
+
+    def _check_url(self, url: str) -> URL:
         parsed = _parse_url(url)
         if parsed.scheme != "https" and not (parsed.scheme == "http" and self._allow_http):
             raise InsecureUrl("must be https")
