@@ -12,7 +12,7 @@ from app.webhooks.signing import sign_headers
 from benchmarks.bench import Bench, BenchmarkFailed, say
 from benchmarks.deliveries_stage import Publisher, ReceiverProcess, Stage, make_event
 
-__all__ = ["run"]
+__all__ = ["most", "run"]
 
 ROUNDS: Final = 3
 # What lies ready when counting begins, and what comes while it is counted.
@@ -35,7 +35,7 @@ async def _run(bench: Bench) -> dict[str, float]:
     with ReceiverProcess() as receiver:
         for _ in range(ROUNDS):
             bare_per_s.append(await _bare(f"{receiver.url}/ok", bench.seconds))
-            rate, cost_us = await _most(bench, receiver)
+            rate, cost_us = await most(bench, receiver)
             per_s.append(rate)
             cpu_us.append(cost_us)
             say(f"  bare {bare_per_s[-1]:,.0f}/s, delivered {rate:,.0f}/s at {cost_us:.0f} us CPU each")
@@ -78,7 +78,7 @@ async def _bare(url: str, seconds: float) -> float:
     return float(measured["events"] / measured["elapsed_s"])
 
 
-async def _most(bench: Bench, receiver: ReceiverProcess) -> tuple[float, float]:
+async def most(bench: Bench, receiver: ReceiverProcess) -> tuple[float, float]:
     """Deliveries a second with more waiting than can be delivered, and the worker's processor time for each."""
     async with Stage(bench) as stage:
         await stage.webhook(f"{receiver.url}/ok")

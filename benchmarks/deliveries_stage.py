@@ -34,10 +34,13 @@ BEAT_S: Final = 0.005
 EVENT_TYPE: Final = VaultEventType.ANONYMIZATION_STARTED
 
 
-def make_event(number: int, run: str) -> tuple[bytes, bytes]:
-    """Key and value of a valid event of 450 bytes, of one of 1,000 subjects, that says when it was made."""
+def make_event(number: int, run: str, strategy: str = "k-anonymity") -> tuple[bytes, bytes]:
+    """Key and value of a valid event of 450 bytes, of one of 1,000 subjects, that says when it was made.
+
+    A webhook can ask for events of one strategy.
+    """
     subject = f"ds-{number * 7 % SUBJECTS:04d}"
-    data = {"dataset_id": subject, "job_id": f"{run}-{number}", "strategy": "k-anonymity", "note": ""}
+    data = {"dataset_id": subject, "job_id": f"{run}-{number}", "strategy": strategy, "note": ""}
     fields: dict[str, Any] = {
         "id": f"{run}-{number}",
         "source": "/vault/bench",
@@ -74,10 +77,15 @@ class ReceiverProcess:
 
 
 class Publisher:
-    """Publishes events at a steady rate for as long as the `with` block; `per_s` may be changed."""
+    """Publishes events at a steady rate for as long as the `with` block; `per_s` may be changed.
 
-    def __init__(self, brokers: str, prefix: str, per_s: float) -> None:
+    Args:
+        strategies: One for each event, in turn.
+    """
+
+    def __init__(self, brokers: str, prefix: str, per_s: float, strategies: Sequence[str] = ("k-anonymity",)) -> None:
         self.per_s = per_s
+        self._strategies = strategies
         self.published = 0
         self._run_name = secrets.token_hex(3)
         self._topic = topic_of(EVENT_TYPE, prefix)
@@ -100,7 +108,8 @@ class Publisher:
         """Publish so many at once."""
         headers = list(STRUCTURED_HEADERS)
         for _ in range(count):
-            key, value = make_event(self.published, self._run_name)
+            strategy = self._strategies[self.published % len(self._strategies)]
+            key, value = make_event(self.published, self._run_name, strategy)
             self._producer.produce(self._topic, value, key, headers=headers)
             self.published += 1
         self._producer.poll(0)

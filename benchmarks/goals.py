@@ -54,6 +54,17 @@ GOALS: Final = (
     Goal(name="deliver_ratio_bare", must=0.4, aim=0.6),
     Goal(name="post_p50_ms", must=20, aim=10, less_is_better=True),
     Goal(name="post_p99_ms", must=80, aim=30, less_is_better=True),
+    *(
+        goal
+        for name in ("hang_5_above", "hang_5_below", "hang_50_above", "hang_50_below", "dead_30")
+        for goal in (
+            Goal(name=f"{name}_rate_ratio", must=0.9, aim=0.98),
+            Goal(name=f"{name}_p99_over_ms", must=0, less_is_better=True),
+        )
+    ),
+    Goal(name="waiting_rss_mb", must=500, less_is_better=True),
+    Goal(name="waiting_first_post_s", must=1, less_is_better=True),
+    Goal(name="waiting_records_grown", must=0, less_is_better=True),
 )
 
 
