@@ -110,7 +110,7 @@ class _Changes:
 
     async def rotate_secret(self, request: web.Request) -> web.Response:
         row, api = self._row(request), self._api
-        base_version = base_version_of(request, row)
+        base_version_of(request, row)
         overlap_s = _overlap_s(await fields_of(request, ("overlap_s",)))
         now_ms = api.now_ms()
         kept = _kept_secrets(row, now_ms, now_ms + round(overlap_s * 1000))
@@ -119,12 +119,13 @@ class _Changes:
             raise Problem(409, "too_many_secrets", detail)
         secret = new_secret(api.random_bytes)
         secrets = (SealedSecret(sealed=self._seal(row, secret)), *kept)
-        changed = await self._change(request, row, Op.ROTATE, base_version, secrets=secrets)
+        # Made of this row, so for it alone, whatever the request says of versions.
+        changed = await self._change(request, row, Op.ROTATE, row.version, secrets=secrets)
         return webhook_answer(changed, secret=secret)
 
     async def rekey(self, request: web.Request) -> web.Response:
         row, keys = self._row(request), self._api.keys
-        base_version = base_version_of(request, row)
+        base_version_of(request, row)
         await fields_of(request, ())
         sealed = [*(one.sealed for one in row.secrets), *row.sealed_headers.values()]
         if all(map(keys.is_active, sealed)):
@@ -139,7 +140,7 @@ class _Changes:
         secrets = tuple(
             SealedSecret(sealed=self._seal(row, secret), valid_until_ms=until_ms) for secret, until_ms in opened
         )
-        return webhook_answer(await self._change(request, row, Op.REKEY, base_version, secrets=secrets, patch=patch))
+        return webhook_answer(await self._change(request, row, Op.REKEY, row.version, secrets=secrets, patch=patch))
 
     async def ping(self, request: web.Request) -> web.Response:
         """An event made up for this webhook alone; 202 once the broker has it."""
@@ -195,10 +196,12 @@ class _Changes:
 
 
 def _asks_again(row: WebhookRow, patch: WebhookPatch) -> bool:
-    """Whether the receiver must be asked for its permission: it is a new one, or is asked for the first time."""
+    """Whether the receiver must be asked: it is a new one, was not asked yet, or is to get more than it allowed."""
     handshake = row.handshake if patch.handshake is msgspec.UNSET else patch.handshake
     moved = patch.url is not msgspec.UNSET and patch.url != row.url
-    return handshake and (moved or not row.handshake)
+    rate, before = patch.rate_limit_per_s, row.rate_limit_per_s
+    faster = rate is not msgspec.UNSET and before is not None and (rate is None or rate > before)
+    return handshake and (moved or faster or not row.handshake)
 
 
 def _kept_secrets(row: WebhookRow, now_ms: int, until_ms: int) -> list[SealedSecret]:

@@ -188,7 +188,7 @@ def base_version_of(request: web.Request, row: WebhookRow) -> int | None:
 
 def change_lost(request: web.Request, row: WebhookRow) -> Problem:
     """Another change reached the owner first (architecture 5, Config changes)."""
-    if _if_match(request):
+    if any(tag != "*" for tag in _if_match(request)):
         return _precondition_failed(row)
     return Problem(409, "conflict", f"Another change came first; the webhook is at version {row.version} now.")
 

@@ -155,6 +155,10 @@ def apply_command(row: WebhookRow | None, command: Command, record_at_ms: int) -
         return Applied(_created(command, record_at_ms), _ANNOUNCED[Op.CREATE]) if row is None else _NOTHING
     if row is None or row.deleting or command.base_version not in {None, row.version}:
         return _NOTHING
+    kept = {one.sealed for one in command.secrets[1:]}
+    if command.op is Op.ROTATE and not kept <= {one.sealed for one in row.secrets}:
+        # Those that stay were encrypted anew since, under another key, which leaves the version.
+        return _NOTHING
     changed = msgspec.structs.replace(
         row,
         version=row.version + (command.op not in _SAME_VERSION),

@@ -15,7 +15,7 @@ from app.settings import ApiSettings, ApiToken
 from app.webhooks.commands import Op
 from app.webhooks.secrets import KeyRing
 from tests.support.listening import ADMIN, Caller
-from tests.support.webhook_api import BODY, SECRET, SOON_S, Owner, create, meanwhile, serving
+from tests.support.webhook_api import BODY, KEYS, SECRET, SOON_S, Owner, create, meanwhile, serving
 from tests.support.webhooks import webhook_row
 
 
@@ -302,3 +302,23 @@ async def test_nothing_is_answered_from_a_copy_that_is_not_complete(owner: Owner
         answer = await api.call(method, path)
         assert (answer.status, answer.document["code"]) == (503, "starting")
         assert answer.headers["Retry-After"]
+
+
+async def test_of_two_rotations_at_once_one_wins_whatever_they_say_of_versions() -> None:
+    owner = Owner()
+    await owner.write(webhook_row())
+    async with serving(owner) as api:
+        owner.deaf = True
+
+        async def rotate() -> Any:
+            return await api.call("POST", "/v1/webhooks/wh_a/rotate-secret", {}, headers={"If-Match": "*"})
+
+        async def apply_both() -> None:
+            await owner.arrived(2)
+            await owner.apply()
+
+        first, second, _ = await asyncio.gather(rotate(), rotate(), apply_both())
+
+    assert sorted([first.status, second.status]) == [200, 409]
+    won = first if first.status == 200 else second
+    assert KEYS.open("wh_a", owner.row("wh_a").secrets[0].sealed).text == won.document["secret"]

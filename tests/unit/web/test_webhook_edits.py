@@ -292,6 +292,14 @@ class TestHandshake:
             made = await create(api, {"url": "https://example.com/hook", "events": ["*"], "handshake": True})
         assert made.document["rate_limit_per_s"] == 0.5
 
+    @pytest.mark.parametrize("more", [None, 100])
+    async def test_more_than_it_permits_is_asked_for_again(self, owner: Owner, more: float | None) -> None:
+        answer = PermissionAnswer(200, {"WebHook-Allowed-Origin": "*", "WebHook-Allowed-Rate": "30"})
+        async with serving(owner, receiver=Receiver(answer)) as api:
+            made = await create(api, {"url": "https://example.com/hook", "events": ["*"], "handshake": True})
+            faster = await api.call("PATCH", f"/v1/webhooks/{made.document['id']}", {"rate_limit_per_s": more})
+        assert (faster.status, faster.document["rate_limit_per_s"]) == (200, 0.5)
+
     @pytest.mark.parametrize(
         "answer",
         [

@@ -139,3 +139,16 @@ def test_the_last_eight_commands_are_named() -> None:
     before = row(command_ids=tuple(f"o{n}" for n in range(8)))
 
     assert applied(before, command(Op.HOLD)).command_ids == ("c1", *(f"o{n}" for n in range(7)))
+
+
+def test_a_rotation_that_was_made_before_the_secrets_were_encrypted_anew_brings_the_old_key_not_back() -> None:
+    before = row(secrets=(SealedSecret(sealed="old:S"),))
+    rotation = command(
+        Op.ROTATE,
+        base_version=3,
+        secrets=(SealedSecret(sealed="old:N"), SealedSecret(sealed="old:S", valid_until_ms=NOW + 1)),
+    )
+    assert applied(before, rotation).secrets == rotation.secrets
+
+    rekey = command(Op.REKEY, base_version=3, secrets=(SealedSecret(sealed="new:S"),))
+    assert apply_command(applied(before, rekey), rotation, NOW) == Applied()
