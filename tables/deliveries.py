@@ -51,6 +51,7 @@ _NUL: Final = b"\x00"
 _TIME_BYTES: Final = 8
 _LANE_BYTES: Final = 8
 _SUBJECTS_KEPT: Final = 16_384
+_KEPT_CHARS: Final = 256
 _HASH_BYTES: Final = 16
 _LATEST_MS: Final = 2**63 - 1
 _NO_LANE: Final = bytes(1 + _LANE_BYTES)
@@ -63,10 +64,17 @@ def delivery_key(webhook_id: str, delivery_id: str) -> bytes:
     return webhook_id.encode() + _NUL + delivery_id.encode()
 
 
-@lru_cache(_SUBJECTS_KEPT)
 def lane_of(subject: str | None) -> bytes | None:
     """The lane of a subject; two that collide are merely kept in one order."""
-    return None if subject is None else blake2b(subject.encode(), digest_size=_LANE_BYTES).digest()
+    if subject is None:
+        return None
+    # Subjects have no limit of their own, so that long ones are not kept.
+    return _lane_of(subject) if len(subject) <= _KEPT_CHARS else _lane_of.__wrapped__(subject)
+
+
+@lru_cache(_SUBJECTS_KEPT)
+def _lane_of(subject: str) -> bytes:
+    return blake2b(subject.encode(), digest_size=_LANE_BYTES).digest()
 
 
 def entry_of(row: DeliveryRow) -> Entry:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Endings"]
 
 ROWS_A_JOB: Final = 500
+# Each is sent once more, in its dead letter.
+BODIES_A_JOB_BYTES: Final = 4 << 20
 SWEEP_MIN_MS: Final = 1000
 # Clocks differ between workers; no row is found later than this after its time.
 SWEEP_MAX_MS: Final = 60 * 60 * 1000
@@ -56,8 +58,11 @@ class Endings:
         holdings = self._holdings
         now_ms = holdings.context.clock.now_ms()
         keys = expired_keys(unit, holdings.swept_to_ms, now_ms, ROWS_A_JOB)
-        flying = 0
-        for index_key in keys:
+        flying, body_bytes = 0, 0
+        for place, index_key in enumerate(keys, 1):
+            if body_bytes > BODIES_A_JOB_BYTES:
+                keys = keys[: place - 1]
+                break
             row = unit.get(DELIVERIES, expiring_key(index_key))
             if row is None or row.delivery_id in holdings.flights:
                 flying += 1
@@ -65,9 +70,10 @@ class Endings:
             webhook = holdings.webhooks.get(row.webhook_id)
             terms = holdings.deps.options.terms() if webhook is None else webhook.terms
             holdings.write(unit, row, row, transition(Delivery(row), TimePassed(), now_ms, terms))
+            body_bytes += len(row.body or b"")
         if keys and not flying:
             holdings.swept_to_ms = expiry_of(keys[-1])
-        if len(keys) == ROWS_A_JOB and flying < ROWS_A_JOB:
+        if (len(keys) == ROWS_A_JOB and flying < ROWS_A_JOB) or body_bytes > BODIES_A_JOB_BYTES:
             return True
         next_ms = next_expiry_ms(unit, now_ms + 1) or now_ms + SWEEP_MAX_MS
         if flying:

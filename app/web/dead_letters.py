@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -17,7 +18,7 @@ from app.webhooks.dead_letters import DeadLetterFilter, show_dead_letter
 from app.webhooks.model import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from app.engine import Record
     from app.web.resend import ResendApi
@@ -29,6 +30,8 @@ _FILTER: Final = ("webhook_id", "reason", "event_type", "since", "until")
 _REASONS: Final = tuple(map(str, (Reason.EXHAUSTED, Reason.REJECTED, Reason.EXPIRED)))
 # Sent in one request; the cursor of its answer goes on.
 RESEND_LIMIT: Final = 500
+# An event may have 256 KiB.
+BODIES_AT_ONCE: Final = 100
 
 
 def dead_letter_routes(api: ResendApi) -> list[web.RouteDef]:
@@ -82,21 +85,40 @@ class _DeadLetters:
             error = FieldError("", "invalid", f"a filter of {', '.join(_FILTER)}, or all: true")
             raise Problem(422, "invalid_field", "Say which dead letters are to be sent again.", errors=[error])
         only, request_id = _filter_of(body, "/"), self._resender.request_id(request)
-        letters = LogList(self._log, letter_of, lambda letter: letter.delivery_id)
+        letters = LogList(self._log, _listed, lambda letter: letter.delivery_id)
         below = log_cursor(_text(body, "cursor", "/"), self._log, "/cursor")
         page = await letters.page(only.takes, below, RESEND_LIMIT)
-        again: list[Again] = []
+        resent: list[str] = []
         refused: list[dict[str, str]] = []
-        for letter in reversed(page.items):
-            why = self._resender.refusal(letter.webhook_id)
-            if why is None and letter.event is not None:
-                again.append(_again(letter, letter.event))
-            else:
-                code = "body_gone" if why is None else why[0]
-                refused.append({"id": letter.id, "delivery_id": letter.delivery_id, "code": code})
-        sent = await self._resender.send(again, request_id, principal_of(request).name) if again else {}
-        answer = {"resent": list(sent), "refused": refused, "next_cursor": page.next_cursor}
+        oldest_first = page.items[::-1]
+        for start in range(0, len(oldest_first), BODIES_AT_ONCE):
+            again: list[Again] = []
+            for letter in await self._whole(oldest_first[start : start + BODIES_AT_ONCE]):
+                why = self._resender.refusal(letter.webhook_id)
+                if why is None and letter.event is not None:
+                    again.append(_again(letter, letter.event))
+                else:
+                    code = "body_gone" if why is None else why[0]
+                    refused.append({"id": letter.id, "delivery_id": letter.delivery_id, "code": code})
+            if again:
+                resent += await self._resender.send(again, request_id, principal_of(request).name)
+        answer = {"resent": resent, "refused": refused, "next_cursor": page.next_cursor}
         return web.json_response(answer, status=202)
+
+    async def _whole(self, listed: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """The same dead letters with their events, as far as retention has left them."""
+        wanted: defaultdict[int, list[int]] = defaultdict(list)
+        for letter in listed:
+            partition, offset = map(int, letter.id.split("-"))
+            wanted[partition].append(offset)
+        found: dict[str, DeadLetter] = {}
+        try:
+            for partition, offsets in wanted.items():
+                read = map(letter_of, (await self._log.records(partition, offsets)).values())
+                found |= {letter.id: letter for letter in read if letter is not None}
+        except LogUnavailable:
+            raise unavailable() from None
+        return [found.get(letter.id, letter) for letter in listed]
 
     async def _letter(self, id_: str) -> DeadLetter:
         place = place_of(id_)
