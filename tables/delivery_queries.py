@@ -53,6 +53,7 @@ __all__ = [
     "expired_keys",
     "find_delivery",
     "find_page",
+    "last_in_lane",
     "merge_pages",
     "next_expiry_ms",
     "read_refill",
@@ -202,6 +203,13 @@ def next_expiry_ms(unit: Unit, from_ms: int) -> int | None:
     """When the next row expires, from a time on."""
     found = unit.scan_index(DELIVERIES, EXPIRY_PREFIX, start=expiry_place(from_ms), limit=1)
     return expiry_of(found[0]) if found else None
+
+
+def last_in_lane(unit: Unit, webhook_id: str, lane: bytes) -> DeliveryRow | None:
+    """The last that waits in a lane and was never tried, if it is among the first 10,000 of it."""
+    prefix = lane_prefix(webhook_id, lane, 0)
+    keys = unit.scan_index(DELIVERIES, prefix, limit=SCAN_LIMIT)
+    return unit.get(DELIVERIES, delivery_key(webhook_id, sequence_of(keys[-1][len(prefix) :])[1])) if keys else None
 
 
 def read_refill(

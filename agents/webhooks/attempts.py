@@ -64,7 +64,7 @@ class Attempts:
         # A replayed event may be years old.
         if row.attempts == 0 and row.event_time_ms is not None and row.request_id is None:
             metrics.EVENT_TO_POST_SECONDS.observe(max(0, started_ms - row.event_time_ms) / 1000)
-        flight.posting = True
+        flight.url = holdings.webhooks[row.webhook_id].row.url
         holdings.census.flies(1)
         try:
             request = holdings.webhooks[row.webhook_id].request(row, started_ms, holdings.deps.signing_key)
@@ -86,6 +86,7 @@ class Attempts:
             response_body=outcome.body,
             retry_after_s=outcome.retry_after_s,
             webhook=webhook.row.state,
+            moved=flight.url != webhook.row.url,
             uniform=holdings.deps.uniform,
         )
         step = transition(Delivery(flight.row, in_flight=True), answered, now.wall_ms, webhook.terms)

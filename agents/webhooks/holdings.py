@@ -75,13 +75,13 @@ class Flight:
         row: As it was when it started; never written if it came straight from its intent.
         stored: What lies in the table.
         record: The unfinished intent.
-        posting: Whether the POST is under way.
+        url: Where the POST went that is under way; None before it.
     """
 
     row: DeliveryRow
     stored: DeliveryRow | None = None
     record: Record | None = None
-    posting: bool = False
+    url: str | None = None
 
     def is_of(self, record: Record) -> bool:
         """Whether it came from this very record, whose slice is being run again."""
@@ -211,7 +211,10 @@ class Holdings:
             self.scheduler.offer(entry_of(after))
         else:
             self.scheduler.forget(known.webhook_id, known.delivery_id)
-        if after is not None and after.expires_at_ms < self.sweep_at_ms:
+        if after is None:
+            return
+        # Also while a sweep is asked for already: it begins there.
+        self.swept_to_ms = min(self.swept_to_ms, after.expires_at_ms)
+        if after.expires_at_ms < self.sweep_at_ms:
             self.sweep_at_ms = after.expires_at_ms
-            self.swept_to_ms = min(self.swept_to_ms, after.expires_at_ms)
             self.context.tick_now()

@@ -22,7 +22,7 @@ from app.webhooks.intents import decode_intent
 from app.webhooks.model import Ordering, Reason, Status, WebhookState
 from app.webhooks.scheduler import Result
 from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
-from tables.delivery_queries import read_refill, waiting_classes, waiting_page
+from tables.delivery_queries import last_in_lane, read_refill, waiting_classes, waiting_page
 from tables.webhooks import WEBHOOKS, webhook_key
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ YIELD_EVERY: Final = 32
 STARTS_A_TICK: Final = 128
 REFILLS_A_TICK: Final = 8
 KEY_RETRY_S: Final = 30.0
+DISORDER_MS: Final = 60_000
 
 
 class WebhooksProcessor(Processor):
@@ -107,6 +108,8 @@ class WebhooksProcessor(Processor):
     async def tick(self, unit: Unit) -> None:
         """Start what is due and has a slot; look after what expired."""
         if self._draining:
+            # Woken in the place of another number.
+            self._scheduler.pass_on()
             return
         now = self._holdings.now
         self._pump(unit, now)
@@ -125,7 +128,7 @@ class WebhooksProcessor(Processor):
 
     def busy(self) -> bool:
         """Whether the outcome of a POST is still on its way."""
-        return any(flight.posting for flight in self._holdings.flights.values())
+        return any(flight.url is not None for flight in self._holdings.flights.values())
 
     async def closed(self) -> None:
         """Give everything back; the next owner repeats the calls in flight."""
@@ -168,7 +171,7 @@ class WebhooksProcessor(Processor):
         known = unit.get(DELIVERIES, key) if flight is None else flight.row
         now = self._holdings.now
         first_wait_s = webhook.terms.schedule.next_wait_s(0, self._deps.uniform) or 0
-        next_at_ms = max(now.wall_ms + round(first_wait_s * 1000), webhook.parked_at_ms)
+        next_at_ms = self._due_ms(webhook, intent, now.wall_ms + round(first_wait_s * 1000), unit)
         event = Arrived(intent, webhook.row.state, partial(self._admit, webhook, intent, now), next_at_ms)
         step = transition(Delivery(known, in_flight=flight is not None), event, now.wall_ms, webhook.terms)
         row = step.after.row
@@ -186,6 +189,18 @@ class WebhooksProcessor(Processor):
                 self._scheduler.offer(entry_of(row))
             if row.status is Status.PENDING:
                 webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)
+
+    def _due_ms(self, webhook: OwnedWebhook, intent: Intent, earliest_ms: int, unit: Unit) -> int:
+        """When a delivery is due that must wait: not before those that came before it in its lane.
+
+        Where they wait for much longer (the first step of the schedule was longer then, or the clock of another worker
+        was ahead) only those of its own lane count.
+        """
+        if webhook.parked_at_ms - earliest_ms <= DISORDER_MS:
+            return max(earliest_ms, webhook.parked_at_ms)
+        lane = lane_of(intent.subject)
+        last = None if lane is None else last_in_lane(unit, intent.webhook_id, lane)
+        return max(earliest_ms, last.next_at_ms or 0) if last is not None else earliest_ms
 
     def _admit(self, webhook: OwnedWebhook, intent: Intent, now: Now) -> Reason | None:
         if webhook.terms.schedule.steps_s[0] > 0:

@@ -106,6 +106,7 @@ class Answered:
         status_code: Of a complete answer.
         error: None for 2xx; else the names of contracts 2.
         webhook: Its state now: it may have changed during the POST.
+        moved: It has another URL now, so that the answer says nothing about its receiver.
         uniform: A number from [0, 1), for the jitter.
     """
 
@@ -117,6 +118,7 @@ class Answered:
     retry_after_s: float | None
     webhook: WebhookState
     uniform: Callable[[], float]
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +239,12 @@ def _answered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> S
     tried = _tried(row, event)
     if event.error is None:
         return _with_attempt(_ended(tried, Status.DELIVERED, None, now_ms, terms), event, AttemptResult.DELIVERED)
-    if event.status_code == HTTPStatus.GONE:
+    if event.status_code == HTTPStatus.GONE and not event.moved:
         gone = _with_attempt(_ended(tried, Status.FAILED, Reason.GONE, now_ms, terms), event, AttemptResult.FAILED)
         return replace(gone, disable_webhook=True)
     spent = tried.attempts - tried.attempts_before
     hold_until_ms = None
-    if event.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+    if event.status_code == HTTPStatus.TOO_MANY_REQUESTS and not event.moved:
         hold_until_ms = now_ms + round(terms.schedule.hold_s(spent, event.retry_after_s) * 1000)
     wait_s = terms.schedule.next_wait_s(spent, event.uniform, event.retry_after_s)
     rejected = tried.rejections >= REJECTIONS_LIMIT

@@ -210,6 +210,9 @@ class Scheduler:
             if found is not None and (entry := self._pull(found, now)) is not None:
                 return entry
             if self._slots.free <= 0:
+                if self._ring:
+                    # Nobody has looked whether these could start, so nobody stands in the queue for them.
+                    self._slots.wait(self._unpark)
                 break
         return None
 
