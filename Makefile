@@ -48,7 +48,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## everything that docs/benchmarks.md names, in benchmarks/latest.json; about ten minutes
+bench: $(STAMP)  ## everything that docs/benchmarks.md names, in benchmarks/latest.json; about half an hour
 	$(BIN)/python -m benchmarks
 
 profile: $(STAMP)  ## where the time of an event goes on its way through the router
