@@ -73,6 +73,7 @@ PRIVATE = dict([
     attribute("_fetch_max_wait_ms", AIOKafkaConsumer, aiokafka_fetcher.Fetcher),
     attribute("_fetcher", AIOKafkaConsumer),
     attribute("_isolation_level", AIOKafkaConsumer, aiokafka_fetcher.PartitionRecords),
+    attribute("_records_iterator", aiokafka_fetcher.PartitionRecords),
     attribute("_partition_assignment_strategy", AIOKafkaConsumer),
     attribute("_subscription", AIOKafkaConsumer),
     method(GroupCoordinator, "_do_heartbeat"),
