@@ -59,7 +59,7 @@ def take_fetched(fetcher: Any, tp: Any, enough: int, into: list[FetchedRecord]) 
         if type(result) is not FetchResult:
             result.check_raise()
         elif result.check_assignment(tp) and result.has_more():
-            # The iterator that is not used keeps what was fetched in a cycle, for the garbage collector to find one day.
+            # The iterator that is not used keeps what was fetched in a cycle until a garbage collection.
             result._partition_records._records_iterator.close()
             while len(into) < enough and result._partition_records._records.has_next():
                 into += _next_batch(result._partition_records)
