@@ -164,15 +164,18 @@ def _refusal(status: int, headers: Message, body: bytes) -> ApiError:
     except ValueError:
         document = None
     if not isinstance(document, dict) or "code" not in document:
-        return ApiError(f"the API answered {status} without saying why", status)
+        told = f"the API answered {status} without saying why: is it a worker that listens at VAULT_STREAM_API__URL?"
+        return ApiError(told, status)
     fields = [f"{error.get('field')}: {error.get('message')}" for error in document.get("errors") or ()]
     detail = str(document.get("detail") or document.get("title"))
     # A detail that says it all already is not followed by the same words.
-    parts = [f"{status} {document['code']}: {detail}", *(field for field in fields if field not in detail)]
+    parts = [detail, *(field for field in fields if field not in detail)]
     retry_after = headers.get("Retry-After")
     if retry_after:
         parts.append(f"try again in {retry_after} s")
-    return ApiError("; ".join(parts), status, document)
+    # Sentences that go on.
+    told = "; ".join([*(part.removesuffix(".") for part in parts[:-1]), parts[-1]])
+    return ApiError(f"{status} {document['code']}: {told}", status, document)
 
 
 def _reason(error: OSError) -> str:

@@ -66,22 +66,38 @@ def apply(*, as_json: bool) -> None:
     settings = load_settings()
     with broker_of(settings) as broker:
         admin = TopicAdmin(broker.config)
-        _report(settings, admin, apply_plan(plan_of(settings), admin), as_json=as_json)
+        plan = plan_of(settings)
+        missing = [one for one in check_plan(plan, admin) if one.missing]
+        left = apply_plan(plan, admin)
+        created = [one.topic for one in missing if one not in left]
+        if not as_json:
+            for topic in created:
+                click.echo(f"{topic}: created")
+        _report(settings, admin, left, as_json=as_json, created=created)
 
 
-def _report(settings: Settings, admin: TopicAdmin, differences: Sequence[Difference], *, as_json: bool) -> None:
+def _report(
+    settings: Settings,
+    admin: TopicAdmin,
+    differences: Sequence[Difference],
+    *,
+    as_json: bool,
+    created: Sequence[str] | None = None,
+) -> None:
     for line in warnings(replication=settings.replication, broker_count=admin.broker_count):
         click.echo(f"warning: {line}", err=True)
     unchecked = admin.embedded
     if as_json:
-        print_json({"differences": [asdict(d) for d in differences], "configuration_checked": not unchecked})
+        done = {} if created is None else {"created": list(created)}
+        left = [asdict(difference) for difference in differences]
+        print_json({**done, "differences": left, "configuration_checked": not unchecked})
     else:
         if unchecked:
             click.echo("configuration: not checked (the embedded cluster does not describe topics)")
         for difference in differences:
             click.echo(str(difference))
         if not differences:
-            click.echo("nothing to do")
+            click.echo("nothing is left to do" if created else "nothing to do")
     if differences:
         raise click.exceptions.Exit(1)
 

@@ -156,6 +156,8 @@ def list_deliveries(
         click.echo(f"partitions {numbers} did not answer; their deliveries are not among these", err=True)
     if as_json:
         print_json({"items": found.items, "missing": sorted(found.missing)})
+    elif not found.items and found.missing:
+        click.echo("none in the partitions that answered")
     elif not found.items:
         click.echo(f"{'no such deliveries' if filters else 'no deliveries yet'}; {_REMEMBERED}")
     else:
@@ -170,6 +172,9 @@ def list_deliveries(
             "last_error",
         )
         print_table(columns, [[d.get(column) for column in columns] for d in found.items])
+    if found.missing:
+        # A part of the answer must not pass for all of it.
+        raise click.exceptions.Exit(1)
 
 
 @deliveries.command("show")

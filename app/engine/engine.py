@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ TOPIC_IDS_S = 2.0
 # A coordinator error that repeats for this long will not heal by waiting; the supervisor starts us again.
 COORDINATOR_ERROR_LIMIT_S = 60.0
 EXIT_STUCK = 70
+FULL_DISK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,9 +201,13 @@ class Engine:
     async def stop(self) -> None:
         """After the consumer has left."""
         await cancelled(*self._tasks)
-        for store in self._stores.values():
-            store.close()
-        self._stores.clear()
+        if shutil.disk_usage(self.data_dir.path).free < FULL_DISK_BYTES:
+            # Each would take a second to say so, on the loop that answers for liveness; the process ends anyway.
+            log.warning("the disk is full: stores are left as they are, the changelogs have their last rows")
+        else:
+            for store in self._stores.values():
+                store.close()
+            self._stores.clear()
         await self.outputs.close()
         await self.readers.close()
         self.data_dir.remember(Membership("", self._generation, self.data_dir.membership().held))

@@ -137,7 +137,11 @@ class LogReader:
                 committed_only=self.committed_only,
                 retry_backoff_ms=ENDS_BACKOFF_MS,
             )
-            await consumer.start()
+            try:
+                await consumer.start()
+            except BaseException:
+                await _stop(consumer)
+                raise
             self._shared = consumer
         return self._shared
 

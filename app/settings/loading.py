@@ -176,6 +176,9 @@ def _origin(raw: Raw | None) -> str:
 def _unknown(name: str, raw: Raw) -> str:
     # Compared without the prefix, which would make any two names look alike.
     known = [variable.removeprefix(PREFIX) for variable in BY_NAME]
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.7)
+    asked = name.removeprefix(PREFIX)
+    # KAFKA__BROKERS: the right word in the wrong group.
+    last = [variable for variable in known if variable == asked.rpartition("__")[2]]
+    close = last or difflib.get_close_matches(asked, known, n=1, cutoff=0.7)
     fix = f"did you mean {PREFIX}{close[0]}?" if close else "unset it (`vault-stream config` lists those that exist)"
     return f"{name}: no such setting; {fix}{_origin(raw)}"

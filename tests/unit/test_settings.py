@@ -80,6 +80,9 @@ def test_names_that_kubernetes_injects_are_ignored(name: str) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
+    assert refused(KAFKA__BROKERS="k:9092") == (
+        "VAULT_STREAM_KAFKA__BROKERS: no such setting; did you mean VAULT_STREAM_BROKERS?",
+    )
     assert refused(WEB_PROT="1") == ("VAULT_STREAM_WEB_PROT: no such setting; did you mean VAULT_STREAM_WEB_PORT?",)
     assert "no such setting; unset it" in refused(QQQQ="1")[0]
 

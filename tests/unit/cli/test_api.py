@@ -74,7 +74,7 @@ def test_a_problem_document_becomes_one_line(client: ApiClient) -> None:
     with pytest.raises(ApiError) as caught:
         client.call("POST", "/v1/webhooks", json={})
     error = caught.value
-    assert error.format_message() == "422 invalid: The body is not usable.; /url: must be https; try again in 3 s"
+    assert error.format_message() == "422 invalid: The body is not usable; /url: must be https; try again in 3 s"
     assert (error.status, error.code, error.exit_code) == (422, "invalid", 1)
 
 

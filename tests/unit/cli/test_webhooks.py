@@ -102,7 +102,7 @@ class TestWebhooksCreate:
         result = run(webhooks, "create", "--url", "http://x.example", "--events", "*")
         assert (result.exit_code, result.stderr) == (
             1,
-            "Error: 422 insecure_url: Not usable.; /url: must be https\n",
+            "Error: 422 insecure_url: Not usable; /url: must be https\n",
         )
 
 

@@ -95,6 +95,8 @@ def test_topics_check_fails_until_apply_has_created_them() -> None:
     assert "vault.quarantine: missing" in before.stdout
     applied = runner.invoke(topics, ["apply"])
     assert applied.exit_code == 0, applied.output
+    assert "vault.quarantine: created\n" in applied.stdout
+    assert runner.invoke(topics, ["apply"]).stdout.endswith("nothing to do\n")
     after = runner.invoke(topics, ["check", "--json"])
     assert after.exit_code == 0
     assert json.loads(after.stdout) == {"differences": [], "configuration_checked": False}
