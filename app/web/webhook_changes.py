@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from app.web.webhook_commands import (
 )
 from app.web.webhooks import KEY_RETRY_AFTER_S
 from app.webhooks.commands import Op, WebhookPatch
-from app.webhooks.credentials import open_headers, reseal_headers, seal_headers
+from app.webhooks.credentials import MASK, open_headers, reseal_headers, seal_headers
 from app.webhooks.errors import InvalidField, MissingKey, UnreadableSecret
 from app.webhooks.handshake import with_permission
 from app.webhooks.intents import IntentReason, intent_headers
@@ -35,7 +36,7 @@ from tables.webhooks import webhook_key
 if TYPE_CHECKING:
     from app.web.webhook_commands import WebhooksApi
     from app.webhooks.model import WebhookRow
-    from app.webhooks.secrets import Secret
+    from app.webhooks.secrets import KeyRing, Secret
 
 __all__ = ["webhook_change_routes"]
 
@@ -69,7 +70,12 @@ class _Changes:
         row = self._row(request)
         base_version = base_version_of(request, row)
         try:
-            patch = read_changes(await json_body(request), self._api.limits)
+            body = await json_body(request)
+            whole = _unmasked(body, row, self._api.keys)
+            if whole is not body:
+                # Made of this row, so for it alone, whatever the request says of versions.
+                base_version = row.version
+            patch = read_changes(whole, self._api.limits)
             if patch.url is not msgspec.UNSET:
                 await self._api.guard.check(patch.url, self._api.resolve)
             if _asks_again(row, patch):
@@ -193,6 +199,22 @@ class _Changes:
         if command.command_id not in changed.command_ids:
             raise change_lost(request, changed)
         return changed
+
+
+def _unmasked(body: Any, row: WebhookRow, keys: KeyRing) -> Any:
+    """The body with the values that its masks stand for: whoever sends back what was shown changes nothing by it.
+
+    Raises:
+        MissingKey, UnreadableSecret: The stored values cannot be read here.
+    """
+    headers = body.get("headers") if isinstance(body, Mapping) else None
+    if not isinstance(headers, Mapping):
+        return body
+    kept = [name for name, value in headers.items() if value == MASK and name in row.sealed_headers]
+    if not kept:
+        return body
+    stored = open_headers(row, keys)
+    return {**body, "headers": {**headers, **{name: stored[name] for name in kept}}}
 
 
 def _asks_again(row: WebhookRow, patch: WebhookPatch) -> bool:

@@ -5,6 +5,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from app.devstack.processes import module_environment
 from app.devstack.stack import encryption_key, listening
+from app.events import format_time
 from tests.support.listening import Caller
 from tests.support.workers import Deployment, RunningWorker, TimedReceiver, until
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.kafka
 
 REQUEST_DEADLINE_S = 60.0
 RACES = 5
-LATER = "2099-01-01T00:00:00.000Z"
+LATER = format_time(time.time_ns() // 1_000_000 + 86_400_000)
 CHANGES: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("PATCH", "", {"rate_limit_per_s": 50, "headers": {"X-Api-Key": "hunter2"}}, {"rate_limit_per_s": 50}),
     ("PATCH", "", {"rate_limit_per_s": None, "headers": {"X-Api-Key": "***"}}, {"headers": {"X-Api-Key": "***"}}),

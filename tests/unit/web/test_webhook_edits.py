@@ -367,3 +367,15 @@ async def test_credentials_are_sent_on_after_a_change_and_encrypted_anew_by_reke
     assert changed.document["headers"] == {"X-Api-Key": "***", "X-Team": "lake"}
     assert open_headers(row, keys) == {"X-Api-Key": "correct-horse", "X-Team": "lake"}
     assert all(map(keys.is_active, row.sealed_headers.values()))
+
+
+async def test_a_mask_that_is_sent_back_keeps_the_value_that_it_stands_for(api: Caller, owner: Owner) -> None:
+    await patch(api, {"headers": {"X-Api-Key": "correct-horse", "X-Team": "lake"}})
+    shown = await patch(api, {"headers": {"X-Api-Key": "***", "X-Team": "sea"}})
+
+    row = owner.row("wh_a")
+    assert row is not None
+    assert shown.document["headers"] == {"X-Api-Key": "***", "X-Team": "sea"}
+    assert open_headers(row, KEYS) == {"X-Api-Key": "correct-horse", "X-Team": "sea"}
+    renamed = await patch(api, {"headers": {"X-Other-Key": "***"}})
+    assert (renamed.status, renamed.fields) == (422, ["/headers/X-Other-Key"])
