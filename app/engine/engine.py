@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from app.engine.positions import Bounds
 from app.engine.readers import LogReaders
 from app.engine.restore import Replica
 from app.engine.status import Status
-from app.engine.store import Store
+from app.engine.store import Store, close_all
 from app.engine.topic_ids import topic_ids
 from app.observability import metrics
 
@@ -51,7 +50,6 @@ TOPIC_IDS_S = 2.0
 # A coordinator error that repeats for this long will not heal by waiting; the supervisor starts us again.
 COORDINATOR_ERROR_LIMIT_S = 60.0
 EXIT_STUCK = 70
-FULL_DISK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,12 +199,7 @@ class Engine:
     async def stop(self) -> None:
         """After the consumer has left."""
         await cancelled(*self._tasks)
-        if shutil.disk_usage(self.data_dir.path).free < FULL_DISK_BYTES:
-            # Each would take a second to say so, on the loop that answers for liveness; the process ends anyway.
-            log.warning("the disk is full: stores are left as they are, the changelogs have their last rows")
-        else:
-            for store in self._stores.values():
-                store.close()
+        if close_all(self._stores.values(), self.data_dir.path):
             self._stores.clear()
         await self.outputs.close()
         await self.readers.close()

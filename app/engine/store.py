@@ -17,7 +17,7 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from app.engine.errors import StoreDamaged, StoreError, StoreFailed
 from app.engine.table import Table
 from app.observability import metrics
 
-__all__ = ["Store"]
+__all__ = ["Store", "close_all"]
 
 log = logging.getLogger("app.engine.store")
 
@@ -52,6 +52,7 @@ _DISK_ERRORS: Final = tuple(
 )  # fmt: skip
 
 Rows = Mapping[bytes, bytes | None]
+FULL_DISK_BYTES = 1 << 20
 IndexKeys = Mapping[bytes, Sequence[bytes]]
 
 
@@ -310,6 +311,24 @@ class Store:
 
     def _failed(self, error: Exception) -> StoreError:
         return StoreFailed(f"store {self.path} cannot be written: {error}")
+
+
+def close_all(stores: Iterable[Store], disk: Path) -> bool:
+    """Close the stores of a process that ends, unless their disk is full; whether they are closed.
+
+    Each would take a second to find that out, on the loop that answers for liveness; the changelogs have its last rows.
+    """
+    try:
+        full = shutil.disk_usage(disk).free < FULL_DISK_BYTES
+    except OSError:
+        # The directory was removed under us.
+        full = False
+    if full:
+        log.warning("the disk is full: stores are left as they are, the changelogs have their last rows")
+        return False
+    for store in stores:
+        store.close()
+    return True
 
 
 def _is_of_the_disk(error: Exception) -> bool:

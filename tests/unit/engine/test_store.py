@@ -1,7 +1,11 @@
+import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
-from app.engine.store import LAST_USED, Store
+import pytest
+
+from app.engine.store import FULL_DISK_BYTES, LAST_USED, Store, close_all
 from tests.support.engine import ROWS, Row, new_store
 
 
@@ -63,3 +67,24 @@ def test_a_copy_unused_for_longer_than_tombstones_live_is_removed(tmp_path: Path
     assert store.get(key(b"a")) is None
     assert store.applied("log") == 0
     store.close()
+
+
+@pytest.mark.parametrize(("free_bytes", "closed"), [(FULL_DISK_BYTES, True), (FULL_DISK_BYTES - 1, False)])
+def test_at_the_end_of_a_process_no_store_asks_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, closed: bool
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+    asked: list[str] = []
+    stores = [SimpleNamespace(close=lambda name=name: asked.append(name)) for name in ("a", "b")]
+
+    assert close_all(stores, tmp_path) is closed
+
+    assert asked == (["a", "b"] if closed else [])
+
+
+def test_stores_are_closed_though_their_directory_is_gone(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    assert close_all([SimpleNamespace(close=lambda: asked.append("a"))], tmp_path / "gone")
+
+    assert asked == ["a"]
