@@ -199,7 +199,7 @@ class Engine:
     async def stop(self) -> None:
         """After the consumer has left."""
         await cancelled(*self._tasks)
-        if close_all(self._stores.values(), self.data_dir.path):
+        if close_all(self._stores.values(), self.data_dir.path / "state"):
             self._stores.clear()
         await self.outputs.close()
         await self.readers.close()

@@ -67,7 +67,7 @@ def files(worker: FoldWorker, store: str, pattern: str) -> list[Path]:
 
 
 def errors(worker: FoldWorker) -> list[str]:
-    return [line for line in worker.log.splitlines() if re.search(r" (ERROR|CRITICAL) ", line)]
+    return [line for line in worker.log.splitlines() if re.search(r" app\.\S+ (ERROR|CRITICAL) ", line)]
 
 
 @pytest.mark.kafka
@@ -121,6 +121,28 @@ def test_a_worker_whose_disk_is_full_ends_with_one_line_and_another_one_counts_o
     (line,) = errors(full)
     assert "No space left on device" in line
     assert f"store {state}" in line
+
+
+@pytest.mark.kafka
+def test_a_worker_whose_disk_is_full_stops_when_it_is_told_to(group: FoldGroup) -> None:
+    if not disk.mounts_are_possible():
+        pytest.skip("this platform allows no mounts in a namespace of a user")
+    state = group.path / "stopped" / "state"
+    state.mkdir(parents=True)
+
+    class OnASmallDisk(FoldWorker):
+        command = disk.on_a_small_disk(FoldWorker.command, state, 8 << 10)
+
+    group.workers["stopped"] = worker = OnASmallDisk(group, "stopped")
+    until(lambda: worker.ready and len(worker.numbers) == NUMBERS, 90, "ready")
+    produce(group, 1)
+    until(lambda: group.counted().total() >= KEYS, 90, "counted")
+    disk.fill(Path(f"/proc/{worker.process.pid}/root{state}"))
+
+    assert worker.terminate() == 0
+    assert "the disk is full: stores are left as they are" in worker.log
+    group.start("heir")
+    settle(group, 1)
 
 
 def until_it(group: FoldGroup, happens: Callable[[], bool]) -> int:
