@@ -1,7 +1,7 @@
 """Faust's consumer, made to deliver slices and never to lose one.
 
-Every private name of Faust and aiokafka that we use is here, in `fetching.py`, `taking.py`, `header_names.py` and
-`producer.py`; `tests/unit/engine/test_private_names.py` has one test for each.
+Every private name of Faust and aiokafka that we use is here, in `fetch_sessions.py`, `fetching.py`, `taking.py`,
+`header_names.py` and `producer.py`; `tests/unit/engine/test_private_names.py` has one test for each.
 
 What is different from the stock consumer, and why:
 - It fetches only partitions that are open and have room, so nothing ever blocks the one drain loop.

@@ -13,6 +13,7 @@ from aiokafka import errors as kafka_errors
 
 from app.engine.assignor import Claim, ColocatedAssignor
 from app.engine.coordinators import patient
+from app.engine.fetch_sessions import SessionFetcher
 from app.engine.taking import Taken, take_fetched
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         """Wrap the heartbeat (an answer renews the lease from the moment it was asked for) and the leader's deal."""
         await super().on_start()
         consumer = self._consumer
+        SessionFetcher.adopt(consumer._fetcher)
         coordinator = consumer._coordinator
         beat, perform = coordinator._do_heartbeat, coordinator._perform_assignment
 

@@ -14,13 +14,13 @@ import aiokafka.consumer.fetcher as aiokafka_fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
-__all__ = ["keep_fetched_bytes", "read_batch_again"]
+__all__ = ["KeptRecords", "keep_fetched_bytes", "read_batch_again"]
 
 _LENGTH_AT = 8
 _LOG_OVERHEAD = struct.calcsize(">qi")
 
 
-class _KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka ships no types
+class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka ships no types
     """What a fetch brought, and its bytes, which aiokafka's own keeps to itself."""
 
     def __init__(self, data: bytes) -> None:
@@ -48,7 +48,7 @@ class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka sh
 
 def keep_fetched_bytes() -> None:
     """Have aiokafka's fetcher keep the bytes that it parses; once a process."""
-    aiokafka_fetcher.MemoryRecords = _KeptRecords
+    aiokafka_fetcher.MemoryRecords = KeptRecords
 
 
 def read_batch_again(records: Any, base_offset: int) -> Any:

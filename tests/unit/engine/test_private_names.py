@@ -20,6 +20,7 @@ from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartiti
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from faust.tables import TableManager
 from faust.transport.consumer import Consumer as FaustConsumer
@@ -29,7 +30,7 @@ from mode import Service
 from app.engine.producer import _SENDER_COROUTINES
 from tests.unit.engine.private_names import ENGINE, private_names
 
-FILES = ("consumer", "fetching", "header_names", "producer", "taking")
+FILES = ("consumer", "fetch_sessions", "fetching", "header_names", "producer", "taking")
 STANDARD_LIBRARY = {"_exit"}
 
 
@@ -91,6 +92,20 @@ PRIVATE = dict([
     method(aiokafka_fetcher.PartitionRecords, "_contains_abort_marker", "next_batch"),
     attribute("_tp", aiokafka_fetcher.PartitionRecords),
     attribute("_position", TopicPartitionState),
+    attribute("_check_crcs", aiokafka_fetcher.Fetcher),
+    attribute("_key_deserializer", aiokafka_fetcher.Fetcher),
+    attribute("_value_deserializer", aiokafka_fetcher.Fetcher),
+    attribute("_preferred_read_replica", aiokafka_fetcher.Fetcher),
+    attribute("_prefetch_backoff", aiokafka_fetcher.Fetcher),
+    attribute("_retry_backoff", aiokafka_fetcher.Fetcher),
+    method(aiokafka_fetcher.Fetcher, "_get_actions_per_node", "assignment"),
+    method(aiokafka_fetcher.Fetcher, "_invalidate_preferred_read_replica_for_node", "node_id", "request"),
+    method(aiokafka_fetcher.Fetcher, "_proc_fetch_request", "assignment", "node_id", "request"),
+    method(aiokafka_fetcher.Fetcher, "_set_error", "tp", "error"),
+    attribute("_max_bytes", FetchRequest),
+    attribute("_max_wait_ms", FetchRequest),
+    attribute("_min_bytes", FetchRequest),
+    attribute("_rack_id", FetchRequest),
     # aiokafka's slow parser
     ("_DefaultRecordBatchPy", lambda: None),  # imported above
     attribute("_buffer", _DefaultRecordBatchPy),
@@ -112,6 +127,7 @@ PRIVATE = dict([
     method(Sender, "_do_txn_commit", "commit_result"),
     method(Sender, "_do_txn_offset_commit", "offsets", "group_id"),
     method(Sender, "_send_produce_req", "node_id", "batches"),
+    attribute("_batch_size", MessageAccumulator),
     attribute("_pid_and_epoch", TransactionManager),
     attribute("_transaction_waiter", TransactionManager),
 ])  # fmt: skip

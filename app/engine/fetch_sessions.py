@@ -1,0 +1,202 @@
+"""Incremental fetch sessions (KIP-227): a fetch names what changed since the last one, and so does its answer.
+
+aiokafka names every partition in every fetch, and the broker answers for every one. A worker has hundreds, of which a
+few have something new: at a hundred events a second that was most of what it did, and each event waited for it twice.
+
+What a broker may do, and what becomes of it here: it may forget the session, be another one by now, or have read a
+request whose answer was lost. It then refuses the next epoch, and the next fetch names everything again. It never reads
+from another offset than the one that was asked for last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka import errors as kafka_errors
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.protocol.fetch import FetchRequest
+
+from app.engine.header_names import KeptRecords
+
+__all__ = ["FetchSession", "SessionFetcher"]
+
+log = logging.getLogger("app.engine.consumer")
+
+# The first version whose schema is used here; Kafka 2.3. An older broker gets aiokafka's own requests.
+SESSION_VERSION = 11
+_FULL_EPOCH = 0
+_LAST_EPOCH = 2**31 - 1
+_SESSION_NOT_FOUND = 70
+
+Topics = list[tuple[str, list[tuple[int, int, int]]]]
+
+
+class FetchSession:
+    """What one broker remembers of our fetches.
+
+    Attributes:
+        offsets: Where it reads each partition.
+    """
+
+    def __init__(self) -> None:
+        self.offsets: dict[tuple[str, int], int] = {}
+        self._id = 0
+        self._epoch = _FULL_EPOCH
+
+    def ask(self, topics: Topics) -> tuple[int, int, Any, Any]:
+        """The next request: session id, epoch, what is new or is read elsewhere, and what is not wanted any more.
+
+        Args:
+            topics: All that is wanted, as (partition, offset, most bytes) by topic.
+        """
+        if self._epoch == _FULL_EPOCH:
+            self.offsets = {}
+        known, wanted = self.offsets, {}
+        changed: dict[str, list[tuple[int, int, int, int, int]]] = {}
+        for topic, partitions in topics:
+            for partition, offset, max_bytes in partitions:
+                wanted[topic, partition] = offset
+                if known.get((topic, partition)) != offset:
+                    # -1: no leader epoch, and no log start, which only followers have.
+                    changed.setdefault(topic, []).append((partition, -1, offset, -1, max_bytes))
+        forgotten: dict[str, list[int]] = {}
+        for topic, partition in known.keys() - wanted.keys():
+            forgotten.setdefault(topic, []).append(partition)
+        self.offsets = wanted
+        return self._id, self._epoch, list(changed.items()), list(forgotten.items())
+
+    def answered(self, response: Any) -> bool:
+        """Note an answer; False: it refuses the session, and says nothing of any partition."""
+        if response.API_VERSION < SESSION_VERSION:
+            return True
+        if response.error_code:
+            log.debug("fetch session %d: error %d; the next fetch names all", self._id, response.error_code)
+            self.lost()
+            if response.error_code == _SESSION_NOT_FOUND:
+                self._id = 0
+            return False
+        # A broker that has no room for a session gives none, and goes on being asked for everything.
+        self._id = response.session_id
+        self._epoch = _FULL_EPOCH if not self._id else 1 if self._epoch == _LAST_EPOCH else self._epoch + 1
+        return True
+
+    def lost(self) -> None:
+        """Nobody knows what the broker has read: the next fetch closes the session and opens another one."""
+        self._epoch = _FULL_EPOCH
+
+
+class _Request(FetchRequest):  # type: ignore[misc]  # aiokafka ships no types
+    """A fetch within a session, where the broker knows sessions."""
+
+    def __init__(self, session: FetchSession, whole: Any) -> None:
+        super().__init__(
+            whole._max_wait_ms, whole._min_bytes, whole._max_bytes, whole._isolation_level, whole.topics, whole._rack_id
+        )
+        self.session = session
+
+    def build(self, request_struct_class: Any) -> Any:
+        if request_struct_class.API_VERSION < SESSION_VERSION:
+            self.session.offsets = {(t, p): offset for t, parts in self.topics for p, offset, _ in parts}
+            return super().build(request_struct_class)
+        limits = (-1, self._max_wait_ms, self._min_bytes, self._max_bytes, self._isolation_level)
+        return request_struct_class(*limits, *self.session.ask(self.topics), self._rack_id)
+
+
+class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
+    """aiokafka's fetcher with sessions, one a broker; there is one fetch at a time to each."""
+
+    @classmethod
+    def adopt(cls, fetcher: Any) -> None:
+        """Turn a fetcher that has no assignment yet into one of this class."""
+        fetcher.__class__ = cls
+        vars(fetcher).update(_sessions={}, _sessions_of=None)
+
+    _sessions: dict[int, FetchSession]
+    _sessions_of: Any
+
+    def _get_actions_per_node(self, assignment: Any) -> Any:
+        if self._sessions_of is not assignment:
+            # What a broker has told us of partitions went with the old assignment, and it would not repeat it.
+            for session in self._sessions.values():
+                session.lost()
+            self._sessions_of = assignment
+        fetches, *others = super()._get_actions_per_node(assignment)
+        return [(node, _Request(self._session(node), whole)) for node, whole in fetches], *others
+
+    def _session(self, node: int) -> FetchSession:
+        found = self._sessions.get(node)
+        if found is None:
+            found = self._sessions[node] = FetchSession()
+        return found
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
+        session: FetchSession = request.session
+        try:
+            response = await self._client.send(node_id, request)
+        except kafka_errors.KafkaError as error:
+            session.lost()
+            log.error("fetch from broker %s: %r", node_id, error)  # noqa: TRY400  # it is the broker's
+            self._invalidate_preferred_read_replica_for_node(node_id, request)
+            await asyncio.sleep(self._retry_backoff)
+            return False
+        except BaseException as error:
+            session.lost()
+            if isinstance(error, asyncio.CancelledError):
+                # The assignment is over, or all is; aiokafka's own task does not wait for more.
+                return False
+            raise
+        if not session.answered(response) or not assignment.active:
+            return False
+        now_ms, woken = int(1000 * time.time()), False
+        for topic, partitions in response.topics:
+            for partition in partitions:
+                tp = TopicPartition(topic, partition[0])
+                woken |= self._partition_answered(assignment, tp, partition[1:], session.offsets.get(tuple(tp)), now_ms)
+        return woken
+
+    def _partition_answered(self, assignment: Any, tp: Any, answer: Any, asked: int | None, now_ms: int) -> bool:
+        """Keep what came of one partition; whether somebody should look at it."""
+        code, highwater, stable, *more, batches = answer
+        state = assignment.state_value(tp)
+        if asked is None or state is None or not state.has_valid_position or state.position != asked:
+            # It was read elsewhere meanwhile.
+            return False
+        if code:
+            return self._partition_failed(tp, kafka_errors.for_code(code), asked)
+        state.highwater, state.lso, state.timestamp = highwater, stable, now_ms
+        records = KeptRecords(batches)
+        if not records.has_next():
+            return False
+        fetched = PartitionRecords(
+            tp,
+            records,
+            # The log's start comes before them since version 5.
+            more[1] if len(more) > 1 else more[0],
+            asked,
+            self._key_deserializer,
+            self._value_deserializer,
+            self._check_crcs,
+            self._isolation_level,
+        )
+        self._records[tp] = FetchResult(
+            tp, assignment=assignment, partition_records=fetched, backoff=self._prefetch_backoff
+        )
+        return True
+
+    def _partition_failed(self, tp: Any, error: type[kafka_errors.KafkaError], asked: int) -> bool:
+        self._preferred_read_replica.pop(tp, None)
+        if error in (kafka_errors.NotLeaderForPartitionError, kafka_errors.UnknownTopicOrPartitionError):
+            self._client.force_metadata_update()
+            return False
+        if error is kafka_errors.OffsetOutOfRangeError:
+            self._set_error(tp, error({tp: asked}))
+            return True
+        if error is kafka_errors.TopicAuthorizationFailedError:
+            self._set_error(tp, error(tp.topic))
+            return True
+        log.warning("fetch of %s/%d: %s", tp.topic, tp.partition, error.__name__)
+        return False
