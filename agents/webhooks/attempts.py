@@ -73,6 +73,9 @@ class Attempts:
             outcome = AttemptOutcome(0, "no_key")
         else:
             outcome = await holdings.deps.sender.post(request)
+            # A failure says something of those that come next, so it is judged first.
+            if outcome.delivered:
+                holdings.answered(flight, _result(outcome))
         await holdings.context.submit(partial(self._settle, flight, outcome, started_ms))
 
     def _settle(self, flight: Flight, outcome: AttemptOutcome, started_ms: int, unit: Unit) -> None:

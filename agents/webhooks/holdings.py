@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from random import random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from tables.delivery_queries import Readers
 
 __all__ = ["Flight", "Holdings", "Posts", "WebhooksDeps"]
+
+# So many that a receiver that answers at once is never kept waiting by a commit that takes long.
+UNSETTLED_LIMIT: Final = 256
 
 
 class Posts(Protocol):
@@ -76,12 +79,14 @@ class Flight:
         stored: What lies in the table.
         record: The unfinished intent.
         url: Where the POST went that is under way; None before it.
+        answered: It has given its slot back.
     """
 
     row: DeliveryRow
     stored: DeliveryRow | None = None
     record: Record | None = None
     url: str | None = None
+    answered: bool = False
 
     def is_of(self, record: Record) -> bool:
         """Whether it came from this very record, whose slice is being run again."""
@@ -102,6 +107,7 @@ class Holdings:
         lane_flights: Those whose event has a subject, by webhook and lane.
         sweep_at_ms: When rows should be looked through for those that expired.
         swept_to_ms: Before this time the expiry index holds nothing but tombstones.
+        unsettled: How many deliveries have given their slot back before their outcome was written.
     """
 
     def __init__(self, context: Context, topics: Topics, deps: WebhooksDeps) -> None:
@@ -115,6 +121,7 @@ class Holdings:
         self.lane_flights: dict[tuple[str, bytes], Flight] = {}
         self.sweep_at_ms = 0
         self.swept_to_ms = 0
+        self.unsettled = 0
 
     @property
     def now(self) -> Now:
@@ -164,15 +171,29 @@ class Holdings:
             self.lane_flights[row.webhook_id, lane] = flight
         self.webhooks[row.webhook_id].flights += 1
 
+    def answered(self, flight: Flight, result: Result) -> None:
+        """The receiver has taken it: another one may have its slot while the outcome is being written.
+
+        Not without end: after a crash, what is not written is sent again.
+        """
+        if self.unsettled < UNSETTLED_LIMIT:
+            flight.answered = True
+            self.unsettled += 1
+            self.scheduler.answered(flight.row.webhook_id, result, self.now)
+
     def land(self, flight: Flight, result: Result) -> OwnedWebhook:
-        """It gives its slot back; what it became is known already. Returns its webhook."""
+        """What it became is written, so that it gives back its lane, and its slot. Returns its webhook."""
         row, lane = flight.row, lane_of(flight.row.subject)
         del self.flights[row.delivery_id]
         if lane is not None:
             del self.lane_flights[row.webhook_id, lane]
         webhook = self.webhooks[row.webhook_id]
         webhook.flights -= 1
-        self.scheduler.finish(row.webhook_id, lane, result, self.now)
+        if flight.answered:
+            self.unsettled -= 1
+            self.scheduler.settled(row.webhook_id, lane)
+        else:
+            self.scheduler.finish(row.webhook_id, lane, result, self.now)
         return webhook
 
     def secure_order(self, unit: Unit, follower: DeliveryRow) -> None:

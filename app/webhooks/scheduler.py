@@ -225,13 +225,17 @@ class Scheduler:
         self._slots.wake()
 
     def finish(self, webhook_id: str, lane: bytes | None, result: Result, now: Now) -> None:
-        """An attempt ended; if its delivery waits again, `offer` it first."""
+        """An attempt ended, and what became of it is known; if its delivery waits again, `offer` it first."""
+        self.answered(webhook_id, result, now)
+        self.settled(webhook_id, lane)
+
+    def answered(self, webhook_id: str, result: Result, now: Now) -> None:
+        """An attempt ended, so its slot is free; its lane stays busy until `settled`."""
         found = self._receivers.get(webhook_id)
         if found is None:
             return
         found.in_flight -= 1
         found.progress_s = now.monotonic_s
-        found.backlog.release(lane)
         match result:
             case Result.SUCCESS | Result.SLOW:
                 found.slots.grow()
@@ -246,6 +250,13 @@ class Scheduler:
             self._slots.mark(webhook_id, troubled=found.pace.troubled or result is Result.SLOW)
         self._slots.give_back(webhook_id)
         self._enqueue(webhook_id)
+
+    def settled(self, webhook_id: str, lane: bytes | None) -> None:
+        """What became of an attempt is written, so that the next of its lane may start."""
+        found = self._receivers.get(webhook_id)
+        if found is not None:
+            found.backlog.release(lane)
+            self._enqueue(webhook_id)
 
     # -- waiting
 

@@ -1,0 +1,89 @@
+"""A slot is the receiver's: it is free once the receiver has answered, and the lane once the answer is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from agents.webhooks import holdings
+from app.webhooks.pace import GlobalSlots
+from tests.support.webhooks import TIMEOUT, Desk, answer, webhook_row
+
+
+class Commits:
+    """Lets jobs wait, as they do for the outputs of those before them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.go = asyncio.Event()
+        submit = desk.context.submit
+
+        async def waiting(job: Any) -> Any:
+            await self.go.wait()
+            return await submit(job)
+
+        desk.context.submit = waiting
+
+
+@pytest.fixture
+async def narrow() -> AsyncIterator[Desk]:
+    """A webhook with one slot."""
+    desk = await Desk().open(webhook_row(max_in_flight=1))
+    yield desk
+    await desk.context.close(desk.processor)
+
+
+async def test_another_delivery_starts_while_the_outcome_of_one_is_being_written(narrow: Desk) -> None:
+    commits = Commits(narrow)
+    await narrow.deliver(narrow.intent("e0"), narrow.intent("e1"))
+
+    assert narrow.receiver.events() == ["e0", "e1"]
+    assert narrow.receiver.most_at_once == 1
+    commits.go.set()
+    await narrow.settle()
+    assert [row.status for row in (narrow.row("e0"), narrow.row("e1")) if row] == ["delivered", "delivered"]
+
+
+async def test_the_next_of_the_same_subject_waits_until_the_outcome_is_written(narrow: Desk) -> None:
+    commits = Commits(narrow)
+    await narrow.deliver(narrow.intent("e0", subject="d1"), narrow.intent("e1", subject="d1"))
+    assert narrow.receiver.events() == ["e0"]
+
+    commits.go.set()
+    await narrow.settle()
+    assert narrow.receiver.events() == ["e0", "e1"]
+
+
+@pytest.mark.parametrize("outcome", [answer(500), answer(429), answer(410), TIMEOUT], ids=["500", "429", "410", "none"])
+async def test_after_a_failure_nothing_starts_before_it_was_judged(narrow: Desk, outcome: Any) -> None:
+    narrow.receiver.will_answer(outcome)
+    Commits(narrow)
+    await narrow.deliver(narrow.intent("e0"), narrow.intent("e1"))
+
+    assert narrow.receiver.events() == ["e0"]
+
+
+async def test_outcomes_that_are_not_written_are_limited(narrow: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holdings, "UNSETTLED_LIMIT", 2)
+    commits = Commits(narrow)
+    await narrow.deliver(*(narrow.intent(f"e{n}") for n in range(6)))
+    assert narrow.receiver.events() == ["e0", "e1", "e2"]
+
+    commits.go.set()
+    await narrow.settle()
+    assert len(narrow.receiver.requests) == 6
+
+
+async def test_every_slot_is_given_back_once() -> None:
+    slots = GlobalSlots(8)
+    desk = await Desk(slots=slots).open(webhook_row())
+    desk.receiver.will_answer(answer(500), event_id="e1")
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(6)))
+    assert slots.free == 8
+
+    Commits(desk)
+    await desk.deliver(desk.intent("late"))
+    await desk.context.close(desk.processor)
+    assert slots.free == 8
