@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from app.observability import metrics
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Census", "attempt_class"]
 
-_WAITING: Final = "webhooks_waiting"
-_IN_FLIGHT: Final = "webhooks_in_flight"
+# Looked up once: all of it is counted at each delivery.
+_WAITING: Final = metrics.QUEUE_DEPTH.labels(queue_name="webhooks_waiting")
+_IN_FLIGHT: Final = metrics.QUEUE_DEPTH.labels(queue_name="webhooks_in_flight")
+_waiting_for = cache(lambda reason: metrics.DELIVERIES_WAITING.labels(reason=reason.value))
+_became = cache(lambda status: metrics.DELIVERIES.labels(status=status.value))
 
 
 class Census:
@@ -28,8 +32,8 @@ class Census:
         """A row begins to wait (1) or ends (-1)."""
         if reason is not None:
             self._waiting[reason] += change
-            metrics.DELIVERIES_WAITING.labels(reason=reason.value).inc(change)
-            metrics.QUEUE_DEPTH.labels(queue_name=_WAITING).inc(change)
+            _waiting_for(reason).inc(change)
+            _WAITING.inc(change)
 
     def row_changed(self, before: DeliveryRow | None, after: DeliveryRow | None) -> None:
         """A row was written: from what lies in the table to what lies there now."""
@@ -38,12 +42,12 @@ class Census:
         if after is not None and after.status.waits:
             self.waits(after.reason, 1)
         if after is not None and (before is None or before.status is not after.status):
-            metrics.DELIVERIES.labels(status=after.status.value).inc()
+            _became(after.status).inc()
 
     def flies(self, change: int) -> None:
         """An attempt begins (1) or ends (-1)."""
         self._in_flight += change
-        metrics.QUEUE_DEPTH.labels(queue_name=_IN_FLIGHT).inc(change)
+        _IN_FLIGHT.inc(change)
 
     def webhook(self, before: Health | None, after: Health | None) -> None:
         """The health of a webhook changed; None: it is not there."""
