@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ __all__ = ["Message", "OutputQueue"]
 
 log = logging.getLogger("app.engine.outputs")
 
+# The compressor costs 0.1 ms to begin with: below this it takes more from the event than the network would.
+COMPRESS_FROM_BYTES = 4096
 # The broker's own answer comes within request_timeout (15 s); beyond both, the outcome is unknown.
 SEND_DEADLINE_S = 20.0
 _FAILURES = (kafka_errors.KafkaError, TimeoutError, OSError)
@@ -189,7 +192,9 @@ class OutputQueue:
                 await self._drop()
 
     def _next_batch(self, tp: TP, producer: HardProducer) -> _Batch:
-        batch, waiting = _Batch(tp, producer.create_batch()), self._waiting[tp]
+        waiting = self._waiting[tp]
+        large = _is_large(waiting)
+        batch = _Batch(tp, producer.create_batch() if large else producer.create_plain_batch())
         while waiting:
             group = waiting[0]
             if not group.future.done():
@@ -264,3 +269,14 @@ class OutputQueue:
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.hard_close()
+
+
+def _is_large(groups: Iterable[_Group]) -> bool:
+    """Whether what waits is worth compressing."""
+    size_bytes = 0
+    for group in groups:
+        for message in islice(group.messages, group.at, None):
+            size_bytes += len(message.value or b"")
+            if size_bytes >= COMPRESS_FROM_BYTES:
+                return True
+    return False

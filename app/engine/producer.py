@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.conn import CloseReason
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
@@ -26,6 +27,7 @@ from app.engine.errors import NotMember, ProducerTaken
 
 __all__ = ["FencedProducer", "HardProducer", "ProducerId"]
 
+_NO_COMPRESSION = 0
 _INIT_PRODUCER_ID = 22
 _INVALID_PRODUCER_EPOCH = 47
 _PRODUCER_FENCED = 90
@@ -106,6 +108,10 @@ class HardProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka ships no
                 self._children.discard(task)
 
         return run
+
+    def create_plain_batch(self) -> BatchBuilder:
+        """An empty batch that is not compressed; not for transactions."""
+        return BatchBuilder(self._message_accumulator._batch_size, _NO_COMPRESSION)
 
     async def hard_close(self) -> bool:
         """Never flush, never wait for a broker; goes on to its end though the caller is cancelled.
