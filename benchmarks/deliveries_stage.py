@@ -159,9 +159,7 @@ class Stage:
     async def __aenter__(self) -> Self:
         await self.worker.start()
         self._session = aiohttp.ClientSession(self.url)
-        async with asyncio.timeout(READY_S):
-            while not await self._ready():  # noqa: ASYNC110  # another process, which has no way to call us
-                await asyncio.sleep(0.1)
+        await self.until_ready()
         return self
 
     async def __aexit__(
@@ -169,6 +167,16 @@ class Stage:
     ) -> None:
         await self._session.close()
         await self.worker.kill()
+
+    async def until_ready(self, within_s: float = READY_S) -> None:
+        """Until the worker serves.
+
+        Raises:
+            TimeoutError: It does not in time.
+        """
+        async with asyncio.timeout(within_s):
+            while not await self._ready():  # noqa: ASYNC110  # another process, which has no way to call us
+                await asyncio.sleep(0.1)
 
     async def _ready(self) -> bool:
         try:

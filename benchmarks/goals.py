@@ -65,6 +65,8 @@ GOALS: Final = (
     Goal(name="waiting_rss_mb", must=500, less_is_better=True),
     Goal(name="waiting_first_post_s", must=1, less_is_better=True),
     Goal(name="waiting_records_grown", must=0, less_is_better=True),
+    Goal(name="many_match_ratio", must=1.2, less_is_better=True),
+    Goal(name="many_webhooks_mb", must=60, less_is_better=True),
 )
 
 

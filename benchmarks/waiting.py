@@ -64,9 +64,7 @@ async def _measure(bench: Bench, rows: int) -> dict[str, float]:
             began_s = time.monotonic()
             await stage.worker.kill()
             await stage.worker.start()
-            async with asyncio.timeout(PARK_DEADLINE_S):
-                while not await stage._ready():  # noqa: SLF001, ASYNC110  # another process
-                    await asyncio.sleep(0.1)
+            await stage.until_ready(PARK_DEADLINE_S)
             figures["waiting_restart_s"] = round(time.monotonic() - began_s, 1)
     say(f"  grown by {grown} records, first POST after {first_s:.2f} s, then {per_s:,.0f}/s")
     say(f"  ready {figures['waiting_restart_s']} s after kill -9")
