@@ -67,7 +67,7 @@ class Endings:
             if row is None or row.delivery_id in holdings.flights:
                 flying += 1
                 continue
-            webhook = holdings.webhooks.get(row.webhook_id)
+            webhook = holdings.webhook(unit, row.webhook_id)
             terms = holdings.deps.options.terms() if webhook is None else webhook.terms
             holdings.write(unit, row, row, transition(Delivery(row), TimePassed(), now_ms, terms))
             body_bytes += len(row.body or b"")
@@ -91,7 +91,7 @@ class Endings:
     def _end_some(self, webhook_id: str, unit: Unit) -> bool:
         """One job's worth; whether there is more."""
         holdings = self._holdings
-        webhook = holdings.webhooks.get(webhook_id)
+        webhook = holdings.webhook(unit, webhook_id)
         if webhook is None or webhook.row.state is WebhookState.ACTIVE:
             return False
         now_ms, ended = holdings.context.clock.now_ms(), 0

@@ -16,6 +16,7 @@ from app.webhooks.owned import DeliveryOptions, OwnedWebhook
 from app.webhooks.scheduler import Now, Scheduler
 from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
 from tables.delivery_ledger import DeliveryLedger
+from tables.webhooks import WEBHOOKS, webhook_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -102,7 +103,8 @@ class Holdings:
     """One number's.
 
     Attributes:
-        webhooks: By id.
+        webhooks: By id, those that were needed since the number was opened. Most of ten thousand have nothing to do
+            for long, and a row in the table is all that they cost until then.
         flights: By delivery id.
         lane_flights: Those whose event has a subject, by webhook and lane.
         sweep_at_ms: When rows should be looked through for those that expired.
@@ -134,18 +136,32 @@ class Holdings:
         """The deliveries in flight, by id."""
         return {delivery_id: flight.row for delivery_id, flight in self.flights.items()}
 
-    def use(self, row: WebhookRow) -> bool:
-        """Serve a webhook by this row from now on; whether its backlog must be read from the index again."""
-        webhook = self.webhooks.get(row.webhook_id)
-        before = None if webhook is None else webhook.row
-        if webhook is None:
-            webhook = self.webhooks[row.webhook_id] = OwnedWebhook(row, self.deps.options, self.deps.keys)
-        else:
-            webhook.use(row)
-        self.census.webhook(None if before is None else before.health, row.health)
+    def webhook(self, unit: Unit, webhook_id: str) -> OwnedWebhook | None:
+        """A webhook, read from the table when it is needed first; None: there is none."""
+        found = self.webhooks.get(webhook_id)
+        if found is None and (row := unit.get(WEBHOOKS, webhook_key(webhook_id))) is not None:
+            found = self._take_in(row)
+        return found
+
+    def _take_in(self, row: WebhookRow) -> OwnedWebhook:
+        webhook = self.webhooks[row.webhook_id] = OwnedWebhook(row, self.deps.options, self.deps.keys)
         self.scheduler.configure(row.webhook_id, webhook.limits, self.now)
-        if before is None:
+        return webhook
+
+    def use(self, row: WebhookRow) -> bool:
+        """Serve a webhook by this row from now on; whether its backlog must be read from the index again.
+
+        One that the table had before must have been asked for by `webhook`.
+        """
+        webhook = self.webhooks.get(row.webhook_id)
+        if webhook is None:
+            self.census.webhook(None, row.health)
+            self._take_in(row)
             return False
+        before = webhook.row
+        webhook.use(row)
+        self.census.webhook(before.health, row.health)
+        self.scheduler.configure(row.webhook_id, webhook.limits, self.now)
         enabled = row.enabled and not before.enabled
         if row.enabled != before.enabled:
             webhook.heart = Heart.of(row)

@@ -76,17 +76,16 @@ class WebhooksProcessor(Processor):
         while start is not None:
             page = unit.scan(WEBHOOKS, start=start, limit=WEBHOOKS_A_SCAN)
             for _, row in page:
-                self._holdings.use(row)
+                self._holdings.census.webhook(None, row.health)
+                if row.state is not WebhookState.ACTIVE:
+                    unit.on_done(partial(self._endings.end, row.webhook_id))
             start = page[-1][0] + b"\x00" if len(page) == WEBHOOKS_A_SCAN else None
         at: bytes | None = b""
         while at is not None:
             waiting, at = waiting_page(unit, at)
             for entry, reason in waiting:
-                self._expect(entry, reason)
+                self._expect(entry, reason, unit)
             await asyncio.sleep(0)
-        for webhook_id, webhook in self._holdings.webhooks.items():
-            if webhook.row.state is not WebhookState.ACTIVE:
-                unit.on_done(partial(self._endings.end, webhook_id))
         self._deps.readers.opened(self.context.number, self)
         self.context.tick_now()
 
@@ -144,6 +143,8 @@ class WebhooksProcessor(Processor):
 
     def _command(self, record: Record, unit: Unit) -> None:
         command = decode_command(record.value)
+        # As it was, before the unit has the row that it will be.
+        self._holdings.webhook(unit, command.webhook_id)
         applied = apply_command(unit.get(WEBHOOKS, webhook_key(command.webhook_id)), command, record.timestamp)
         row = applied.row
         if row is None:
@@ -160,7 +161,7 @@ class WebhooksProcessor(Processor):
 
     def _intent(self, record: Record, unit: Unit) -> None:
         intent = decode_intent(record.value, record.headers, record.offset)
-        webhook = self._holdings.webhooks.get(intent.webhook_id)
+        webhook = self._holdings.webhook(unit, intent.webhook_id)
         if webhook is None or webhook.row.state is WebhookState.DELETED:
             return
         flight = self._holdings.flights.get(intent.delivery_id)
@@ -216,10 +217,10 @@ class WebhooksProcessor(Processor):
 
     # -- what waits
 
-    def _expect(self, entry: Entry, reason: Reason) -> None:
+    def _expect(self, entry: Entry, reason: Reason, unit: Unit) -> None:
         """A row that waited when the number was opened."""
         self._holdings.census.waits(reason, 1)
-        webhook = self._holdings.webhooks.get(entry.webhook_id)
+        webhook = self._holdings.webhook(unit, entry.webhook_id)
         if webhook is not None:
             if entry.tries == 0:
                 webhook.parked_at_ms = max(webhook.parked_at_ms, entry.next_at_ms)
