@@ -22,7 +22,8 @@ from app.engine.cancellation import cancelled
 from app.engine.log_stream import LogUnreadable
 from app.events import format_time
 from app.webhooks.model import Status
-from app.webhooks.replay import Selection, show_request
+from app.webhooks.replay import Selection
+from app.webhooks.replay_request import show_request
 from app.webhooks.replay_run import (
     Progress,
     ReplayDeps,
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from app.engine import Outputs, Ownership, Unit
     from app.engine.log_stream import LogStream
     from app.webhooks.model import DeliveryRow, WebhookRow
-    from app.webhooks.replay import LogRecord, ReplayIntent, ReplayRequest
+    from app.webhooks.replay import LogRecord, ReplayIntent
+    from app.webhooks.replay_request import ReplayRequest
     from app.webhooks.replay_run import Log
     from tables.delivery_queries import DeliveryPage, Readers
 

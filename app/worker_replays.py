@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from app.engine.log_stream import LogStream
 from app.replays import Replays, ReplayWorld, VaultLog
 from app.web.replays import ReplaysApi, replay_routes
-from app.webhooks.replay import ReplayLimits
+from app.webhooks.replay_request import ReplayLimits
 from tables.webhooks import webhook_key
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -10,7 +9,7 @@ from aiohttp import web
 
 from app.engine import LogUnavailable
 from app.web.auth import principal_of
-from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable
+from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable, whole
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, flag_of, page_limit, query_of
 from app.web.resend import Again, Resender, letter_of
@@ -107,15 +106,8 @@ class _DeadLetters:
 
     async def _whole(self, listed: Sequence[DeadLetter]) -> list[DeadLetter]:
         """The same dead letters with their events, as far as retention has left them."""
-        wanted: defaultdict[int, list[int]] = defaultdict(list)
-        for letter in listed:
-            partition, offset = map(int, letter.id.split("-"))
-            wanted[partition].append(offset)
-        found: dict[str, DeadLetter] = {}
         try:
-            for partition, offsets in wanted.items():
-                read = map(letter_of, (await self._log.records(partition, offsets)).values())
-                found |= {letter.id: letter for letter in read if letter is not None}
+            found = await whole(self._log, (letter.id for letter in listed), letter_of)
         except LogUnavailable:
             raise unavailable() from None
         return [found.get(letter.id, letter) for letter in listed]

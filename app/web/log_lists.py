@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import orjson
@@ -13,11 +14,11 @@ from app.web.cursors import open_cursor, seal_cursor, wrong_cursor
 from app.web.problems import FieldError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from app.engine import Record, TopicLog
 
-__all__ = ["LogList", "LogPage", "log_cursor", "place_of", "time_of", "unavailable"]
+__all__ = ["LogList", "LogPage", "log_cursor", "place_of", "time_of", "unavailable", "whole"]
 
 T = TypeVar("T")
 
@@ -154,3 +155,25 @@ def time_of(given: Mapping[str, Any], name: str, field: str | None = None) -> in
 def unavailable() -> Problem:
     """503 for a topic that cannot be read now."""
     return Problem(503, "log_unavailable", "The broker does not answer. Try again.", retry_after_s=RETRY_AFTER_S)
+
+
+async def whole(log: TopicLog, ids: Iterable[str], read: Callable[[Record], T | None]) -> dict[str, T]:
+    """The things of a list, read once more with all of their bytes; what retention took meanwhile is left out.
+
+    Args:
+        ids: `{partition}-{offset}` of each.
+        read: One thing of a record; None: it is none of ours.
+
+    Raises:
+        LogUnavailable: The topic cannot be read.
+    """
+    wanted: defaultdict[int, list[int]] = defaultdict(list)
+    for id_ in ids:
+        partition, offset = map(int, id_.split("-"))
+        wanted[partition].append(offset)
+    found: dict[str, T] = {}
+    for partition, offsets in wanted.items():
+        for offset, record in (await log.records(partition, offsets)).items():
+            if (thing := read(record)) is not None:
+                found[f"{partition}-{offset}"] = thing
+    return found

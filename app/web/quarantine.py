@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from app.engine import LogUnavailable
 from app.redrive.entries import REASONS, Entry, Filter, plan_of, read_entry, show_bytes, show_entry
 from app.redrive.republish import Redriven, batches, redrive
 from app.web.auth import principal_of
-from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable
+from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable, whole
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, flag_of, page_limit, query_of
 
@@ -113,8 +112,8 @@ class _Quarantine:
             try:
                 producer = await asyncio.to_thread(self._api.producer)
                 for part in batches(sorted(chosen, key=lambda entry: entry.place)):
-                    whole = await self._whole(part)
-                    put_back = partial(redrive, producer, self._api.topics, iter(whole), producer.partitions)
+                    entries = await self._whole(part)
+                    put_back = partial(redrive, producer, self._api.topics, iter(entries), producer.partitions)
                     some = await asyncio.to_thread(put_back, words, _ignore, actor)
                     done.republished |= some.republished
                     done.refused |= some.refused
@@ -125,14 +124,7 @@ class _Quarantine:
 
     async def _whole(self, part: Sequence[Entry]) -> list[Entry]:
         """The same entries with their bytes; what retention took meanwhile is left out."""
-        wanted: defaultdict[int, list[int]] = defaultdict(list)
-        for entry in part:
-            partition, offset = map(int, entry.id.split("-"))
-            wanted[partition].append(offset)
-        found: dict[str, Entry] = {}
-        for partition, offsets in wanted.items():
-            read = map(_entry_of, (await self._api.log.records(partition, offsets)).values())
-            found |= {entry.id: entry for entry in read if entry is not None}
+        found = await whole(self._api.log, (entry.id for entry in part), _entry_of)
         return [found[entry.id] for entry in part if entry.id in found]
 
     async def _entry(self, id_: str) -> Entry:

@@ -25,7 +25,8 @@ from app.web.forward import HOP_HEADER
 from app.web.problems import FieldError, Problem
 from app.web.requests import json_body, page_limit, query_of
 from app.webhooks.errors import InvalidField
-from app.webhooks.replay import DisabledTime, Selection, read_replay, show_request
+from app.webhooks.replay import DisabledTime, Selection
+from app.webhooks.replay_request import read_replay, show_request
 from tables.webhooks import WEBHOOKS, webhook_key
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from app.web.forward import Forwarder
     from app.web.webhook_commands import Sends
     from app.webhooks.model import WebhookRow
-    from app.webhooks.replay import ReplayLimits, ReplayRequest
+    from app.webhooks.replay_request import ReplayLimits, ReplayRequest
     from tables.delivery_queries import Readers
 
 __all__ = ["ReplaysApi", "replay_routes"]

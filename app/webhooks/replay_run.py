@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from app.events import InvalidEvent
 from app.webhooks.errors import WebhookError
-from app.webhooks.replay import Aim, Only
+from app.webhooks.replay import Aim
+from app.webhooks.replay_request import Only
 
 if TYPE_CHECKING:
     from app.webhooks.model import DeliveryRow, WebhookRow
-    from app.webhooks.replay import LogRecord, ReplayIntent, ReplayRequest, Selection
+    from app.webhooks.replay import LogRecord, ReplayIntent, Selection
+    from app.webhooks.replay_request import ReplayRequest
 
 __all__ = [
     "Log",

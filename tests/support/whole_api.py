@@ -29,7 +29,8 @@ from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import webhook_routes
 from app.webhooks.matching import MatchIndex
-from app.webhooks.replay import ReplayLimits, ReplayRequest, Selection
+from app.webhooks.replay import Selection
+from app.webhooks.replay_request import ReplayLimits, ReplayRequest
 from tests.support.engine import FakeRecord, RecordingOutputs
 from tests.support.fake_log import FakeReader
 from tests.support.listening import Caller, listening

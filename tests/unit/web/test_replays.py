@@ -18,7 +18,8 @@ from app.web import Forwarder
 from app.web.forward import HOP_HEADER
 from app.web.replays import ReplaysApi, replay_routes
 from app.webhooks.model import DeliveryRow, WebhookRow
-from app.webhooks.replay import Only, ReplayLimits, Selection
+from app.webhooks.replay import Selection
+from app.webhooks.replay_request import Only, ReplayLimits
 from app.webhooks.replay_run import ReplayFailed
 from tables.delivery_queries import Readers
 from tables.webhooks import WEBHOOKS, webhook_key

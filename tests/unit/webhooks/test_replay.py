@@ -27,18 +27,8 @@ from app.webhooks.errors import InvalidField
 from app.webhooks.intents import IntentReason, decode_intent
 from app.webhooks.matching import MatchIndex, parse_filter
 from app.webhooks.model import DeliveryRow, Status
-from app.webhooks.replay import (
-    DEFAULT_RATE_PER_S,
-    Aim,
-    DisabledTime,
-    Only,
-    ReplayIntent,
-    ReplayLimits,
-    ReplayRequest,
-    Selection,
-    read_replay,
-    show_request,
-)
+from app.webhooks.replay import Aim, DisabledTime, ReplayIntent, Selection
+from app.webhooks.replay_request import DEFAULT_RATE_PER_S, Only, ReplayLimits, ReplayRequest, read_replay, show_request
 from tests.support.memory_unit import START_MS, FakeRecord, MemoryUnit
 from tests.support.webhooks import TOPICS, webhook_row
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from app.events import STRUCTURED_HEADERS, new_event
 from app.webhooks.model import DeliveryRow, Status, WebhookRow
-from app.webhooks.replay import DisabledTime, Only, ReplayIntent, ReplayRequest, Selection
+from app.webhooks.replay import DisabledTime, ReplayIntent, Selection
+from app.webhooks.replay_request import Only, ReplayRequest
 from app.webhooks.replay_run import (
     Progress,
     ReplayDeps,
