@@ -29,12 +29,14 @@ from app.events.payload_codec import decode_payload
 from app.events.payloads import Payload
 from app.events.strict_json import JsonRefused, loads_strict
 from app.events.times import format_time, parse_time, parse_time_ms
+from app.events.trace_context import TRACEPARENT
 
 __all__ = [
     "AUDIT_RECORDED",
     "KNOWN_TYPES",
     "MAX_EVENT_BYTES",
     "STRUCTURED_HEADERS",
+    "TRACEPARENT",
     "AdminEventType",
     "CloudEvent",
     "EventFields",
