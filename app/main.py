@@ -25,12 +25,11 @@ from app.engine.app import EngineApp, create_app
 from app.engine.engine import Engine, EngineConfig
 from app.events import STRUCTURED_HEADERS, new_event
 from app.integrations.governance import Flush
-from app.integrations.upstream import HttpUpstream, UpstreamConfig
 from app.observability import metrics
 from app.observability.health import HealthRegistry, LoopWatch
 from app.observability.logging import LogError, configure_logging
 from app.readiness import add_checks
-from app.settings import Settings, SettingsError, UpstreamSettings, keep_instance_id, load_settings
+from app.settings import Settings, SettingsError, keep_instance_id, load_settings
 from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, warnings
 from app.web.forward import Forwarder
 from app.web.server import ListenError, WebServer
@@ -44,6 +43,7 @@ from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
 from app.worker_routes import worker_routes
+from app.worker_upstreams import Credentials, make_upstreams
 from tables.delivery_queries import Readers
 from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS, WebhookRow
@@ -97,7 +97,8 @@ class Program:
         self.topics = Topics(settings.topic_prefix, settings.app_id)
         self.health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
         self.watch = LoopWatch()
-        self.upstreams = {name: _upstream(getattr(settings, name)) for name in ("governance", "policy", "registry")}
+        self.upstreams = make_upstreams(settings)
+        self.credentials = Credentials(settings, self.upstreams)
         self.index = MatchIndex()
         self.readers = Readers()
         self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
@@ -198,6 +199,7 @@ class Program:
     async def _listen(self) -> None:
         """The listener first: it answers health and metrics while everything else begins."""
         self.watch.start()
+        self.credentials.start()
         chosen = self.settings.webhooks
         self.sender.sender = Sender(
             self.guard,
@@ -242,6 +244,7 @@ class Program:
             log.warning("topic %s", difference)
 
     async def _release(self) -> None:
+        await self.credentials.stop()
         for upstream in self.upstreams.values():
             if upstream is not None:
                 await upstream.close()
@@ -310,26 +313,6 @@ def _connection(settings: Settings) -> Connection:
         kafka.sasl_username,
         _secret(kafka.sasl_password),
         *(str(file) if file else None for file in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key)),
-    )
-
-
-def _upstream(settings: UpstreamSettings) -> HttpUpstream | None:
-    if settings.endpoint is None:
-        return None
-    files = (settings.ssl_ca, settings.ssl_cert, settings.ssl_key)
-    ca, cert, key = (str(file) if file else None for file in files)
-    return HttpUpstream(
-        UpstreamConfig(
-            endpoint=settings.endpoint,
-            timeout_s=settings.timeout_s,
-            connect_timeout_s=settings.connect_timeout_s,
-            token=_secret(settings.token),
-            auth_header=settings.auth_header,
-            ssl_ca=ca,
-            ssl_cert=cert,
-            ssl_key=key,
-            proxy=_secret(settings.proxy),
-        )
     )
 
 
