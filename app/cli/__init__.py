@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "worker": _Command("app.cli.worker:worker", "Run the processor, configured by settings."),
     "dev": _Command("app.cli.demo:dev", "Run everything on this machine, until Ctrl-C."),
     "demo": _Command("app.cli.demo:demo", "Run a real workload through everything, and count what arrived."),
+    "standin": _Command("app.cli.standin:standin", "Stand in for a dashboard, a policy engine or a registry."),
     "publish": _Command("app.cli.publish:publish", "Publish CloudEvents from a file or a pipe."),
     "kafka": _Command("app.cli.kafka:kafka", "A one-node Apache Kafka for development and tests."),
     "topics": _Command("app.cli.topics:topics", "Print, check or create the topics that the settings ask for."),
