@@ -31,12 +31,11 @@ class Answer:
     content_type: str = _JSON
     content_encoding: str = ""
 
-    def json(self) -> Any:
-        """The body as the one JSON value that it can mean.
+    def json_bytes(self) -> bytes:
+        """The body as it came, for who reads it with rules of its own.
 
         Raises:
-            Malformed: It is cut or compressed, does not say that it is JSON, or is no JSON that every parser reads
-                alike (contracts 1.1: a key given twice, NaN, an integer beyond 64 bits, nested too deep).
+            Malformed: It is cut or compressed, or does not say that it is JSON.
         """
         if not self.complete:
             raise Malformed("the answer's body is too large, or broke off", status=self.status)
@@ -44,8 +43,17 @@ class Answer:
             raise Malformed("the answer's body is compressed, which was not asked for", status=self.status)
         if not _is_json(self.content_type):
             raise Malformed("the answer's Content-Type is not application/json in UTF-8", status=self.status)
+        return self.body
+
+    def json(self) -> Any:
+        """The body as the one JSON value that it can mean.
+
+        Raises:
+            Malformed: As `json_bytes`; or it is no JSON that every parser reads alike (contracts 1.1: a key given
+                twice, NaN, an integer beyond 64 bits, nested too deep).
+        """
         try:
-            return loads_strict(self.body)
+            return loads_strict(self.json_bytes())
         except JsonRefused:
             raise Malformed("the answer's body is not JSON that can be read in one way", status=self.status) from None
 
