@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.integrations.policy import (
     Decision,
+    Dialect,
+    Evaluator,
+    Invalidations,
     Lifetimes,
+    PolicyEngine,
     PolicyUnavailable,
     Question,
+    Shared,
     Verdict,
     authzen_question,
     vault_question,
 )
-from tests.support.memory_unit import START_MS
+from app.web.policy import PolicyApi
+from tests.support.memory_unit import START_MS, FakeClock
+from tests.support.scripted_upstream import ScriptedUpstream
 
 ALLOW = Verdict(allowed=True, reason="reading is open", matched_policies=("p-1",))
 DENY = Verdict(allowed=False, reason="only an admin may")
@@ -79,7 +87,47 @@ class Log:
         if self.full:
             raise PolicyUnavailable("the decision cannot be written down")
         self.made_.append((source, decision))
-        return f"id-{len(self.made_)}"
+        return str(uuid.UUID(int=len(self.made_)))
 
     async def failed(self, question: Question, why: str, began_ms: int) -> None:
         self.failed_.append(why)
+
+
+class Invalidated:
+    """The topic of invalidations.
+
+    Attributes:
+        scopes: The keys of its records.
+        failure: What a send raises.
+    """
+
+    topic = "policy.invalidations"
+
+    def __init__(self) -> None:
+        self.scopes: list[str] = []
+        self.failure: Exception | None = None
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> tuple[int, int]:
+        if self.failure is not None:
+            raise self.failure
+        assert topic == self.topic
+        self.scopes.append((key or b"").decode())
+        return 0, len(self.scopes)
+
+
+def policy_api(
+    invalidated: Invalidated,
+    engine: Engine | None = None,
+    *,
+    log: Log | None = None,
+    shared: Shared | None = None,
+    times: Invalidations | None = None,
+) -> PolicyApi:
+    """What the routes work with; its engine allows everything."""
+    evaluator = Evaluator(
+        engine or Engine(), Lifetimes(), FakeClock(), times=times, shared=shared, records=log or Log()
+    )
+    lists = ScriptedUpstream(body=lambda _: b'[{"id":"p-1"}]')
+    return PolicyApi(evaluator, PolicyEngine(lists, Dialect()), invalidated, Invalidated.topic, "http://worker-1")

@@ -18,12 +18,13 @@ from app.integrations.policy.errors import NotOwner, PolicyUnavailable
 from app.integrations.policy.evaluation import Answered, Evaluator, OwnersAnswer, Place, Records, Shared
 from app.integrations.policy.invalidations import Invalidations, scope_of
 from app.integrations.policy.journal import DecisionJournal
-from app.integrations.policy.questions import BadQuestion, Question, authzen_question, vault_question
+from app.integrations.policy.questions import MAX_NAME_CHARS, BadQuestion, Question, authzen_question, vault_question
 from app.integrations.policy.tail import InvalidationTail
 from app.integrations.policy.verdicts import Obligation, Verdict
 from app.integrations.policy.violations import SEVERITIES, idempotency_key, violation_report
 
 __all__ = [
+    "MAX_NAME_CHARS",
     "SEVERITIES",
     "Answered",
     "BadQuestion",

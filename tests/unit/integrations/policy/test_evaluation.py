@@ -169,7 +169,7 @@ class TestKept:
     async def test_every_answer_is_written_down_with_where_it_came_from(self) -> None:
         desk = Desk()
         ids = [(await desk.ask()).decision_id for _ in range(3)]
-        assert ids == ["id-1", "id-2", "id-3"]
+        assert len(set(ids)) == 3
         assert [source for source, _ in desk.log.made_] == ["engine", "cache", "cache"]
 
     async def test_without_times_nothing_is_kept(self) -> None:
@@ -328,7 +328,7 @@ class TestElsewhere:
         desk, shared.owner = Desk(shared), self.owners()
         first, second = await desk.ask(), await desk.ask()
         assert (first.decision_id, first.source) == ("owners-id", "cache")
-        assert (second.decision_id, second.source) == ("id-1", "cache")
+        assert (second.decision_id != "owners-id", second.source) == (True, "cache")
         assert (shared.owner_asked, desk.calls, len(desk.log.made_)) == (1, 0, 1)
 
     async def test_those_who_waited_with_him_are_written_down_one_by_one(self) -> None:
@@ -339,7 +339,8 @@ class TestElsewhere:
         await quiet()
         shared.gate.set()
         answers = await asyncio.gather(*asking)
-        assert sorted(answered.decision_id for answered in answers) == ["id-1", "id-2", "owners-id"]
+        ids = [answered.decision_id for answered in answers]
+        assert (len(set(ids)), ids.count("owners-id"), len(desk.log.made_)) == (3, 1, 2)
         assert shared.owner_asked == 1
 
     async def test_an_owner_that_cannot_be_reached_has_the_engine_asked_here_and_nothing_shared(self) -> None:
