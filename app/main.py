@@ -14,6 +14,7 @@ import sys
 import uuid
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from agents.decisions import decisions_agent
 from agents.governance import GovernanceOptions, governance_agent
 from agents.registry import RegistryOptions, registry_agent
 from agents.router import router_agent
@@ -44,6 +45,7 @@ from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
 from app.worker_routes import worker_routes
 from app.worker_upstreams import Credentials, make_upstreams
+from tables.decisions import DecisionReaders
 from tables.delivery_queries import Readers
 from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS, WebhookRow
@@ -101,6 +103,7 @@ class Program:
         self.credentials = Credentials(settings, self.upstreams)
         self.index = MatchIndex()
         self.readers = Readers()
+        self.decisions = DecisionReaders()
         self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
@@ -151,6 +154,7 @@ class Program:
             agents.append(governance_agent(topics, dashboard, options))
         if (policy := self.upstreams["policy"]) is not None:
             agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
+            agents.append(decisions_agent(topics, self.decisions))
         pushes = self.upstreams["registry"] if settings.registry.sync_mode != "pull" else None
         paths = RegistryOptions(settings.registry.path_datasets, settings.registry.path_dataset)
         agents.append(registry_agent(topics, pushes, paths))

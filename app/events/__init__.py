@@ -22,7 +22,7 @@ from app.events.codec import decode_structured, encode_structured, new_event
 from app.events.derived import decode_derived, derived_event
 from app.events.envelope import MAX_EVENT_BYTES, CloudEvent, EventFields, ExtensionValue, extension_text
 from app.events.errors import InvalidEvent
-from app.events.identifiers import delivery_id
+from app.events.identifiers import delivery_id, uuid7
 from app.events.kafka_binding import STRUCTURED_HEADERS, decode_record, encode_binary
 from app.events.partitioning import murmur2, partition_for, record_key
 from app.events.payload_codec import decode_payload
@@ -69,5 +69,6 @@ __all__ = [
     "record_key",
     "subject_of",
     "topic_of",
+    "uuid7",
     "vault_topics",
 ]

@@ -21,6 +21,7 @@ from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.match import match_routes
 from app.web.openapi import openapi_routes
 from app.web.operations import operations_routes
+from app.web.policy import policy_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
 from app.web.replays import ReplaysApi, replay_routes
 from app.web.resend import ResendApi, resend_routes
@@ -34,6 +35,7 @@ from tests.support.engine import FakeRecord, RecordingOutputs
 from tests.support.fake_log import FakeReader
 from tests.support.listening import Caller, listening
 from tests.support.memory_unit import START_MS
+from tests.support.policy import Invalidated, policy_api
 from tests.support.webhook_api import DELIVERIES, Owner, webhooks_api
 from tests.support.webhooks import TOPICS, Desk, webhook_row
 
@@ -56,12 +58,14 @@ class WholeApi:
     owner: Owner
     sent: RecordingOutputs
     replays: Replays
+    invalidated: Invalidated
 
     @property
     def untouched(self) -> bool:
         """Whether nothing was asked of anybody."""
         replays = [replay.progress.state for replay in self.replays.all()]
-        return not (self.owner.commands or self.owner.intents or self.sent.sent) and replays == ["running"] * 2
+        touched = self.owner.commands or self.owner.intents or self.sent.sent or self.invalidated.scopes
+        return not touched and replays == ["running"] * 2
 
 
 def _letter(offset: int) -> FakeRecord:
@@ -136,6 +140,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         now_ms=lambda: START_MS,
         random_bytes=bytes,
     )
+    invalidated = Invalidated()
     replays = Replays("worker-1", _Run)
     replaying = ReplaysApi(
         replays=replays,
@@ -158,6 +163,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *quarantine_routes(QuarantineApi(TopicLog(reader, TOPICS.quarantine, 1), TOPICS, _no_producer)),
         *delivery_routes(DeliveriesApi(desk.readers, ownership, forwarder)),
         *replay_routes(replaying),
+        *policy_routes(policy_api(invalidated)),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
         *signing_key_routes([]),
         *openapi_routes(),
@@ -166,7 +172,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         request = ReplayRequest(since_ms=START_MS, request_id=request_id)
         replays.start(replays.new("wh_a", request, "admin"), Selection.of(request, None, DAY_MS))
     async with listening(routes, tokens) as caller:
-        yield WholeApi(caller, owner, sent, replays)
+        yield WholeApi(caller, owner, sent, replays, invalidated)
     await replays.close()
     await forwarder.close()
     await desk.context.close(desk.processor)
