@@ -15,7 +15,6 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from agents.governance import GovernanceOptions, governance_agent
-from agents.registry import RegistryOptions, registry_agent
 from agents.router import router_agent
 from agents.violations import violations_agent
 from agents.webhooks import WebhooksDeps, webhooks_agent
@@ -43,7 +42,9 @@ from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
+from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
+from tables.datasets import DatasetReaders
 from tables.delivery_queries import Readers
 from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS, WebhookRow
@@ -100,6 +101,7 @@ class Program:
         self.upstreams = {name: _upstream(getattr(settings, name)) for name in ("governance", "policy", "registry")}
         self.index = MatchIndex()
         self.readers = Readers()
+        self.datasets = DatasetReaders()
         self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
@@ -150,9 +152,7 @@ class Program:
             agents.append(governance_agent(topics, dashboard, options))
         if (policy := self.upstreams["policy"]) is not None:
             agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
-        pushes = self.upstreams["registry"] if settings.registry.sync_mode != "pull" else None
-        paths = RegistryOptions(settings.registry.path_datasets, settings.registry.path_dataset)
-        agents.append(registry_agent(topics, pushes, paths))
+        agents.append(registry_of(settings, topics, self.upstreams["registry"], self.datasets))
         for name, upstream in self.upstreams.items():
             if upstream is None:
                 log.info("%s has no endpoint: it is off, and nothing for it is thrown away", name)
