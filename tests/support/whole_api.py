@@ -34,6 +34,7 @@ from tests.support.engine import FakeRecord, RecordingOutputs
 from tests.support.fake_log import FakeReader
 from tests.support.listening import Caller, listening
 from tests.support.memory_unit import START_MS
+from tests.support.registry_api import quiet_registry_routes
 from tests.support.webhook_api import DELIVERIES, Owner, webhooks_api
 from tests.support.webhooks import TOPICS, Desk, webhook_row
 
@@ -158,6 +159,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *quarantine_routes(QuarantineApi(TopicLog(reader, TOPICS.quarantine, 1), TOPICS, _no_producer)),
         *delivery_routes(DeliveriesApi(desk.readers, ownership, forwarder)),
         *replay_routes(replaying),
+        *quiet_registry_routes(),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
         *signing_key_routes([]),
         *openapi_routes(),

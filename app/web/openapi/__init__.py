@@ -17,6 +17,7 @@ from app.web.openapi.deliveries import DELIVERIES, RESEND
 from app.web.openapi.match import KEYS, MATCH
 from app.web.openapi.operations import DOCUMENT, OPERATIONS
 from app.web.openapi.redrive import DEAD_LETTERS, QUARANTINE
+from app.web.openapi.registry import REGISTRY
 from app.web.openapi.replays import REPLAYS
 from app.web.openapi.shared import HEADERS, RESPONSES, SHARED
 from app.web.openapi.webhooks import WEBHOOK_CHANGES, WEBHOOKS
@@ -37,6 +38,7 @@ AREAS: Final = (
     DEAD_LETTERS,
     QUARANTINE,
     REPLAYS,
+    REGISTRY,
     OPERATIONS,
     DOCUMENT,
 )
