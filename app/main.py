@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from agents.decisions import decisions_agent
 from agents.governance import GovernanceOptions, governance_agent
-from agents.registry import RegistryOptions, registry_agent
 from agents.router import router_agent
 from agents.violations import violations_agent
 from agents.webhooks import WebhooksDeps, webhooks_agent
@@ -43,8 +42,10 @@ from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
+from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
 from app.worker_upstreams import Credentials, make_upstreams
+from tables.datasets import DatasetReaders
 from tables.decisions import DecisionReaders
 from tables.delivery_queries import Readers
 from tables.positions import POSITIONS
@@ -104,6 +105,7 @@ class Program:
         self.index = MatchIndex()
         self.readers = Readers()
         self.decisions = DecisionReaders()
+        self.datasets = DatasetReaders()
         self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
@@ -155,9 +157,7 @@ class Program:
         if (policy := self.upstreams["policy"]) is not None:
             agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
             agents.append(decisions_agent(topics, self.decisions))
-        pushes = self.upstreams["registry"] if settings.registry.sync_mode != "pull" else None
-        paths = RegistryOptions(settings.registry.path_datasets, settings.registry.path_dataset)
-        agents.append(registry_agent(topics, pushes, paths))
+        agents.append(registry_of(settings, topics, self.upstreams["registry"], self.datasets))
         for name, upstream in self.upstreams.items():
             if upstream is None:
                 log.info("%s has no endpoint: it is off, and nothing for it is thrown away", name)

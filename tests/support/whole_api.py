@@ -36,6 +36,7 @@ from tests.support.fake_log import FakeReader
 from tests.support.listening import Caller, listening
 from tests.support.memory_unit import START_MS
 from tests.support.policy import Invalidated, policy_api
+from tests.support.registry_api import quiet_registry_routes
 from tests.support.webhook_api import DELIVERIES, Owner, webhooks_api
 from tests.support.webhooks import TOPICS, Desk, webhook_row
 
@@ -164,6 +165,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *delivery_routes(DeliveriesApi(desk.readers, ownership, forwarder)),
         *replay_routes(replaying),
         *policy_routes(policy_api(invalidated)),
+        *quiet_registry_routes(),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
         *signing_key_routes([]),
         *openapi_routes(),

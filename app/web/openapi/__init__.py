@@ -18,6 +18,7 @@ from app.web.openapi.match import KEYS, MATCH
 from app.web.openapi.operations import DOCUMENT, OPERATIONS
 from app.web.openapi.policy import POLICY
 from app.web.openapi.redrive import DEAD_LETTERS, QUARANTINE
+from app.web.openapi.registry import REGISTRY
 from app.web.openapi.replays import REPLAYS
 from app.web.openapi.shared import HEADERS, RESPONSES, SHARED
 from app.web.openapi.webhooks import WEBHOOK_CHANGES, WEBHOOKS
@@ -39,6 +40,7 @@ AREAS: Final = (
     QUARANTINE,
     REPLAYS,
     POLICY,
+    REGISTRY,
     OPERATIONS,
     DOCUMENT,
 )

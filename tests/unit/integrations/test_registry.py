@@ -181,7 +181,7 @@ class TestVersions:
     def test_an_acknowledged_state_is_clean_until_the_next_change(self) -> None:
         row = folded((0, created()))
         assert change_kind(row, row) == "registered"
-        clean = acknowledged(row, row, "reg-1")
+        clean = acknowledged(row, row, "reg-1", AT_MS)
         assert not is_dirty(clean)
         changed = fold(clean, event("dataset.updated", 2, name="B"), AT_MS + 1)
         assert is_dirty(changed)
@@ -190,7 +190,7 @@ class TestVersions:
     def test_a_change_during_the_push_stays_dirty(self) -> None:
         pushed = folded((0, created()))
         row = fold(pushed, event("dataset.updated", 2, name="B"), AT_MS + 1)
-        assert is_dirty(acknowledged(row, pushed, "reg-1"))
+        assert is_dirty(acknowledged(row, pushed, "reg-1", AT_MS))
 
     def test_a_refused_state_is_not_tried_again_before_the_next_change(self) -> None:
         row = folded((0, created()))
@@ -199,10 +199,10 @@ class TestVersions:
         assert is_dirty(fold(stuck, event("dataset.updated", 2, name="B"), AT_MS + 1))
 
     def test_a_deletion_ends_the_registration(self) -> None:
-        row = acknowledged(folded((0, created())), folded((0, created())), "reg-1")
+        row = acknowledged(folded((0, created())), folded((0, created())), "reg-1", AT_MS)
         gone = fold(row, event("dataset.deleted", 2), AT_MS + 1)
         assert change_kind(gone, gone) == "deleted"
-        assert acknowledged(gone, gone, None).registration_id is None
+        assert acknowledged(gone, gone, None, AT_MS).registration_id is None
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
