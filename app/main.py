@@ -101,7 +101,7 @@ class Program:
         self.health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
         self.watch = LoopWatch()
         self.upstreams = make_upstreams(settings)
-        self.credentials = Credentials(settings, self.upstreams)
+        self.credentials = Credentials(settings, self.upstreams.items())
         self.index = MatchIndex()
         self.readers = Readers()
         self.decisions = DecisionReaders()

@@ -14,13 +14,13 @@ from app.integrations.upstream import HttpUpstream, UpstreamConfig
 from app.settings import SecretsWatch, SettingsError, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
     from pydantic import SecretStr
 
     from app.settings import Settings, UpstreamSettings
 
-__all__ = ["NAMES", "Credentials", "make_upstreams"]
+__all__ = ["NAMES", "Credentials", "make_upstream", "make_upstreams"]
 
 log = logging.getLogger("app.upstreams")
 
@@ -34,8 +34,17 @@ def make_upstreams(settings: Settings) -> dict[str, HttpUpstream | None]:
     Raises:
         OSError: A TLS file is missing or is no certificate.
     """
-    configs = {name: _config(getattr(settings, name)) for name in NAMES}
-    return {name: None if config is None else HttpUpstream(config) for name, config in configs.items()}
+    return {name: make_upstream(getattr(settings, name)) for name in NAMES}
+
+
+def make_upstream(settings: UpstreamSettings) -> HttpUpstream | None:
+    """The client of one upstream; None without an endpoint.
+
+    Raises:
+        OSError: A TLS file is missing or is no certificate.
+    """
+    config = _config(settings)
+    return None if config is None else HttpUpstream(config)
 
 
 class Credentials:
@@ -43,19 +52,19 @@ class Credentials:
 
     Args:
         settings: Of the start; without a `SECRETS_DIR` there is nothing to watch.
-        upstreams: By name.
+        clients: Each with the name of the settings that it was made from; several may share one.
         load: Reads all settings anew.
     """
 
     def __init__(
         self,
         settings: Settings,
-        upstreams: Mapping[str, HttpUpstream | None],
+        clients: Iterable[tuple[str, HttpUpstream | None]],
         load: Callable[[], Settings] = load_settings,
     ) -> None:
         folder = settings.secrets_dir
         self._watch = SecretsWatch(folder, load) if folder is not None else None
-        self._upstreams = upstreams
+        self._clients = tuple(clients)
         self._task: asyncio.Task[None] | None = None
         self._told_unreadable = False
 
@@ -92,12 +101,12 @@ class Credentials:
         self._told_unreadable = False
         if settings is None:
             return
-        for name, upstream in self._upstreams.items():
+        for name, client in self._clients:
             config = _config(getattr(settings, name))
-            if upstream is None or config is None:
+            if client is None or config is None:
                 continue
             try:
-                upstream.renew(config)
+                client.renew(config)
             except OSError as error:
                 log.error("the TLS files of %s cannot be used, the old ones stay: %s", name, error.strerror)  # noqa: TRY400
         log.info("secrets have changed: tokens and certificates of upstreams are in use, the rest at the next start")

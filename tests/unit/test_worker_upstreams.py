@@ -28,7 +28,7 @@ class Scene:
         self.put("old")
         settings = self.load()
         self.upstreams = make_upstreams(settings)
-        self.credentials = Credentials(settings, self.upstreams, self.load)
+        self.credentials = Credentials(settings, self.upstreams.items(), self.load)
 
     def load(self) -> Settings:
         environment = {"SECRETS_DIR": str(self.folder), "POLICY__ENDPOINT": self.endpoint}
@@ -125,6 +125,6 @@ async def test_a_folder_that_is_gone_for_a_while_costs_a_warning(
 
 async def test_credentials_without_a_folder_have_nothing_to_watch(tmp_path: Path) -> None:
     settings = load_settings({}, dotenv=tmp_path / ".env")
-    credentials = Credentials(settings, make_upstreams(settings))
+    credentials = Credentials(settings, make_upstreams(settings).items())
     credentials.start()
     await credentials.stop()

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from app.integrations.upstream.answers import Answer
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from app.integrations.upstream.credentials import UpstreamConfig
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+_DEFAULTS: Final = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": "vault-stream",
+}
 _REJECTING: Final = frozenset({400, 409, 413, 415, 422})
 _OK_FROM: Final = 200
 _OK_BEFORE: Final = 300
@@ -45,7 +52,7 @@ class Upstream(Protocol):
             method: An HTTP method.
             path: Below the endpoint, its segments percent-encoded.
             body: JSON, sent as it is.
-            headers: Beside the ones that every request has; those of `trace_headers` where one event is the cause.
+            headers: In place of the defaults of the same name; those of `trace_headers` where one event is the cause.
             accept: Statuses outside 2xx that count as an answer here.
 
         Raises:
@@ -127,8 +134,7 @@ class HttpUpstream:
                 method,
                 URL(self._base + path, encoded=True),
                 data=body,
-                # What every request has goes last: no caller replaces a credential.
-                headers={**(headers or {}), **config.headers()},
+                headers=_headers(headers, config),
                 allow_redirects=False,
                 proxy=config.proxy,
                 ssl=tls,
@@ -163,6 +169,14 @@ class HttpUpstream:
                 trust_env=False,
             )
         return self._session
+
+
+def _headers(given: Mapping[str, str] | None, config: UpstreamConfig) -> CIMultiDict[str]:
+    """A caller may say what it accepts, and never who it is."""
+    headers = CIMultiDict(_DEFAULTS)
+    headers.update(given or {})
+    headers.update(config.credential())
+    return headers
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:

@@ -42,18 +42,12 @@ class UpstreamConfig:
     ssl_key: str | None = None
     proxy: str | None = field(default=None, repr=False)
 
-    def headers(self) -> dict[str, str]:
-        """What every request carries."""
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "vault-stream",
-        }
-        if self.token:
-            bearer = self.auth_header.lower() == "authorization"
-            headers[self.auth_header] = f"Bearer {self.token}" if bearer else self.token
-        return headers
+    def credential(self) -> dict[str, str]:
+        """The header that the token is in; none without one."""
+        if not self.token:
+            return {}
+        bearer = self.auth_header.lower() == "authorization"
+        return {self.auth_header: f"Bearer {self.token}" if bearer else self.token}
 
     def tls(self) -> ssl.SSLContext:
         """Certificates are always verified.

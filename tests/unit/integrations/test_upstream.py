@@ -73,6 +73,19 @@ async def test_a_request_carries_path_body_headers_and_token() -> None:
     assert request.headers["Accept-Encoding"] == "identity"
 
 
+async def test_a_caller_says_what_it_accepts() -> None:
+    seen: list[tuple[str, ...]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(tuple(request.headers.getall("Accept")))
+        return web.Response()
+
+    async with upstream(handler) as client:
+        await client.send("GET", "/")
+        await client.send("GET", "/", headers={"accept": "*/*"})
+    assert seen == [("application/json",), ("*/*",)]
+
+
 async def test_a_token_in_another_header_is_sent_as_it_is() -> None:
     seen: list[str] = []
 

@@ -199,7 +199,7 @@ async def test_no_caller_replaces_the_credential() -> None:
     shown: list[str] = []
     async with guarded(shown) as url:
         client = HttpUpstream(UpstreamConfig(url, 20.0, token="new"))
-        await client.send("GET", "/", headers={"Authorization": "Bearer other"})
+        await client.send("GET", "/", headers={"authorization": "Bearer other"})
         await client.close()
     assert shown == ["Bearer new"]
 
