@@ -18,8 +18,9 @@ from app.cli.broker import broker_of
 from app.cli.output import json_option, print_json, show
 from app.cli.topic_reader import TopicReader, progress_bar
 from app.events import loads_strict
-from app.integrations.chain import Batch, TopicCheck, Verdict
-from app.integrations.chain import verify as verify_entries
+from app.integrations.chain import Batch
+from app.integrations.verification import TopicCheck, Verdict
+from app.integrations.verification import verify as verify_entries
 from app.settings import load_settings
 from app.topics import Topics
 from tables.audit import AUDIT, AuditRow

@@ -9,14 +9,12 @@ from app.integrations.chain import (
     GENESIS,
     Batch,
     Entry,
-    TopicCheck,
-    Verdict,
     batch_id,
     chain_id,
     hash_of,
     make_entry,
-    verify,
 )
+from app.integrations.verification import TopicCheck, Verdict, verify
 from tests.support.audit_records import audit, audit_value
 
 AT_MS = 1_750_000_000_000
