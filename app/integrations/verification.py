@@ -14,9 +14,9 @@ from app.integrations.audit import UnreadableAudit, read_audit_record
 from app.integrations.chain import GENESIS, Batch, hash_of, make_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Finding", "TopicCheck", "Verdict", "verify"]
+__all__ = ["Finding", "TopicCheck", "Trailer", "Verdict", "between", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Verdict:
         batches: Sealed batches compared (topic only).
         unsealed: Entries after the last sealed batch (topic only): nothing to compare them with yet.
         repeats: Entries whose event has one before them: a repeat of the router, not a fault.
+        ended: Whether a trailer or a noted head says where it ends, so that a cut tail shows (export only).
+        filtered: Whether the entries between were left out on purpose, so that they are not chained (export only).
     """
 
     partition: int
@@ -58,6 +60,8 @@ class Verdict:
     batches: int = 0
     unsealed: int = 0
     repeats: int = 0
+    ended: bool = False
+    filtered: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -66,29 +70,120 @@ class Verdict:
         return not self.findings
 
 
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """The end of one partition of an export, and what makes a cut show (contracts 4).
+
+    Attributes:
+        partition: Of the audit topic.
+        sequence: Of the last entry in the export; -1 if there is none.
+        hash: Of that entry; of the one before the export if there is none.
+        entries: How many there are.
+        previous_hash: Of the entry before the first one; None if other entries lie between, or nobody said.
+        partitions: How many trailers the export has.
+        resource: Only entries of it are in the export, so that they need not be chained to each other.
+        unlinked: Records that are left out because retention took what they are chained to.
+    """
+
+    partition: int
+    sequence: int
+    hash: str
+    entries: int | None = None
+    previous_hash: str | None = None
+    partitions: int | None = None
+    resource: str | None = None
+    unlinked: int | None = None
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Trailer:
+        """What a line of an export says under `trailer`; fields that it does not know are passed over."""
+        kinds = {"hash": str, "previous_hash": str, "resource": str}
+        fields = {name: found.get(name) for name in cls.__slots__}
+        known: dict[str, Any] = {
+            name: value for name, value in fields.items() if isinstance(value, kinds.get(name, int))
+        }
+        return cls(**{"partition": -1, "sequence": -1, "hash": "", **known})
+
+    def show(self) -> dict[str, Any]:
+        """The line of an export."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {"trailer": {name: value for name, value in fields.items() if value is not None}}
+
+
 def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, str]] | None = None) -> list[Verdict]:
     """Check an export: AuditEvents with their hashes, in the order of each partition; a verdict for each partition.
 
     Args:
-        entries: AuditEvents, and trailers `{"trailer": {"partition", "sequence", "hash"}}`, which say where the export
-            of a partition ends.
+        entries: AuditEvents and, as `Trailer.show` writes them, trailers, which say where the export of a partition
+            ends.
         heads: By partition, a sequence and its hash that somebody noted elsewhere.
     """
     checks: dict[int, _ExportCheck] = {}
-    noted = {partition: [head] for partition, head in (heads or {}).items()}
+    noted = heads or {}
     for entry in entries:
-        trailer = entry.get("trailer")
-        place = trailer if isinstance(trailer, Mapping) else entry
+        said = entry.get("trailer")
+        place = said if isinstance(said, Mapping) else entry
         partition = place.get("partition")
         partition = partition if isinstance(partition, int) else -1
         check = checks.setdefault(partition, _ExportCheck(partition))
-        if place is trailer:
-            noted.setdefault(partition, []).append((trailer["sequence"], trailer["hash"]))
-        else:
+        if place is entry:
             check.add(entry)
-    for partition in noted:
+        else:
+            check.close(Trailer.read(place))
+    expected = {*noted, *range(max((check.partitions for check in checks.values()), default=0))}
+    closed = any(check.trailer for check in checks.values())
+    for partition in expected:
         checks.setdefault(partition, _ExportCheck(partition))
-    return [checks[partition].end(noted.get(partition, ())) for partition in sorted(checks)]
+    return [checks[partition].end(noted.get(partition), closed=closed) for partition in sorted(checks)]
+
+
+def between(
+    entries: Iterable[Mapping[str, Any]], from_at: str | None, to_at: str | None
+) -> Iterator[Mapping[str, Any]]:
+    """The part of an export that was recorded in a time: of each partition one run of entries, with its own trailer.
+
+    Args:
+        entries: As `verify` takes them.
+        from_at: As in `recorded_at`; the first entry of this time or later begins the run.
+        to_at: The first entry of this time or later ends it.
+    """
+    runs: dict[Any, _Run] = {}
+    for entry in entries:
+        said = entry.get("trailer")
+        place = said if isinstance(said, Mapping) else entry
+        run = runs.setdefault(place.get("partition"), _Run())
+        if place is not entry:
+            yield run.trailer(place)
+        elif run.takes(str(entry.get("recorded_at")), from_at, to_at):
+            run.last = entry
+            yield entry
+
+
+@dataclass(slots=True)
+class _Run:
+    """One partition's run of entries in a time."""
+
+    begun: bool = False
+    over: bool = False
+    cut: bool = False
+    last: Mapping[str, Any] | None = None
+
+    def takes(self, at: str, from_at: str | None, to_at: str | None) -> bool:
+        self.begun = self.begun or from_at is None or at >= from_at
+        self.over = self.over or (to_at is not None and at >= to_at)
+        taken = self.begun and not self.over
+        self.cut = self.cut or not taken
+        return taken
+
+    def trailer(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not self.cut:
+            return {"trailer": said}
+        kept = {name: said[name] for name in ("partition", "partitions", "resource") if name in said}
+        if not self.over and self.begun:
+            kept |= {name: said[name] for name in ("sequence", "hash") if name in said}
+        elif self.last is not None:
+            kept |= {"sequence": self.last.get("sequence"), "hash": self.last.get("hash")}
+        return {"trailer": {"sequence": -1, "hash": GENESIS, **kept}}
 
 
 class _ExportCheck:
@@ -96,9 +191,16 @@ class _ExportCheck:
 
     def __init__(self, partition: int) -> None:
         self.verdict = Verdict(partition)
+        self.trailer: Trailer | None = None
+        self._first_previous: str | None = None
         self._places: dict[str, int] = {}
         self._seen: set[int] = set()
         self._suspect: tuple[int, int] | None = None
+        self._gaps: list[Finding] = []
+
+    @property
+    def partitions(self) -> int:
+        return (self.trailer.partitions if self.trailer else None) or 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
         verdict = self.verdict
@@ -108,25 +210,66 @@ class _ExportCheck:
             verdict.findings.append(Finding("unreadable", "an entry has no sequence, hash or previous_hash"))
             return
         _count(verdict, self._seen, entry)
+        if self.trailer is not None:
+            self._say("inserted", sequence, f"entry {sequence} stands behind the trailer")
         if hash_of(entry) != digest:
             self._say("edited", sequence, f"entry {sequence} does not give its hash")
         if verdict.head is None:
             verdict.first, verdict.from_start = sequence, previous == GENESIS
+            self._first_previous = previous
         else:
             self._link(verdict.head, sequence, previous)
         self._places[digest] = sequence
         verdict.head = (sequence, digest)
 
-    def end(self, noted: Iterable[tuple[int, str]]) -> Verdict:
+    def close(self, trailer: Trailer) -> None:
+        """The partition's trailer; a second one speaks of what somebody put behind the first."""
+        if self.trailer is not None:
+            self._say("inserted", trailer.sequence, f"partition {trailer.partition} has two trailers")
+        self.trailer = self.trailer or trailer
+
+    def end(self, noted: tuple[int, str] | None, *, closed: bool) -> Verdict:
+        """No more entries.
+
+        Args:
+            noted: A head that somebody noted elsewhere.
+            closed: Whether the export has any trailers.
+        """
         self._settle(None)
-        reached = self.verdict.head[0] if self.verdict.head else -1
-        for sequence, digest in noted:
-            found = self._places.get(digest)
-            if found is None and reached < sequence:
-                self._say("truncated", sequence, f"ends at {reached}, its head is {sequence}")
-            elif found != sequence:
-                self._say("edited", sequence, f"entry {sequence} does not have the hash that was noted for it")
+        filtered = self.trailer is not None and self.trailer.resource is not None
+        # In what was chosen by resource, the entries between are elsewhere; its count speaks for it.
+        self.verdict.findings += [] if filtered else self._gaps
+        self.verdict.ended = self.trailer is not None or noted is not None
+        self.verdict.filtered = filtered
+        if self.trailer is not None:
+            self._compare(self.trailer)
+        elif closed and self.verdict.partition >= 0:
+            self._say("truncated", self.verdict.head[0] if self.verdict.head else None, "its trailer is missing")
+        if noted is not None:
+            self._expect(*noted)
         return self.verdict
+
+    def _compare(self, trailer: Trailer) -> None:
+        head, checked = self.verdict.head, self.verdict.checked
+        if trailer.sequence >= 0:
+            self._expect(trailer.sequence, trailer.hash)
+        if head is not None and head[0] > trailer.sequence:
+            self._say("inserted", head[0], f"ends at {head[0]}, its trailer says {trailer.sequence}")
+        before = trailer.previous_hash
+        if head is not None and before is not None and before != self._first_previous:
+            first = self.verdict.first
+            self._say("removed", first, f"entry {first} is not the first one: what was before it is missing")
+        if trailer.entries is not None and checked != trailer.entries and self.verdict.ok:
+            kind = "removed" if checked < trailer.entries else "inserted"
+            self._say(kind, None, f"{checked} entries, its trailer says {trailer.entries}")
+
+    def _expect(self, sequence: int, digest: str) -> None:
+        found = self._places.get(digest)
+        reached = self.verdict.head[0] if self.verdict.head else -1
+        if found is None and reached < sequence:
+            self._say("truncated", sequence, f"ends at {reached}, its head is {sequence}")
+        elif found != sequence:
+            self._say("edited", sequence, f"entry {sequence} does not have the hash that was noted for it")
 
     def _link(self, head: tuple[int, str], sequence: int, previous: str) -> None:
         self._settle(sequence)
@@ -151,9 +294,10 @@ class _ExportCheck:
         elif after == before + 1:
             self._say("edited", before, f"entry {after} is not chained to it: it was edited and hashed anew")
         else:
-            self._say("removed", after, f"an entry between {before} and {after} was removed, or {before} was edited")
+            detail = f"an entry between {before} and {after} was removed, or {before} was edited"
+            self._gaps.append(Finding("removed", detail, after))
 
-    def _say(self, kind: str, sequence: int, detail: str) -> None:
+    def _say(self, kind: str, sequence: int | None, detail: str) -> None:
         self.verdict.findings.append(Finding(kind, detail, sequence))
 
 
