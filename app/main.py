@@ -43,7 +43,9 @@ from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
+from app.worker_governance import at_origin
 from app.worker_routes import worker_routes
+from tables.audit_queries import AuditReaders
 from tables.delivery_queries import Readers
 from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS, WebhookRow
@@ -98,8 +100,9 @@ class Program:
         self.health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
         self.watch = LoopWatch()
         self.upstreams = {name: _upstream(getattr(settings, name)) for name in ("governance", "policy", "registry")}
+        self.downloads = _upstream(at_origin(settings.governance))
         self.index = MatchIndex()
-        self.readers = Readers()
+        self.readers, self.audits = Readers(), AuditReaders()
         self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
@@ -147,7 +150,7 @@ class Program:
         if (dashboard := self.upstreams["governance"]) is not None:
             flush = Flush(governance.buffer_size, governance.buffer_bytes, governance.flush_interval_s)
             options = GovernanceOptions(flush, governance.path_audit_batch, governance.retention_d)
-            agents.append(governance_agent(topics, dashboard, options))
+            agents.append(governance_agent(topics, dashboard, options, readers=self.audits))
         if (policy := self.upstreams["policy"]) is not None:
             agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
         pushes = self.upstreams["registry"] if settings.registry.sync_mode != "pull" else None

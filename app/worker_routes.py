@@ -21,6 +21,7 @@ from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import WebhooksApi, webhook_routes
 from app.webhooks.registration import Limits
+from app.worker_governance import governance_of
 from app.worker_replays import replays_of
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         *dead_letter_routes(again),
         *quarantine_routes(_quarantine(program)),
         *replays_of(program.app, settings, topics, program.webhooks, program.readers, program.forwarder),
+        *governance_of(program),
         *delivery_routes(DeliveriesApi(program.readers, engine.ownership, program.forwarder)),
     ]
 

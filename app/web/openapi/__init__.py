@@ -14,6 +14,7 @@ from aiohttp import web
 from app.web.auth import public
 from app.web.openapi.building import Area
 from app.web.openapi.deliveries import DELIVERIES, RESEND
+from app.web.openapi.governance import GOVERNANCE
 from app.web.openapi.match import KEYS, MATCH
 from app.web.openapi.operations import DOCUMENT, OPERATIONS
 from app.web.openapi.redrive import DEAD_LETTERS, QUARANTINE
@@ -37,6 +38,7 @@ AREAS: Final = (
     DEAD_LETTERS,
     QUARANTINE,
     REPLAYS,
+    GOVERNANCE,
     OPERATIONS,
     DOCUMENT,
 )
