@@ -73,6 +73,8 @@ class ExportHandler:
     async def export(self, request: web.Request) -> web.StreamResponse:
         """See the class."""
         asked = _read_query(query_of(request, _QUERY))
+        if request.method == "HEAD":
+            return web.Response(headers=_headers(asked.format))
         bounds = await self._api.bounds()
         spans = await self._spans(asked, bounds)
         local, missing = await self._local_anchors(spans)
@@ -93,8 +95,7 @@ class ExportHandler:
             detail = f"{EXPORTS_AT_ONCE} exports run at this worker. Try again when one has ended."
             raise Problem(429, "too_many_exports", detail, retry_after_s=EXPORTS_RETRY_AFTER_S)
         async with self._api.exports:
-            if request.method != "HEAD":
-                await self._announce(asked, principal_of(request).name)
+            await self._announce(asked, principal_of(request).name)
             return await self._stream(request, asked, found)
 
     async def _spans(self, asked: _Asked, bounds: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
@@ -156,12 +157,8 @@ class ExportHandler:
 
     async def _stream(self, request: web.Request, asked: _Asked, spans: Sequence[Span]) -> web.StreamResponse:
         writer = writer_of(asked.format)
-        response = web.StreamResponse(
-            headers={"Content-Disposition": f'attachment; filename="audit.{asked.format}"', "Content-Type": writer.kind}
-        )
+        response = web.StreamResponse(headers=_headers(asked.format))
         await response.prepare(request)
-        if request.method == "HEAD":
-            return response
         folds = {span.partition: PartitionExport(span, asked.resource) for span in spans}
         start = {(self._api.topic, span.partition): span.start for span in spans}
         until = {(self._api.topic, span.partition): span.until for span in spans}
@@ -183,6 +180,11 @@ class ExportHandler:
             await response.write(writer.trailer(fold.trailer(len(folds))))
         await response.write_eof()
         return response
+
+
+def _headers(format_: str) -> dict[str, str]:
+    disposition = f'attachment; filename="audit.{format_}"'
+    return {"Content-Disposition": disposition, "Content-Type": f"{writer_of(format_).kind}; charset=utf-8"}
 
 
 def _lines(records: Sequence[Record], folds: Mapping[int, PartitionExport], writer: Writer) -> bytes:
