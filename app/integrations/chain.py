@@ -32,6 +32,7 @@ GENESIS: Final = "0" * 64
 """The `previous_hash` of a partition's first entry."""
 
 _CHAIN_ID_CHARS: Final = 12
+_HASH: Final = "hash"
 
 
 class ChainHead(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -118,9 +119,12 @@ def make_entry(
         "recorded_at": format_time(timestamp_ms),
         "previous_hash": previous_hash,
     }
-    digest = hash_of(placed)
-    placed["hash"] = digest
-    return Entry(sequence, timestamp_ms, digest, canonical_json(placed))
+    # `hash` stands between these two in the canonical order, so that one pass gives what is hashed and what is sent.
+    before = canonical_json({name: value for name, value in placed.items() if name < _HASH})[:-1]
+    after = canonical_json({name: value for name, value in placed.items() if name > _HASH})[1:]
+    before += b"," if len(before) > 1 else b""
+    digest = hashlib.sha256(before + after).hexdigest()
+    return Entry(sequence, timestamp_ms, digest, b'%b"hash":"%b",%b' % (before, digest.encode(), after))
 
 
 def hash_of(entry: Mapping[str, Any]) -> str:
