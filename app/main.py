@@ -42,9 +42,11 @@ from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
+from app.worker_governance import at_origin
 from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
-from app.worker_upstreams import Credentials, make_upstreams
+from app.worker_upstreams import Credentials, make_upstream, make_upstreams
+from tables.audit_queries import AuditReaders
 from tables.datasets import DatasetReaders
 from tables.decisions import DecisionReaders
 from tables.delivery_queries import Readers
@@ -101,11 +103,12 @@ class Program:
         self.health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
         self.watch = LoopWatch()
         self.upstreams = make_upstreams(settings)
-        self.credentials = Credentials(settings, self.upstreams.items())
+        self.downloads = make_upstream(at_origin(settings.governance))
+        self.credentials = Credentials(settings, [*self.upstreams.items(), ("governance", self.downloads)])
         self.index = MatchIndex()
-        self.readers = Readers()
         self.decisions = DecisionReaders()
         self.datasets = DatasetReaders()
+        self.readers, self.audits = Readers(), AuditReaders()
         self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
@@ -153,7 +156,7 @@ class Program:
         if (dashboard := self.upstreams["governance"]) is not None:
             flush = Flush(governance.buffer_size, governance.buffer_bytes, governance.flush_interval_s)
             options = GovernanceOptions(flush, governance.path_audit_batch, governance.retention_d)
-            agents.append(governance_agent(topics, dashboard, options))
+            agents.append(governance_agent(topics, dashboard, options, readers=self.audits))
         if (policy := self.upstreams["policy"]) is not None:
             agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
             agents.append(decisions_agent(topics, self.decisions))

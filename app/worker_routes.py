@@ -22,6 +22,7 @@ from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import WebhooksApi, webhook_routes
 from app.webhooks.registration import Limits
+from app.worker_governance import governance_of
 from app.worker_policy import policy_of
 from app.worker_registry import registry_api
 from app.worker_replays import replays_of
@@ -90,6 +91,7 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         *replays_of(program.app, settings, topics, program.webhooks, program.readers, program.forwarder),
         *policy_of(program.app, settings, topics, program.upstreams["policy"], program.decisions, program.forwarder),
         *registry_routes(registry_api(program)),
+        *governance_of(program),
         *delivery_routes(DeliveriesApi(program.readers, engine.ownership, program.forwarder)),
     ]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.devstack.jars import JarsError
 from app.devstack.kafka import KafkaServer, KafkaServerError
-from benchmarks import checkpoint_cost, deliver, idle, isolation, restore, takeover, two_workers, waiting
+from benchmarks import audit, checkpoint_cost, deliver, idle, isolation, restore, takeover, two_workers, waiting
 from benchmarks.bench import Bench, BenchmarkFailed, say
 from benchmarks.course import CONTENDERS, run_rounds
 from benchmarks.report import Results
@@ -26,6 +26,7 @@ PARTS: Final[Mapping[str, Callable[[Bench], Mapping[str, float]]]] = {
     "deliver": deliver.run,
     "isolation": isolation.run,
     "waiting": waiting.run,
+    "audit": audit.run,
 }
 NAMES: Final = (*CONTENDERS, *PARTS)
 

@@ -65,6 +65,7 @@ GOALS: Final = (
     Goal(name="waiting_rss_mb", must=500, less_is_better=True),
     Goal(name="waiting_first_post_s", must=1, less_is_better=True),
     Goal(name="waiting_records_grown", must=0, less_is_better=True),
+    Goal(name="audit_ratio_bare", must=0.1, aim=0.15),
 )
 
 

@@ -44,7 +44,8 @@ COMMANDS: Final = {
     "quarantine": _Command("app.cli.quarantine:quarantine", "Look at what could not be processed; put it back."),
     "registry": _Command("app.cli.registry:registry", "Keep vault and dataset registry in step, through the API."),
     "positions": _Command("app.cli.positions:positions", "Show where each partition stands; reset one."),
-    "audit": _Command("app.cli.audit:audit", "Verify the audit chain."),
+    "audit": _Command("app.cli.audit:audit", "Verify and export the audit chain."),
+    "report": _Command("app.cli.report:report", "Save a compliance report of the governance dashboard."),
     "config": _Command("app.cli.config:config", "Show the effective settings and where each came from."),
 }
 

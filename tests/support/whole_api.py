@@ -16,14 +16,17 @@ from app.observability.health import HealthRegistry, LoopWatch
 from app.replays import Replay, Replays
 from app.settings import ApiSettings
 from app.web import Forwarder
+from app.web.audit_trail import AuditApi
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
+from app.web.governance import governance_routes
 from app.web.match import match_routes
 from app.web.openapi import openapi_routes
 from app.web.operations import operations_routes
 from app.web.policy import policy_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
 from app.web.replays import ReplaysApi, replay_routes
+from app.web.reports import report_routes
 from app.web.resend import ResendApi, resend_routes
 from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
@@ -31,6 +34,8 @@ from app.web.webhook_commands import CommandGate
 from app.web.webhooks import webhook_routes
 from app.webhooks.matching import MatchIndex
 from app.webhooks.replay import ReplayLimits, ReplayRequest, Selection
+from tables.audit_queries import AuditReaders
+from tests.support.audit_log import FakeAuditLog
 from tests.support.engine import FakeRecord, RecordingOutputs
 from tests.support.fake_log import FakeReader
 from tests.support.listening import Caller, listening
@@ -155,6 +160,18 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         limits=ReplayLimits(TOPICS.vault, DAY_MS),
         now_ms=lambda: START_MS,
     )
+    audit = AuditApi(
+        readers=AuditReaders(),
+        ownership=ownership,
+        forwarder=forwarder,
+        log=FakeAuditLog({0: []}),
+        topic=TOPICS.audit,
+        sealing=False,
+        position=lambda _: 0,
+        outputs=_Auditors(),
+        events=TOPICS.events,
+        source="/vault-stream/test",
+    )
     routes = [
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
@@ -166,6 +183,8 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *replay_routes(replaying),
         *policy_routes(policy_api(invalidated)),
         *quiet_registry_routes(),
+        *governance_routes(audit),
+        *report_routes(None),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
         *signing_key_routes([]),
         *openapi_routes(),

@@ -14,6 +14,7 @@ from aiohttp import web
 from app.web.auth import public
 from app.web.openapi.building import Area
 from app.web.openapi.deliveries import DELIVERIES, RESEND
+from app.web.openapi.governance import GOVERNANCE
 from app.web.openapi.match import KEYS, MATCH
 from app.web.openapi.operations import DOCUMENT, OPERATIONS
 from app.web.openapi.policy import POLICY
@@ -41,6 +42,7 @@ AREAS: Final = (
     REPLAYS,
     POLICY,
     REGISTRY,
+    GOVERNANCE,
     OPERATIONS,
     DOCUMENT,
 )

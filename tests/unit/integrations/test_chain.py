@@ -1,22 +1,24 @@
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.events import canonical_json
 from app.integrations.chain import (
     GENESIS,
     Batch,
     Entry,
-    TopicCheck,
-    Verdict,
     batch_id,
     chain_id,
     hash_of,
     make_entry,
-    verify,
 )
+from app.integrations.verification import TopicCheck, Verdict, verify
 from tests.support.audit_records import audit, audit_value
 
 AT_MS = 1_750_000_000_000
@@ -93,6 +95,19 @@ class TestAnEntry:
         claimed = audit(1, sequence=99, partition=99, previous_hash="x", hash="y", recorded_at="z")
         plain = make_entry(audit(1), partition=0, sequence=1, timestamp_ms=AT_MS, previous_hash=GENESIS)
         assert make_entry(claimed, partition=0, sequence=1, timestamp_ms=AT_MS, previous_hash=GENESIS) == plain
+
+    @given(
+        st.dictionaries(
+            st.text(max_size=4) | st.sampled_from(["hash", "hasg", "hasha", "Hash", "\U0001f600", "\uffff"]),
+            st.integers() | st.text(max_size=4) | st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            max_size=6,
+        )
+    )
+    def test_is_the_canonical_json_of_all_its_fields_whatever_they_are(self, fields: dict[str, Any]) -> None:
+        entry = make_entry(fields, partition=0, sequence=1, timestamp_ms=AT_MS, previous_hash=GENESIS)
+        body = json.loads(entry.body)
+        assert entry.body == canonical_json(body)
+        assert entry.hash == body["hash"] == hash_of(body)
 
     def test_names_chain_and_batch(self) -> None:
         assert chain_id("0123456789abcdef") == "0123456789ab"
