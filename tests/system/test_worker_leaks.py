@@ -168,7 +168,10 @@ class Scene:
         ):
             text = await answer.text()
         self.answers.append((f"answer: {method} {path}", f"{dict(answer.headers)}{text}".encode()))
-        return json.loads(text) if answer.content_type.endswith("json") else text
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
 
     async def publish_broken(self) -> None:
         """A record that goes to quarantine: what is said of it elsewhere must not repeat it."""
