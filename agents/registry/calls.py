@@ -10,7 +10,7 @@ from app.events import canonical_json, format_time
 from app.integrations.registry import document
 from app.integrations.registry_links import link_body, link_key
 from app.integrations.registry_pull import Page, read_page
-from app.integrations.upstream import Malformed, Rejected
+from app.integrations.upstream import Malformed, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from app.integrations.registry import DatasetRow, Link, PullCursor
@@ -73,7 +73,7 @@ class RegistryCalls:
         """Tell the state of a dataset.
 
         Raises:
-            Unavailable: Later, perhaps.
+            Unavailable: Later, perhaps; also where the answer does not say under which id the registry has it.
         """
         headers = {"Idempotency-Key": f"{quote(row.id, safe='')}:{row.version}"}
         told = document(row)
@@ -87,10 +87,15 @@ class RegistryCalls:
             )
         except Rejected as error:
             return Refused(error.status or 0)
-        found = _id_in(answer)
-        if answer.status == CONFLICT and (found is None or found not in {row.id, row.registration_id}):
+        try:
+            found = _id_in(answer)
+        except Malformed as error:
+            if answer.status == CONFLICT:
+                return Refused(CONFLICT)
+            raise Unavailable(str(error), status=error.status) from None
+        if answer.status == CONFLICT and found not in {row.id, row.registration_id}:
             return Refused(CONFLICT, found)
-        return Pushed(found or row.registration_id or row.id)
+        return Pushed(found)
 
     async def link(self, row: DatasetRow, link: Link) -> Pushed | Refused:
         """Tell of a link; one that is there already is as good.
@@ -123,11 +128,13 @@ class RegistryCalls:
         return read_page((await self._registry.send("GET", path)).json())
 
 
-def _id_in(answer: Answer) -> str | None:
-    """The registration id in an answer; the status alone says that the dataset is registered."""
-    try:
-        body = answer.json()
-    except Malformed:
-        return None
-    found = body.get("id") if isinstance(body, dict) else None
-    return found if isinstance(found, str) and 0 < len(found) <= _MAX_ID_CHARS else None
+def _id_in(answer: Answer) -> str:
+    """The registration id in an answer.
+
+    Raises:
+        Malformed: There is none: whoever answered like that need not be a registry at all.
+    """
+    found = answer.object().get("id")
+    if not isinstance(found, str) or not 0 < len(found) <= _MAX_ID_CHARS:
+        raise Malformed("the answer has no id", status=answer.status)
+    return found
