@@ -47,6 +47,8 @@ class RegistryBook:
         other_names: Datasets that are registered under another id already.
         upserts: That were applied.
         echoes: Upserts that only said what a user of the registry had written.
+        unshown: Datasets that a user has written and no page has shown since.
+        replaced: Upserts that replaced what a user had written, before any page had shown it: id and name.
         keys_reused: Requests that had the idempotency key of one with another body.
         on_change: Called after each request that was applied.
     """
@@ -59,6 +61,8 @@ class RegistryBook:
     other_names: dict[str, str] = field(default_factory=dict)
     upserts: int = 0
     echoes: list[str] = field(default_factory=list)
+    unshown: set[str] = field(default_factory=set)
+    replaced: list[tuple[str, str]] = field(default_factory=list)
     keys_reused: list[str] = field(default_factory=list)
     on_change: Callable[[], None] = lambda: None
     _author: dict[str, str] = field(default_factory=dict)
@@ -132,6 +136,7 @@ class RegistryBook:
         )
         rest = [place for place in places if place > low]
         shown = rest[: self.page_items]
+        self.unshown.difference_update(id_ for _, id_ in shown)
         more = len(rest) > len(shown)
         next_ = base64.urlsafe_b64encode(json.dumps(shown[-1]).encode()).decode() if more else None
         return 200, {"datasets": [self.entries[id_] for _, id_ in shown], "cursor": next_}
@@ -149,6 +154,11 @@ class RegistryBook:
         self._write({"id": id_, "name": self.entries[id_]["name"], "status": _DELETED}, _USER)
 
     def _write(self, dataset: dict[str, Any], author: str) -> None:
+        if author == _USER:
+            self.unshown.add(dataset["id"])
+        elif dataset["id"] in self.unshown:
+            self.unshown.discard(dataset["id"])
+            self.replaced.append((dataset["id"], dataset["name"]))
         self.entries[dataset["id"]] = {**dataset, "updated_at": format_time(self.now_ms())}
         self._author[dataset["id"]] = author
 

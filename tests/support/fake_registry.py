@@ -22,6 +22,7 @@ class FakeRegistry:
     failures: For the next requests: `before` and `after` it is taken, or None: it is answered.
     down: Nothing is answered.
     gate: While it is not set, requests wait before they are taken.
+    answer_gate: While it is not set, answers wait on their way.
     asked: Method and path of every request.
     """
 
@@ -29,11 +30,13 @@ class FakeRegistry:
     failures: deque[str | None] = field(default_factory=deque)
     down: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    answer_gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[tuple[str, str]] = field(default_factory=list)
     answers: deque[bytes] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.answer_gate.set()
 
     @property
     def pages(self) -> list[str]:
@@ -62,6 +65,7 @@ class FakeRegistry:
         if method == "GET" and self.answers:
             return Answer(200, self.answers.popleft())
         status, answer = self._ask(method, path, body or b"", (headers or {}).get("Idempotency-Key"))
+        await self.answer_gate.wait()
         if failure == "after":
             raise Unavailable("no answer: reset")
         if 200 <= status < 300 or status in accept:
