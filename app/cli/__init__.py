@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "dead-letters": _Command("app.cli.dead_letters:dead_letters", "Look at what was given up; send it again."),
     "replays": _Command("app.cli.replays:replays", "Watch and cancel replays, through the API."),
     "quarantine": _Command("app.cli.quarantine:quarantine", "Look at what could not be processed; put it back."),
+    "policy": _Command("app.cli.policy:policy", "Ask whether access is allowed; end what is kept of decisions."),
     "positions": _Command("app.cli.positions:positions", "Show where each partition stands; reset one."),
     "audit": _Command("app.cli.audit:audit", "Verify the audit chain."),
     "config": _Command("app.cli.config:config", "Show the effective settings and where each came from."),
