@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "replays": _Command("app.cli.replays:replays", "Watch and cancel replays, through the API."),
     "quarantine": _Command("app.cli.quarantine:quarantine", "Look at what could not be processed; put it back."),
     "registry": _Command("app.cli.registry:registry", "Keep vault and dataset registry in step, through the API."),
+    "policy": _Command("app.cli.policy:policy", "Ask whether access is allowed; end what is kept of decisions."),
     "positions": _Command("app.cli.positions:positions", "Show where each partition stands; reset one."),
     "audit": _Command("app.cli.audit:audit", "Verify and export the audit chain."),
     "report": _Command("app.cli.report:report", "Save a compliance report of the governance dashboard."),

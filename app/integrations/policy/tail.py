@@ -111,6 +111,7 @@ class InvalidationTail:
 
     async def _read(self) -> None:
         consumer = AIOKafkaConsumer(
+            self._topic,
             **self._options,
             group_id=None,
             enable_auto_commit=False,
@@ -126,9 +127,10 @@ class InvalidationTail:
             await _stop(consumer)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        partitions = await self._partitions(consumer)
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
+        # It should be one, but a broker that made the topic by itself may have made more.
+        partitions = sorted(consumer.assignment())
+        if not partitions:
+            raise _StartAgain("there is no such topic")
         while True:
             asked_s = self._monotonic_s()
             before = {partition: await consumer.position(partition) for partition in partitions}
@@ -138,21 +140,12 @@ class InvalidationTail:
                 raise _StartAgain("the topic ends before what was read of it: it was made again")
             while await _is_behind(consumer, ends):
                 await self._take(consumer, ASK_EVERY_S)
-            if consumer.partitions_for_topic(self._topic) != {partition.partition for partition in partitions}:
+            if consumer.assignment() != set(partitions):
                 raise _StartAgain("the topic has other partitions now")
             self.times.confirmed(asked_s)
             next_s = asked_s + ASK_EVERY_S
             while (left_s := next_s - self._monotonic_s()) > 0:
                 await self._take(consumer, left_s)
-
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        """All that it has: it should be one, but a broker that made the topic by itself may have made more."""
-        async with asyncio.timeout(ANSWER_S):
-            await consumer.topics()
-        found = consumer.partitions_for_topic(self._topic)
-        if not found:
-            raise _StartAgain("there is no such topic")
-        return [TopicPartition(self._topic, partition) for partition in sorted(found)]
 
     async def _take(self, consumer: AIOKafkaConsumer, within_s: float) -> None:
         for records in (await consumer.getmany(timeout_ms=max(1, round(within_s * 1000)))).values():

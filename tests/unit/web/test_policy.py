@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -21,6 +23,7 @@ from app.integrations.policy import (
     Question,
     Verdict,
 )
+from app.observability import metrics
 from app.web.forward import Forwarder
 from app.web.policy import PolicyApi, policy_routes
 from app.web.policy_owners import BEGAN_HEADER, OwnedDecisions
@@ -336,6 +339,7 @@ class Pair:
     owner: WorkerNode
     caller: Caller
     clock: FakeClock
+    owner_url: str
 
 
 @asynccontextmanager
@@ -347,7 +351,11 @@ async def pair(*, owns: bool = True, tokens: Any = None) -> AsyncIterator[Pair]:
         asked = WorkerNode("w1", clock, Assignment(mine=False, owner=Peer("w2", peer.url)))
         caller = await stack.enter_async_context(listening(asked.routes, tokens))
         stack.push_async_callback(asked.forwarder.close)
-        yield Pair(asked, owner, caller, clock)
+        yield Pair(asked, owner, caller, clock, peer.url)
+
+
+def misses() -> float:
+    return metrics.REGISTRY.get_sample_value("cache_misses_total") or 0.0
 
 
 class TestOwners:
@@ -367,6 +375,27 @@ class TestOwners:
             (answer.get("context") or answer).pop("decision_id")
             (answer.get("context") or answer).pop("source")
         assert answers[0] == answers[1]
+
+    async def test_a_thousand_who_ask_at_once_of_either_are_one_call(self) -> None:
+        async with pair() as two, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            two.owner.engine.gate.clear()
+            urls = [f"{url}/v1/policy/evaluate" for url in (two.caller.url, two.owner_url)]
+
+            async def ask(number: int) -> tuple[bool, str]:
+                async with session.post(urls[number % 2], json=ASKED) as answer:
+                    document = await answer.json()
+                    return document["allowed"], document["decision_id"]
+
+            before = misses()
+            asking = [asyncio.create_task(ask(number)) for number in range(1000)]
+            # All of them, and the one hop.
+            while misses() < before + 1001:
+                await asyncio.sleep(0.01)
+            two.owner.engine.gate.set()
+            answers = await asyncio.gather(*asking)
+        assert {allowed for allowed, _ in answers} == {True}
+        assert len({decision_id for _, decision_id in answers}) >= 500
+        assert (len(two.owner.engine.asked), len(two.asked.engine.asked)) == (1, 0)
 
     async def test_the_caller_is_who_he_is_at_the_owner_too(self) -> None:
         async with pair(tokens=TOKENS) as two:
