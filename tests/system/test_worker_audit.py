@@ -120,7 +120,7 @@ async def test_every_event_is_in_an_accepted_batch_and_tampering_shows(
     deployment.settings |= {
         "GOVERNANCE__ENDPOINT": dashboard.url,
         "GOVERNANCE__TIMEOUT_S": str(TIMEOUT_S),
-        "GOVERNANCE__FLUSH_INTERVAL_S": "0.3",
+        "GOVERNANCE__FLUSH_INTERVAL_S": "1",
         "GOVERNANCE__BUFFER_SIZE": "100",
     }
     events = workload(scale, seed)
