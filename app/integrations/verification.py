@@ -274,11 +274,13 @@ class _ExportCheck:
     def _link(self, head: tuple[int, str], sequence: int, previous: str) -> None:
         self._settle(sequence)
         if previous == head[1]:
+            if sequence <= head[0]:
+                self._say("inserted", sequence, f"entry {sequence} is chained to entry {head[0]}, which comes later")
             return
         place = self._places.get(previous)
         if sequence <= head[0]:
             self._say("swapped", sequence, f"entry {sequence} stands after entry {head[0]}")
-        elif place is not None and place < head[0]:
+        elif place is not None and place <= head[0]:
             self._say("inserted", head[0], f"entry {head[0]} stands between {place} and {sequence}, which are chained")
         elif place is None:
             self._suspect = (head[0], sequence)

@@ -60,7 +60,7 @@ async def fetch(url: str) -> tuple[int, Any]:
             text = await answer.text()
     except (aiohttp.ClientError, TimeoutError, OSError):
         return 0, None
-    return answer.status, json.loads(text) if answer.content_type.endswith("json") else text
+    return answer.status, json.loads(text) if answer.content_type.endswith(("/json", "+json")) else text
 
 
 class TimedReceiver(Receiver):

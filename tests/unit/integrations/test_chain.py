@@ -160,6 +160,15 @@ class TestAnExport:
         forged = make_entry(audit(99), partition=0, sequence=2, timestamp_ms=AT_MS, previous_hash=whole[1]["hash"])
         assert only(verify([*whole[:2], orjson.loads(forged.body), *whole[2:]])[0])[:2] == ("inserted", 2)
 
+    @pytest.mark.parametrize("sequence", [1, 2])
+    def test_with_an_inserted_entry_that_takes_the_place_of_another_names_it(self, sequence: int) -> None:
+        whole = entries(5)
+        forged = make_entry(
+            audit(99), partition=0, sequence=sequence, timestamp_ms=AT_MS, previous_hash=whole[2]["hash"]
+        )
+        findings = verify([*whole[:3], orjson.loads(forged.body), *whole[3:]])[0].findings
+        assert ("inserted", sequence) in {(finding.kind, finding.sequence) for finding in findings}
+
     def test_whose_tail_is_cut_shows_against_its_trailer(self) -> None:
         whole = entries(5)
         trailer = {"trailer": {"partition": 0, "sequence": 4, "hash": whole[4]["hash"]}}
