@@ -8,11 +8,12 @@ from typing import Final
 import click
 
 from app.cli.output import json_option, print_json
-from app.devstack.standins import Dashboard, Observations, PolicyEngine, Registry, Standin
+from app.devstack.registry_standin import DatasetRegistry
+from app.devstack.standins import Dashboard, Observations, PolicyEngine, Standin
 
 __all__ = ["standin"]
 
-KINDS: Final[dict[str, type[Standin]]] = {"dashboard": Dashboard, "policy": PolicyEngine, "registry": Registry}
+KINDS: Final[dict[str, type[Standin]]] = {"dashboard": Dashboard, "policy": PolicyEngine, "registry": DatasetRegistry}
 SETTINGS: Final = {"dashboard": "GOVERNANCE", "policy": "POLICY", "registry": "REGISTRY"}
 _MAX_PORT: Final = 65_535
 

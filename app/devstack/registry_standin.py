@@ -11,12 +11,14 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final
 
 from aiohttp import web
 
 from app.devstack.standins import Observations, Registry
+from app.devstack.standins.describing import Description, Operation, array, obj, parameter, ref
+from app.devstack.standins.reading import object_in
 from app.events import canonical_json, format_time
 
 __all__ = ["DatasetRegistry", "FailurePlan", "RegistryBook"]
@@ -187,12 +189,39 @@ class FailurePlan:
         return self._random.choice(("before", "after"))
 
 
+_MISSING: Final = {404: ("There is none.", ref("Error"))}
+_LIST: Final = Operation(
+    "listDatasets",
+    "What has changed, oldest first, in pages; deleted datasets with that status.",
+    {200: ("A page.", ref("Page")), 400: ("No such cursor.", ref("Error"))},
+    [parameter(name, "query", required=False) for name in ("updated_since", "cursor")],
+)
+
+
+def _described() -> Description:
+    """The registry as it is without a memory of keys and changes, and what this one answers besides."""
+    paths = {path: dict(methods) for path, methods in Registry.description.paths.items()}
+    known = {409: ("It is registered under another id already.", ref("Registered"))}
+    no_key = {400: ("No JSON, or no Idempotency-Key.", ref("Error"))}
+    more = {"upsertDataset": known | no_key, "deleteDataset": _MISSING | no_key, "linkDataset": _MISSING | no_key}
+    for methods in paths.values():
+        for method, operation in methods.items():
+            answers = {**operation.answers, **more[operation.name]}
+            parameters = [{**one, "required": True} for one in operation.parameters]
+            methods[method] = replace(operation, answers=answers, parameters=parameters)
+    paths["/api/v1/datasets"]["get"] = _LIST
+    page = obj({"datasets": array(ref("Dataset")), "cursor": {"type": ["string", "null"]}})
+    return replace(Registry.description, paths=paths, schemas={**Registry.description.schemas, "Page": page})
+
+
 class DatasetRegistry(Registry):
     """Serves a `RegistryBook`.
 
     Attributes:
         failures: None: it is reliable.
     """
+
+    description: ClassVar[Description] = _described()
 
     def __init__(self, observations: Observations, book: RegistryBook | None = None) -> None:
         super().__init__(observations)
@@ -221,15 +250,15 @@ class DatasetRegistry(Registry):
         ]
 
     async def _upsert(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        return await self._once(request, body, lambda: self.book.upsert(json.loads(body)))
+        dataset = await object_in(request, id=str)
+        return await self._once(request, await request.read(), lambda: self.book.upsert(dataset))
 
     async def _delete(self, request: web.Request) -> web.Response:
         return await self._once(request, b"", lambda: self.book.delete(request.match_info["id"]))
 
     async def _link(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        return await self._once(request, body, lambda: self.book.link(request.match_info["model_id"], json.loads(body)))
+        link, model_id = await object_in(request, dataset_id=str, relationship=str), request.match_info["model_id"]
+        return await self._once(request, await request.read(), lambda: self.book.link(model_id, link))
 
     async def _list(self, request: web.Request) -> web.Response:
         query = request.query
