@@ -93,6 +93,7 @@ class Scene:
     secrets: dict[str, str] = field(default_factory=dict)
     sent: list[tuple[str, bytes]] = field(default_factory=list)
     answers: list[tuple[str, bytes]] = field(default_factory=list)
+    statuses: dict[str, int] = field(default_factory=dict)
 
     @property
     def worker(self) -> RunningWorker:
@@ -167,6 +168,7 @@ class Scene:
             client.request(method, self.worker.url + path, headers=headers, json=body) as answer,
         ):
             text = await answer.text()
+        self.statuses[f"{method} {path}"] = answer.status
         self.answers.append((f"answer: {method} {path}", f"{dict(answer.headers)}{text}".encode()))
         try:
             return json.loads(text)
@@ -203,6 +205,9 @@ class Scene:
         asked = {"principal_id": "p-1", "action": "read", "resource_id": "ds-1", "context": {"ask": NAME, **NAMED}}
         await self.call("POST", "/v1/policy/evaluate", asked)
         await self.call("POST", "/v1/policy/evaluate", {"principal_id": [NAME], "context": NAMED})
+
+        served = {asked: status for asked, status in self.statuses.items() if status not in {200, 201, 202}}
+        assert served == {"POST /v1/policy/evaluate": 422}
 
     def verbatim(self) -> frozenset[str]:
         """Topics that hold events as they came, as the contracts have it."""
