@@ -171,10 +171,11 @@ class _Authzen(_Handlers):
         body = await json_body(request)
         if not isinstance(body, dict):
             raise _refused(BadQuestion("", "an object"), status=400)
+        for name in _DEFAULTS:
+            if not isinstance(body.get(name, {}), dict):
+                raise _refused(BadQuestion(f"/{name}", "an object"), status=400)
         stops_on = _semantic(body)
-        if not body.get("evaluations"):
-            if body.get("evaluations", []) not in ([], None):
-                raise _refused(BadQuestion("/evaluations", "a list"), status=400)
+        if body.get("evaluations", []) == []:
             answered = await self._one(request, _in_authzen(body))
             return _shown(show_authzen(answered), answered)
         items = _questions(body["evaluations"], "/evaluations", status=400)
@@ -237,9 +238,7 @@ def _in_authzen(body: Any) -> Question:
 
 
 def _semantic(body: dict[str, Any]) -> bool | None:
-    options = body.get("options")
-    if options is None:
-        return None
+    options = body.get("options", {})
     if not isinstance(options, dict):
         raise _refused(BadQuestion("/options", "an object"), status=400)
     semantic = options.get("evaluations_semantic", _EXECUTE_ALL)

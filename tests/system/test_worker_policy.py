@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kafka
 
 PRINCIPALS = [f"user-{number}" for number in range(8)]
 STAMPEDE = 1000
-CALL_S = 3.0
+CALL_S = 2.0
 """Long enough for all of them to be there before the first answer is."""
 SEEN_S = 20.0
 """The promise is a second; the machine may be busy."""

@@ -118,6 +118,7 @@ class DecisionJournal:
     def _append(self, entry: _Entry) -> None:
         self._waiting.append(entry)
         self._arrived.set()
+        self._emptied.clear()
         metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit").set(len(self._waiting))
 
     async def run(self) -> None:
@@ -128,7 +129,6 @@ class DecisionJournal:
             self._emptied.set()
             self._arrived.clear()
             await self._arrived.wait()
-            self._emptied.clear()
 
     async def _write(self, batch: list[_Entry]) -> None:
         delay_s = RETRY_MIN_S

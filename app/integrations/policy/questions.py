@@ -81,9 +81,7 @@ def vault_question(asked: Any) -> Question:
             raise BadQuestion(f"/{_escaped(name)}", f"one of {', '.join(_VAULT_FIELDS)}", "unknown")
     principal_id, action, resource_id = (_name(asked, name, f"/{name}") for name in _VAULT_FIELDS[:3])
     context = _object(asked, "context", "/context") or {}
-    properties = context.get("subject_properties")
-    if properties is not None and not isinstance(properties, dict):
-        raise BadQuestion("/context/subject_properties", "an object")
+    _object(context, "subject_properties", "/context/subject_properties")
     whole = {"principal_id": principal_id, "action": action, "resource_id": resource_id, "context": context}
     return Question(principal_id, action, resource_id, context, whole, authzen=False, key=_key(whole))
 
@@ -130,11 +128,13 @@ def _name(found: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _object(found: Mapping[str, Any], name: str, where: str, *, required: bool = False) -> dict[str, Any] | None:
-    value = found.get(name)
-    if value is None and not required:
+    if name not in found:
+        if required:
+            raise BadQuestion(where, "an object", "missing")
         return None
+    value = found[name]
     if not isinstance(value, dict):
-        raise BadQuestion(where, "an object", "missing" if value is None else "invalid")
+        raise BadQuestion(where, "an object")
     return value
 
 

@@ -83,14 +83,15 @@ _SEMANTIC: Final = enum("execute_all", "deny_on_first_deny", "permit_on_first_pe
 _EVALUATIONS: Final = {
     **obj(
         {
-            **_PARTS,
+            **dict.fromkeys(_PARTS, _OPEN),
+            # What is wrong with one of them is said in its place.
             "evaluations": {
-                **array(obj(_PARTS, (), open_=True), **_MANY),
+                **array({}, maxItems=100),
                 "description": "Each with what it has of its own; the rest is that of the whole.",
             },
             "options": obj({"evaluations_semantic": _SEMANTIC}, (), open_=True),
         },
-        ("evaluations",),
+        (),
         open_=True,
     ),
     "description": "Without `evaluations`, or with an empty list, it is one evaluation.",

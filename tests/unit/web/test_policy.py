@@ -255,13 +255,15 @@ class TestAuthzen:
     @pytest.mark.parametrize(
         "more",
         [
-            *({"evaluations": value} for value in ({}, {"a": 1}, "", "x", 0, 1, False, [{}] * 101)),
+            *({"evaluations": value} for value in (None, {}, {"a": 1}, "", "x", 0, 1, False, [{}] * 101)),
+            {"evaluations": [{}], "subject": "alice"},
+            {"evaluations": [{}], "options": None},
             {"evaluations": [{}], "options": {"evaluations_semantic": "any"}},
             {"evaluations": [{}], "options": []},
         ],
     )
     async def test_what_is_no_batch_is_400(self, api: Caller, more: Any) -> None:
-        answer = await api.call("POST", "/access/v1/evaluations", authzen(**more))
+        answer = await api.call("POST", "/access/v1/evaluations", authzen() | more)
         assert answer.code == (400, "invalid_field")
 
     async def test_it_can_be_discovered(self, api: Caller) -> None:

@@ -144,3 +144,15 @@ async def test_closed_it_takes_nothing_more() -> None:
         await log.close()
         with pytest.raises(PolicyUnavailable, match="stops"):
             await log.made(decision(), "engine")
+
+
+async def test_closed_it_waits_for_what_came_after_a_quiet_time() -> None:
+    broker = Broker()
+    async with journal(broker) as log:
+        await log.made(decision(), "engine")
+        await log.close()
+        log._closing = False
+        await log.made(decision(), "engine")
+        async with asyncio.timeout(LONG_S):
+            await log.close()
+        assert len(broker.taken) == 2

@@ -35,7 +35,9 @@ def test_all_four_fields_are_read_and_context_may_be_left_out() -> None:
         ({**ASKED, "action": None}, "/action"),
         ({**ASKED, "resource_id": ["ds-1"]}, "/resource_id"),
         ({**ASKED, "context": []}, "/context"),
+        ({**ASKED, "context": None}, "/context"),
         ({**ASKED, "context": {"subject_properties": "x"}}, "/context/subject_properties"),
+        ({**ASKED, "context": {"subject_properties": None}}, "/context/subject_properties"),
         ({**ASKED, "resource/id~": "ds-1"}, "/resource~1id~0"),
     ],
 )
