@@ -133,7 +133,9 @@ class Puller:
         try:
             error: UpstreamError | None = None
             try:
-                await self._pass()
+                if not await self._pass():
+                    self._asked, syncs = syncs | self._asked, {}
+                    self._wanted, self._serving = self._serving | self._wanted, {}
             except UpstreamError as problem:
                 error = problem
             self._schedule(error)
@@ -173,8 +175,13 @@ class Puller:
         unserved = isinstance(error, Malformed) or error.status in _UNSERVED
         return self._failures >= (GIVE_UP_AFTER if unserved else PUSH_ANYWAY_AFTER)
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
+        """Read to the end; whether from the first page on.
+
+        Where another pass was broken off, its end says nothing of what has changed on its first pages since.
+        """
         place = await self._context.submit(_place)
+        whole = place.cursor is None
         asked, repeats = {place.cursor}, 0
         while True:
             await self._context.until_may_act()
@@ -186,7 +193,7 @@ class Puller:
             await self._context.submit(partial(self._publish, page, after))
             self._remember(page, after)
             if page.cursor is None:
-                return
+                return whole
             repeats += page.cursor in asked
             if repeats > MAX_REPEATS:
                 await self._from_the_start_of(place)
