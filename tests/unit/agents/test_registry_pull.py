@@ -86,6 +86,7 @@ async def test_what_waits_for_a_pass_does_not_take_the_end_of_a_broken_one_for_i
     world.clock.advance(0.1)
     world.book.change("ds-0", name="Theirs, and the newer")
     world.vault("dataset.updated", "ds-0", name="Ours", at_ms=world.clock.now_ms() - 1)
+    await world.turn()
     await world.calm()
     assert world.ours()["ds-0"]["name"] == world.theirs()["ds-0"]["name"] == "Theirs, and the newer"
     assert [conflict["winner"] for conflict in world.conflicts()] == ["registry"]
