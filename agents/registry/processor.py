@@ -209,7 +209,9 @@ class _Registry(Processor):
         if taken_over:
             unit.on_done(self._syncs.pulled)
         # Also where the answer to a push was lost, and this is the answer.
-        if taken_over or (is_clean(after) and not is_clean(before)):
+        told = is_clean(after) and not is_clean(before)
+        # Of what was deleted before anybody here has heard of it there is nothing to tell.
+        if told or (taken_over and (before.version or after.status != DELETED)):
             self._outcomes.change(unit, _kind(before, after), after, after.registration_id)
         return after if after is not before else row
 
@@ -225,7 +227,8 @@ class _Registry(Processor):
             for number in range(self._options.numbers):
                 key = key_of_number(number, self._options.numbers)
                 unit.send(self._topics.registry_datasets, key, value, STRUCTURED_HEADERS)
-            if self._puller is not None and mode.pulls:
+            # Where pushes wait for a pull, those that are asked for do, too.
+            if self._puller is not None and (mode.pulls or self._options.mode is SyncMode.BOTH):
                 puller = self._puller
                 unit.on_done(lambda: puller.ask(sync_id, mode))
         elif event.type == SYNC_BEGUN:
@@ -251,6 +254,8 @@ class _Registry(Processor):
 
     def _pull_over(self, sync_id: str, error: str | None) -> None:
         self._syncs.pull_over(sync_id, error)
+        if error is not None and self._gate.closed:
+            self._syncs.push_over(error)
         if self._pusher is not None:
             self._pusher.look()
 

@@ -41,6 +41,8 @@ log = logging.getLogger("app.agents.registry")
 
 # A registry may stamp a change a little before it shows it.
 OVERLAP_MS: Final = 2000
+# A first pass has no earlier one to go by: so long may it and our clocks differ.
+FIRST_OVERLAP_MS: Final = 600_000
 MAX_REPEATS: Final = 5
 GIVE_UP_AFTER: Final = 3
 # Pushes wait for a pass: not for ever where pulls alone fail.
@@ -133,7 +135,9 @@ class Puller:
         try:
             error: UpstreamError | None = None
             try:
-                await self._pass()
+                if not await self._pass():
+                    self._asked, syncs = syncs | self._asked, {}
+                    self._wanted, self._serving = self._serving | self._wanted, {}
             except UpstreamError as problem:
                 error = problem
             self._schedule(error)
@@ -173,8 +177,13 @@ class Puller:
         unserved = isinstance(error, Malformed) or error.status in _UNSERVED
         return self._failures >= (GIVE_UP_AFTER if unserved else PUSH_ANYWAY_AFTER)
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
+        """Read to the end; whether from the first page on.
+
+        Where another pass was broken off, its end says nothing of what has changed on its first pages since.
+        """
         place = await self._context.submit(_place)
+        whole = place.cursor is None
         asked, repeats = {place.cursor}, 0
         while True:
             await self._context.until_may_act()
@@ -186,7 +195,7 @@ class Puller:
             await self._context.submit(partial(self._publish, page, after))
             self._remember(page, after)
             if page.cursor is None:
-                return
+                return whole
             repeats += page.cursor in asked
             if repeats > MAX_REPEATS:
                 await self._from_the_start_of(place)
@@ -204,7 +213,7 @@ class Puller:
 
     async def _from_the_start_of(self, place: PullCursor) -> None:
         """Read the pass again from its first page: its cursor leads nowhere."""
-        start = PullCursor(since_ms=place.since_ms)
+        start = PullCursor(since_ms=place.since_ms, floor_ms=place.floor_ms)
         await self._context.submit(lambda unit: unit.put(DATASETS, CURSOR_KEY, DatasetRow(id="", cursor=start)))
 
     def _after(self, place: PullCursor, page: Page) -> PullCursor:
@@ -212,12 +221,15 @@ class Puller:
         # A time that is not yet would hide everything until then.
         now_ms = self._context.clock.now_ms()
         times = [min(item.at_ms, now_ms) for item in page.items]
-        newest_ms = max([*times, *([] if place.newest_ms is None else [place.newest_ms])], default=None)
+        # The floor of a first pass is no change that anybody has seen.
+        known = (place.newest_ms, None if place.since_ms is None else place.floor_ms)
+        newest_ms = max([*times, *(time_ms for time_ms in known if time_ms is not None)], default=None)
+        floor_ms = now_ms - FIRST_OVERLAP_MS if place.floor_ms is None else place.floor_ms
         if page.cursor is not None:
-            return PullCursor(since_ms=place.since_ms, cursor=page.cursor, newest_ms=newest_ms)
+            return PullCursor(since_ms=place.since_ms, cursor=page.cursor, newest_ms=newest_ms, floor_ms=floor_ms)
         if newest_ms is None:
             return PullCursor(since_ms=place.since_ms)
-        return PullCursor(since_ms=max(newest_ms - OVERLAP_MS, 0, place.since_ms or 0))
+        return PullCursor(since_ms=max(min(floor_ms, newest_ms) - OVERLAP_MS, 0), floor_ms=newest_ms)
 
     def _publish(self, page: Page, after: PullCursor, unit: Unit) -> None:
         for item in page.items:
@@ -228,11 +240,11 @@ class Puller:
             unit.put(DATASETS, CURSOR_KEY, DatasetRow(id="", cursor=after))
 
     def _remember(self, page: Page, after: PullCursor) -> None:
-        """What the overlap will show again."""
+        """What the next pass will show again."""
         self._recent.update((item.id, _mark(item)) for item in page.items)
-        newest_ms = after.newest_ms if after.since_ms is None else max(after.since_ms, after.newest_ms or 0)
-        from_ms = (newest_ms or 0) - OVERLAP_MS
-        self._recent = {id_: mark for id_, mark in self._recent.items() if mark[0] >= from_ms}
+        ended = after.cursor is None
+        from_ms = after.since_ms if ended else (after.floor_ms or 0) - OVERLAP_MS
+        self._recent = {id_: mark for id_, mark in self._recent.items() if mark[0] >= (from_ms or 0)}
 
     def _over(self, unit: Unit, syncs: dict[str, SyncMode], wants: dict[int, str], error: str | None) -> None:
         """Tell the numbers; what was pulled for them is before this in their logs."""

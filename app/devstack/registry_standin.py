@@ -43,6 +43,7 @@ class RegistryBook:
     Attributes:
         now_ms: Its clock.
         page_items: Of one page.
+        by_id: Pages are in the order of the ids, not of the changes.
         entries: Every dataset, deleted ones with that status, each with `updated_at`.
         links: By dataset, model and relationship, what was said of it.
         models: Those that there are; None: every one.
@@ -57,6 +58,7 @@ class RegistryBook:
 
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     page_items: int = PAGE
+    by_id: bool = False
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     links: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     models: set[str] | None = None
@@ -126,16 +128,15 @@ class RegistryBook:
         return 201, {"id": f"link-{len(self.links)}"}
 
     def page(self, since: str | None, cursor: str | None) -> Answer:
-        """What has changed, oldest first."""
+        """What has changed since then."""
         low = ("", "")
         if cursor is not None:
             try:
                 low = tuple(json.loads(base64.urlsafe_b64decode(cursor)))
             except ValueError:
                 return 400, {"error": "this cursor is not known"}
-        places = sorted(
-            (entry["updated_at"], id_) for id_, entry in self.entries.items() if entry["updated_at"] >= (since or "")
-        )
+        changed = [(entry["updated_at"], id_) for id_, entry in self.entries.items()]
+        places = sorted(("" if self.by_id else at, id_) for at, id_ in changed if at >= (since or ""))
         rest = [place for place in places if place > low]
         shown = rest[: self.page_items]
         self.unshown.difference_update(id_ for _, id_ in shown)

@@ -72,11 +72,14 @@ class PullCursor(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         since_ms: The pass under way asks for what changed since then; None: for everything.
         cursor: Of its next page; None: a new pass begins.
         newest_ms: The latest change that it has seen.
+        floor_ms: The latest change that was seen before it began. What changes while it is under way is later, and may
+            be on a page that it has left behind: so the next pass begins there.
     """
 
     since_ms: int | None = None
     cursor: str | None = None
     newest_ms: int | None = None
+    floor_ms: int | None = None
 
 
 class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,7 +97,9 @@ def _check_link(data: Any) -> None:
 def pulled_message(pulled: Pulled, source: str) -> bytes:
     """A dataset as the registry holds it, for its owner."""
     at = format_time(pulled.at_ms)
-    return _message(PULLED, f"{pulled.id}-{at}", source, pulled.id, at, pulled_data(pulled))
+    # An id of the registry may have characters that an event's must not have.
+    name = hashlib.blake2b(pulled.id.encode(), digest_size=16).hexdigest()
+    return _message(PULLED, f"{name}-{at}", source, pulled.id, at, pulled_data(pulled))
 
 
 def link_message(*, id_: str, source: str, at_ms: int, dataset_id: str, model_id: str, relationship: str) -> bytes:

@@ -127,7 +127,10 @@ def _read_item(item: Any) -> Pulled:
     status = item.get("status") or ACTIVE
     if status not in _STATUSES:
         raise ValueError("status is none of active, archived, deleted")
-    pulled = Pulled(id_, _fields(item, status), _count(item), status, parse_time_ms(item["updated_at"]))
+    at_ms = parse_time_ms(item["updated_at"])
+    if at_ms < 0:
+        raise ValueError("updated_at is before 1970")
+    pulled = Pulled(id_, _fields(item, status), _count(item), status, at_ms)
     if len(canonical_json(pulled_data(pulled))) > MAX_ITEM_BYTES:
         raise ValueError(f"more than {MAX_ITEM_BYTES} bytes")
     return pulled
@@ -146,9 +149,15 @@ def _fields(item: dict[str, Any], status: str) -> dict[str, Any]:
     if "name" not in fields and status != DELETED:
         raise ValueError("name is missing")
     tags = item.get("tags") or []
-    if not isinstance(tags, list) or not all(isinstance(tag, str | dict) for tag in tags):
-        raise ValueError("tags is no list of strings and objects")
+    if not isinstance(tags, list) or not all(map(_is_tag, tags)):
+        raise ValueError("tags is no list of keys, and of objects with key and value")
     return {**fields, "tags": tags}
+
+
+def _is_tag(tag: Any) -> bool:
+    if isinstance(tag, dict):
+        return all(value is None or isinstance(value, str | int | float) for value in tag.values())
+    return isinstance(tag, str)
 
 
 def _count(item: dict[str, Any]) -> int | None:

@@ -111,6 +111,10 @@ class RegistryMachine(Machine):
     def everything_is_read(self, _: st.DataObject) -> None:
         self.runner.run(self.world.turn())
 
+    @action()
+    def the_order_of_its_pages_is_another(self, _: st.DataObject) -> None:
+        self.world.book.by_id = not self.world.book.by_id
+
     @action(weight=2)
     def requests_wait(self, data: st.DataObject) -> None:
         gate = data.draw(st.sampled_from([self.world.registry.gate, self.world.registry.answer_gate]))

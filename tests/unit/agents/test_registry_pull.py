@@ -46,7 +46,8 @@ async def test_all_pages_are_read_and_the_next_pass_asks_for_what_came_since(wor
     assert len(world.ours()) == 8
     assert len(world.registry.pages) == 3
     await world.advance(10)
-    assert world.registry.pages[3] == f"updated_since=2025-06-15T15%3A06%3A{40 - OVERLAP_MS // 1000}.000Z"
+    await world.advance(10)
+    assert f"updated_since=2025-06-15T15%3A06%3A{40 - OVERLAP_MS // 1000}.000Z" in world.registry.pages
     published = [entry for entry in world.log if b"registry.pulled" in (entry.value or b"")]
     assert len(published) == 8
 
@@ -74,6 +75,41 @@ async def test_a_page_that_comes_twice_is_folded_once(world: RegistryWorld) -> N
     await world.calm()
     assert world.ours() == world.theirs()
     assert [world.kinds(f"ds-{number}") for number in range(5)] == [["registered"]] * 5
+
+
+async def test_what_waits_for_a_pass_does_not_take_the_end_of_a_broken_one_for_it(world: RegistryWorld) -> None:
+    world.book.by_id = True
+    await world.calm()
+    for number in range(8):
+        world.book.change(f"ds-{number}", name="Theirs")
+    world.registry.failures = deque([None, "before"])
+    await world.advance(10)
+    # The first page is read, the second is not yet: a change of what was on the first one is not seen by its end.
+    world.clock.advance(0.1)
+    world.book.change("ds-0", name="Theirs, and the newer")
+    world.vault("dataset.updated", "ds-0", name="Ours", at_ms=world.clock.now_ms() - 1)
+    await world.turn()
+    await world.calm()
+    assert world.ours()["ds-0"]["name"] == world.theirs()["ds-0"]["name"] == "Theirs, and the newer"
+    assert [conflict["winner"] for conflict in world.conflicts()] == ["registry"]
+
+
+async def test_what_was_deleted_before_anybody_heard_of_it_is_told_to_nobody(world: RegistryWorld) -> None:
+    world.book.change("ds-1")
+    world.book.remove("ds-1")
+    await world.calm()
+    assert world.changes == []
+    assert world.registry.pushes == []
+
+
+@pytest.mark.parametrize("id_", ["a b", "a\u0001b", "ä/ö?", "-" * 512])
+async def test_any_id_goes_both_ways(world: RegistryWorld, id_: str) -> None:
+    world.book.change(id_, name="Theirs")
+    await world.calm()
+    world.vault("dataset.updated", id_, name="Ours")
+    await world.calm()
+    assert world.ours()[id_]["name"] == world.theirs()[id_]["name"] == "Ours"
+    assert world.context.quarantined == []
 
 
 async def test_cursors_that_go_round_end_the_pass_and_it_begins_anew(world: RegistryWorld) -> None:
@@ -131,7 +167,21 @@ async def test_a_time_that_is_not_yet_hides_nothing(world: RegistryWorld) -> Non
     row = world.context.rows.get(DATASETS, CURSOR_KEY)
     assert row is not None
     assert row.cursor is not None
-    assert row.cursor.since_ms == START_MS - OVERLAP_MS
+    assert row.cursor.floor_ms == START_MS
+
+
+async def test_what_changes_behind_a_slow_pass_is_seen_by_the_next(world: RegistryWorld) -> None:
+    world.book.by_id = True
+    await world.calm()
+    for number in range(5):
+        world.book.change(f"ds-{number}")
+    world.registry.failures = deque([None, "before"])
+    await world.advance(10)
+    world.book.change("ds-0", name="Behind")
+    world.clock.advance(30)
+    world.book.change("ds-4", name="Before")
+    await world.calm()
+    assert world.ours() == world.theirs()
 
 
 async def test_nothing_is_pulled_where_only_pushes_are_wanted() -> None:
@@ -422,6 +472,22 @@ class TestWhatWasAskedFor:
         assert found["done"]
         assert {item["id"] for item in found["failed"]} >= {"pull", "ds-1"}
         await world.close()
+
+    @pytest.mark.parametrize("mode", [SyncMode.PUSH, SyncMode.BOTH])
+    async def test_ends_also_where_pushes_wait_for_a_pull_that_fails(
+        self, world: RegistryWorld, mode: SyncMode
+    ) -> None:
+        world.registry.down = True
+        world.created()
+        world.ask("s-1", mode)
+        for _ in range(20):
+            await world.advance(1)
+        reader = world.readers.get(0)
+        assert reader is not None
+        found = await reader.sync("s-1")
+        assert found is not None
+        assert found["done"]
+        assert found["failed"]
 
 
 class TestLinks:

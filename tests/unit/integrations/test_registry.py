@@ -1,3 +1,4 @@
+import hashlib
 from itertools import permutations
 from typing import Any
 
@@ -211,3 +212,38 @@ def test_ties_are_taken_in_the_order_of_the_log(order: tuple[int, ...]) -> None:
     told = document(folded(*((0, item) for item in events)))
     assert told is not None
     assert told["name"] == str(order[-1])
+
+
+class TestTheSchemaHash:
+    """Of the canonical JSON, RFC 8785: keys in the order of their UTF-16 code units, characters as they are."""
+
+    @pytest.mark.parametrize(
+        ("schema", "canonical"),
+        [
+            ({}, "{}"),
+            ({"b": 1, "a": [True, None, "x"]}, '{"a":[true,null,"x"],"b":1}'),
+            ({"€": "\u20ac", "ä": "a\u0308"}, '{"ä":"a\u0308","€":"€"}'),
+            ({"\ufb33": 1, "\U0001f600": 2, "\u000d": 3}, '{"\\r":3,"\U0001f600":2,"\ufb33":1}'),
+            ({"n": 1.0, "m": 1e21, "k": 9007199254740993}, '{"k":9007199254740993,"m":1e+21,"n":1}'),
+        ],
+    )
+    def test_is_of_these_bytes(self, schema: Any, canonical: str) -> None:
+        assert schema_hash(schema) == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    @given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(-9, 9), st.lists(st.text()))), st.randoms())
+    def test_does_not_know_the_order_of_keys(self, schema: dict[str, Any], random: Any) -> None:
+        keys = list(schema)
+        random.shuffle(keys)
+        assert schema_hash({key: schema[key] for key in keys}) == schema_hash(schema)
+
+    def test_does_not_know_how_characters_were_escaped(self) -> None:
+        plain, escaped = '{"ä":"€","😀":1}', '{"\\ud83d\\ude00":1,"\\u00e4":"\\u20ac"}'
+        assert schema_hash(orjson.loads(plain)) == schema_hash(orjson.loads(escaped))
+
+    def test_tells_composed_characters_from_decomposed_ones(self) -> None:
+        assert schema_hash({"ä": 1}) != schema_hash({"a\u0308": 1})
+
+    def test_of_an_event_is_its_own_where_it_has_one(self) -> None:
+        told = document(folded((0, created(schema={"a": 1}, schema_hash="sha256:own"))))
+        assert told is not None
+        assert told["schema_hash"] == "sha256:own"
