@@ -159,27 +159,29 @@ class ExportHandler:
         writer = writer_of(asked.format)
         response = web.StreamResponse(headers=_headers(asked.format))
         await response.prepare(request)
-        folds = {span.partition: PartitionExport(span, asked.resource) for span in spans}
-        start = {(self._api.topic, span.partition): span.start for span in spans}
-        until = {(self._api.topic, span.partition): span.until for span in spans}
-        await response.write(writer.head())
         try:
-            async with aclosing(self._api.log.read(start, until)) as blocks:
-                async for records in blocks:
-                    for at in range(0, len(records), _RECORDS_A_TURN):
-                        if chunk := _lines(records[at : at + _RECORDS_A_TURN], folds, writer):
-                            await response.write(chunk)
-                        await asyncio.sleep(0)
-        except LogUnreadable as error:
+            await self._write(
+                response, writer, {span.partition: PartitionExport(span, asked.resource) for span in spans}
+            )
+        except (LogUnreadable, ConnectionError) as error:
             # The status is gone out: only an answer that breaks off says that it is not whole.
             log.warning("an export broke off", extra={"error": str(error)})
             if request.transport is not None:
                 request.transport.abort()
-            return response
+        return response
+
+    async def _write(self, response: web.StreamResponse, writer: Writer, folds: Mapping[int, PartitionExport]) -> None:
+        start = {(self._api.topic, partition): fold.span.start for partition, fold in folds.items()}
+        until = {(self._api.topic, partition): fold.span.until for partition, fold in folds.items()}
+        await response.write(writer.head())
+        async with aclosing(self._api.log.read(start, until)) as blocks:
+            async for records in blocks:
+                for at in range(0, len(records), _RECORDS_A_TURN):
+                    await response.write(_lines(records[at : at + _RECORDS_A_TURN], folds, writer))
+                    await asyncio.sleep(0)
         for fold in folds.values():
             await response.write(writer.trailer(fold.trailer(len(folds))))
         await response.write_eof()
-        return response
 
 
 def _headers(format_: str) -> dict[str, str]:

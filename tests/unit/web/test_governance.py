@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,7 @@ from app.engine import OutputFailed, Owner, Ownership
 from app.events import format_time
 from app.integrations.verification import verify
 from app.web import Forwarder
-from app.web.audit_trail import AuditApi
+from app.web.audit_trail import EXPORTS_AT_ONCE, AuditApi
 from app.web.forward import HOP_HEADER
 from app.web.governance import governance_routes
 from tables.audit_queries import AuditReaders
@@ -249,6 +250,22 @@ class TestTheExport:
         cluster.log.breaks_after = 3
         with pytest.raises(aiohttp.ClientPayloadError):
             await cluster.export()
+
+    async def test_whose_reader_hangs_up_ends(self, cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+        await cluster.numbers[0].deliver(cluster.log.fill(0, 3000))
+        worker = cluster.workers["a"]
+        async with worker.caller.session.get(worker.caller.url + EXPORT, headers=VIEWER) as answer:
+            await answer.content.readany()
+            answer.close()
+        async with asyncio.timeout(10):
+            while worker.api.exports._value < EXPORTS_AT_ONCE:
+                await asyncio.sleep(0.01)
+        assert "a request failed" not in caplog.text
+
+    async def test_beyond_four_at_a_time_has_to_wait(self, cluster: Cluster) -> None:
+        for _ in range(EXPORTS_AT_ONCE):
+            await cluster.workers["a"].api.exports.acquire()
+        assert (await cluster.ask(EXPORT)).code == (429, "too_many_exports")
 
     async def test_without_a_dashboard_is_chained_from_the_beginning(self) -> None:
         async with serving(sealing=False) as cluster:
