@@ -11,7 +11,7 @@ from typing import Final
 
 from app.devstack.jars import JarsError
 from app.devstack.kafka import KafkaServer, KafkaServerError
-from benchmarks import checkpoint_cost, deliver, idle, isolation, restore, takeover, two_workers, waiting
+from benchmarks import checkpoint_cost, decision, deliver, idle, isolation, restore, takeover, two_workers, waiting
 from benchmarks.bench import Bench, BenchmarkFailed, say
 from benchmarks.course import CONTENDERS, run_rounds
 from benchmarks.report import Results
@@ -25,6 +25,7 @@ PARTS: Final[Mapping[str, Callable[[Bench], Mapping[str, float]]]] = {
     "takeover": takeover.run,
     "deliver": deliver.run,
     "isolation": isolation.run,
+    "decision": decision.run,
     "waiting": waiting.run,
 }
 NAMES: Final = (*CONTENDERS, *PARTS)
