@@ -11,7 +11,18 @@ from typing import Final
 
 from app.devstack.jars import JarsError
 from app.devstack.kafka import KafkaServer, KafkaServerError
-from benchmarks import audit, checkpoint_cost, deliver, idle, isolation, restore, takeover, two_workers, waiting
+from benchmarks import (
+    audit,
+    checkpoint_cost,
+    decision,
+    deliver,
+    idle,
+    isolation,
+    restore,
+    takeover,
+    two_workers,
+    waiting,
+)
 from benchmarks.bench import Bench, BenchmarkFailed, say
 from benchmarks.course import CONTENDERS, run_rounds
 from benchmarks.report import Results
@@ -25,6 +36,7 @@ PARTS: Final[Mapping[str, Callable[[Bench], Mapping[str, float]]]] = {
     "takeover": takeover.run,
     "deliver": deliver.run,
     "isolation": isolation.run,
+    "decision": decision.run,
     "waiting": waiting.run,
     "audit": audit.run,
 }

@@ -89,6 +89,7 @@ async def test_decisions_are_kept_until_they_are_revoked_and_without_the_engine_
         await _invalidated_by_the_api(scene, PRINCIPALS[1])
         await _the_same_in_authzen(scene)
         await _a_service_with_a_tail_of_its_own(scene)
+        await _kept_over_a_kill_of_everybody(scene)
         await _without_the_engine(scene)
     assert await deployment.stop() == [0, 0]
     await _everything_is_in_the_log(deployment)
@@ -157,6 +158,23 @@ async def _a_service_with_a_tail_of_its_own(scene: Scene) -> None:
 
         await until(denied, "the service acts by the invalidation", SEEN_S)
     scene.judge.granted.add(PRINCIPALS[3])
+
+
+async def _kept_over_a_kill_of_everybody(scene: Scene) -> None:
+    """Nobody has anything in memory then, so that what is kept comes out of the tables."""
+    for worker in scene.workers:
+        await worker.kill()
+    for worker in scene.workers:
+        await worker.start()
+    for worker in scene.workers:
+        await scene.deployment.ready(worker)
+    await scene.deployment.idle()
+    await until(lambda: scene.kept("canary"), "both workers know the end of the log")
+    before = len(scene.judge.asked)
+    allowed = PRINCIPALS[4:]
+    await until(lambda: scene.kept(*allowed), "what was kept is kept")
+    # Some would be enough: a worker that was busy for a second asks the engine.
+    assert set(allowed) - set(scene.judge.asked[before:])
 
 
 async def _without_the_engine(scene: Scene) -> None:

@@ -28,6 +28,8 @@ __all__ = ["DecisionJournal"]
 log = logging.getLogger("app.integrations.policy")
 
 CAPACITY: Final = 10_000
+# Of records: obligations may be long, and Kafka away.
+CAPACITY_BYTES: Final = 32 * 1024 * 1024
 WAIT_S: Final = 10.0
 BATCH: Final = 500
 RETRY_MIN_S: Final = 0.1
@@ -73,6 +75,7 @@ class DecisionJournal:
         self._wait_s = wait_s
         self._capacity = capacity
         self._waiting: deque[_Entry] = deque()
+        self._waiting_bytes = 0
         self._room = asyncio.Event()
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -101,12 +104,12 @@ class DecisionJournal:
     async def _add(self, entry: _Entry) -> None:
         if self._closing:
             raise PolicyUnavailable("this worker stops")
-        if entry.written is None and len(self._waiting) < self._capacity:
+        if entry.written is None and not self._full:
             self._append(entry)
             return
         try:
             async with asyncio.timeout(self._wait_s):
-                while len(self._waiting) >= self._capacity:
+                while self._full:
                     self._room.clear()
                     await self._room.wait()
                 self._append(entry)
@@ -115,8 +118,13 @@ class DecisionJournal:
         except TimeoutError:
             raise PolicyUnavailable("the decision cannot be written down: Kafka does not take it") from None
 
+    @property
+    def _full(self) -> bool:
+        return len(self._waiting) >= self._capacity or self._waiting_bytes >= CAPACITY_BYTES
+
     def _append(self, entry: _Entry) -> None:
         self._waiting.append(entry)
+        self._waiting_bytes += len(entry.value)
         self._arrived.set()
         self._emptied.clear()
         metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit").set(len(self._waiting))
@@ -141,7 +149,7 @@ class DecisionJournal:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
         for entry in batch:
-            self._waiting.popleft()
+            self._waiting_bytes -= len(self._waiting.popleft().value)
             if entry.written is not None and not entry.written.done():
                 entry.written.set_result(None)
         self._room.set()

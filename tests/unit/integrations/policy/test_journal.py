@@ -107,6 +107,18 @@ async def test_a_full_queue_makes_the_caller_wait_and_drops_nothing() -> None:
     assert sorted(event["id"] for _, event in broker.taken) == sorted(f"id-{n}" for n in range(1, 11))
 
 
+async def test_long_records_fill_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CAPACITY_BYTES", 1000)
+    broker = Broker()
+    broker.gate.clear()
+    async with journal(broker, wait_s=0.01) as log:
+        outcomes = await asyncio.gather(*(log.made(decision(), "engine") for _ in range(5)), return_exceptions=True)
+        broker.gate.set()
+        await log.close()
+    refused = [outcome for outcome in outcomes if isinstance(outcome, PolicyUnavailable)]
+    assert 1 <= len(broker.taken) == 5 - len(refused) < 5
+
+
 async def test_who_has_waited_too_long_gets_no_decision() -> None:
     broker = Broker()
     broker.gate.clear()
