@@ -1,6 +1,6 @@
 """Vault and registry, both ways, over `kill -9` and a registry that fails one call in ten: both come to hold the same.
 
-`make test` plays it with 1,000 datasets and one kill, `make prove` with 10,000 and two.
+`make test` plays it with 1,000 datasets, a worker and a kill, `make prove` with 10,000, two workers and two kills.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ SOURCE = "/vault/datasets"
 @dataclass(frozen=True)
 class Scale:
     datasets: int
+    workers: int
     kills: int
     per_s: float
     deadline_s: float
 
 
-SHORT = Scale(1_000, 1, 400, 180)
-FULL = Scale(10_000, 2, 1_000, 600)
+SHORT = Scale(1_000, 1, 1, 400, 180)
+FULL = Scale(10_000, 2, 2, 1_000, 600)
 
 
 @dataclass
 class Scene:
     deployment: Deployment
     registry: DatasetRegistry
-    worker: RunningWorker
+    workers: list[RunningWorker]
     scale: Scale
     random: random.Random
     kills: int = 0
@@ -55,15 +56,16 @@ class Scene:
     async def kill(self) -> None:
         """As the kernel does it, and the worker comes back."""
         self.kills += 1
-        await self.worker.kill()
-        await self.worker.start()
-        await self.deployment.ready(self.worker)
+        worker = self.random.choice(self.workers)
+        await worker.kill()
+        await worker.start()
+        await self.deployment.ready(worker)
 
     async def in_step(self) -> dict[str, Any]:
         """Synchronises until there is nothing left to do; how the last one ended."""
 
         async def ended() -> dict[str, Any]:
-            async with aiohttp.ClientSession(self.worker.url) as client:
+            async with aiohttp.ClientSession(self.workers[-1].url) as client:
                 try:
                     async with client.post("/v1/registry/sync", json={"mode": "both"}) as answer:
                         if answer.status != 202:
@@ -124,8 +126,8 @@ async def test_both_sides_hold_the_same_in_the_end(deployment: Deployment, scale
             "REGISTRY__SYNC_INTERVAL_S": "2",
             "REGISTRY__TIMEOUT_S": "5",
         }
-        (worker,) = await deployment.start("w1")
-        await play(Scene(deployment, registry, worker, scale, random.Random(seed)), seed)
+        workers = await deployment.start(*(f"w{number + 1}" for number in range(scale.workers)))
+        await play(Scene(deployment, registry, workers, scale, random.Random(seed)), seed)
     finally:
         await registry.stop()
 
@@ -147,7 +149,7 @@ async def play(scene: Scene, seed: int) -> None:
         await scene.kill()
     await scene.in_step()
     await scene.deployment.idle()
-    assert await scene.deployment.stop() == [0]
+    assert await scene.deployment.stop() == [0] * scale.workers
 
     rows = await scene.rows()
     held = {id_: told for id_, row in rows.items() if (told := document(row)) is not None}
@@ -161,6 +163,7 @@ async def play(scene: Scene, seed: int) -> None:
         {
             "seed": seed,
             "datasets, half of them made on either side": scale.datasets,
+            "workers": scale.workers,
             "kill -9": scene.kills,
             "calls that failed, before or after they were taken": scene.registry.failures.failed,
             "calls": scene.registry.requests,
