@@ -20,7 +20,9 @@ from app.cli.output import json_option, print_json, show
 from app.cli.sealed import Range, read_ranges, read_sealed
 from app.cli.topic_reader import TopicReader, progress_bar
 from app.events import format_time, loads_strict
-from app.integrations.verification import TopicCheck, Verdict, between
+from app.integrations.export import CSV_COLUMNS
+from app.integrations.export_range import between
+from app.integrations.verification import TopicCheck, Verdict
 from app.integrations.verification import verify as verify_entries
 from app.settings import load_settings
 from app.topics import Topics
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 _DEPTH: Final = 66
+_CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
 
 Heads = dict[int, tuple[int, str]]
 
@@ -100,7 +103,7 @@ def verify(
     if as_json:
         print_json({"ok": sound, "partitions": [{"ok": verdict.ok, **asdict(verdict)} for verdict in verdicts]})
     else:
-        _print(verdicts)
+        _print(verdicts, of_file=file is not None)
     if not sound:
         raise click.exceptions.Exit(1)
 
@@ -109,7 +112,7 @@ def _recorded_at(at_ms: int | None) -> str | None:
     return None if at_ms is None else format_time(at_ms)
 
 
-def _print(verdicts: list[Verdict]) -> None:
+def _print(verdicts: list[Verdict], *, of_file: bool) -> None:
     for verdict in verdicts:
         if verdict.first is None or verdict.head is None:
             click.echo(f"partition {verdict.partition}: nothing to check")
@@ -120,6 +123,8 @@ def _print(verdicts: list[Verdict]) -> None:
                 f"{verdict.head[0]} ({verdict.head[1]}), {verdict.batches} sealed batches compared, "
                 f"{verdict.unsealed} not sealed yet, {verdict.repeats} repeats: {'ok' if verdict.ok else 'BROKEN'}"
             )
+            if of_file and not verdict.ended:
+                click.echo("  without a trailer or --head: a cut tail would not show")
             if verdict.filtered:
                 click.echo("  of one resource: its entries are not chained to each other, its trailer has their number")
         for finding in verdict.findings:
@@ -151,6 +156,10 @@ def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         entry = loads_strict(line, depth=_DEPTH)
     except ValueError as error:
+        if number == 1 and line.startswith(_CSV_HEAD):
+            raise click.ClickException(
+                f"{file} is CSV, for spreadsheets: export with --format jsonl to verify"
+            ) from None
         raise click.ClickException(f"{file}, line {number}: no audit event of an export: {error}") from None
     if not isinstance(entry, dict):
         raise click.ClickException(f"{file}, line {number}: no audit event of an export: not a JSON object")

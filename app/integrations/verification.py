@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from app.integrations.audit import UnreadableAudit, read_audit_record
 from app.integrations.chain import GENESIS, Batch, hash_of, make_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-__all__ = ["Finding", "TopicCheck", "Trailer", "Verdict", "between", "verify"]
+__all__ = ["Finding", "TopicCheck", "Trailer", "Verdict", "verify"]
+
+# The router repeats what it did since its last checkpoint, so that a repeat is never far behind.
+_REMEMBERED_EVENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,55 +140,6 @@ def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, 
     return [checks[partition].end(noted.get(partition), closed=closed) for partition in sorted(checks)]
 
 
-def between(
-    entries: Iterable[Mapping[str, Any]], from_at: str | None, to_at: str | None
-) -> Iterator[Mapping[str, Any]]:
-    """The part of an export that was recorded in a time: of each partition one run of entries, with its own trailer.
-
-    Args:
-        entries: As `verify` takes them.
-        from_at: As in `recorded_at`; the first entry of this time or later begins the run.
-        to_at: The first entry of this time or later ends it.
-    """
-    runs: dict[Any, _Run] = {}
-    for entry in entries:
-        said = entry.get("trailer")
-        place = said if isinstance(said, Mapping) else entry
-        run = runs.setdefault(place.get("partition"), _Run())
-        if place is not entry:
-            yield run.trailer(place)
-        elif run.takes(str(entry.get("recorded_at")), from_at, to_at):
-            run.last = entry
-            yield entry
-
-
-@dataclass(slots=True)
-class _Run:
-    """One partition's run of entries in a time."""
-
-    begun: bool = False
-    over: bool = False
-    cut: bool = False
-    last: Mapping[str, Any] | None = None
-
-    def takes(self, at: str, from_at: str | None, to_at: str | None) -> bool:
-        self.begun = self.begun or from_at is None or at >= from_at
-        self.over = self.over or (to_at is not None and at >= to_at)
-        taken = self.begun and not self.over
-        self.cut = self.cut or not taken
-        return taken
-
-    def trailer(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not self.cut:
-            return {"trailer": said}
-        kept = {name: said[name] for name in ("partition", "partitions", "resource") if name in said}
-        if not self.over and self.begun:
-            kept |= {name: said[name] for name in ("sequence", "hash") if name in said}
-        elif self.last is not None:
-            kept |= {"sequence": self.last.get("sequence"), "hash": self.last.get("hash")}
-        return {"trailer": {"sequence": -1, "hash": GENESIS, **kept}}
-
-
 class _ExportCheck:
     """One partition of an export, entry by entry."""
 
@@ -194,7 +148,7 @@ class _ExportCheck:
         self.trailer: Trailer | None = None
         self._first_previous: str | None = None
         self._places: dict[str, int] = {}
-        self._seen: set[int] = set()
+        self._seen: dict[int, None] = {}
         self._suspect: tuple[int, int] | None = None
         self._gaps: list[Finding] = []
 
@@ -321,7 +275,7 @@ class TopicCheck:
         self._previous = None if self._batches else GENESIS
         self._noted = noted
         self._count = 0
-        self._seen: set[int] = set()
+        self._seen: dict[int, None] = {}
 
     def add(self, offset: int, timestamp_ms: int, value: bytes | None) -> None:
         """The next record."""
@@ -404,9 +358,11 @@ class TopicCheck:
         self._verdict.findings.append(Finding(kind, text, sequence, batch.id if batch else None))
 
 
-def _count(verdict: Verdict, seen: set[int], audit: Mapping[str, Any]) -> None:
+def _count(verdict: Verdict, seen: dict[int, None], audit: Mapping[str, Any]) -> None:
     verdict.checked += 1
     event = hash((audit.get("source"), audit.get("id")))
     if event in seen:
         verdict.repeats += 1
-    seen.add(event)
+    seen[event] = None
+    if len(seen) > _REMEMBERED_EVENTS:
+        del seen[next(iter(seen))]

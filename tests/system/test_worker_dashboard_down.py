@@ -23,7 +23,7 @@ EVENTS = 15_000
 PER_S = 600.0
 GROWTH_MB = 64.0
 """What the second half of the outage may add: audit records that wait are in Kafka, and nowhere else."""
-SLOWER = 2.0
+SLOWER = 3.0
 CATCH_UP_S = 600.0
 
 

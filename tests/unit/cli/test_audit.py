@@ -15,6 +15,7 @@ from app.cli.audit import audit
 from app.devstack.broker import RunningBroker, running_broker
 from app.events import format_time, partition_for
 from app.integrations.chain import GENESIS, make_entry
+from app.integrations.export import writer_of
 from app.integrations.governance import Flush, Line
 from app.topics import Topics
 from tables.audit import AUDIT, AuditRow, batch_key, head_key
@@ -62,7 +63,8 @@ class TestAnExport:
         result = run(export(tmp_path, entries(3)))
         assert result.exit_code == 0
         assert "3 entries, from 0 (the beginning of the chain) to 2" in result.stdout
-        assert result.stdout.rstrip().endswith("ok")
+        assert "0 repeats: ok" in result.stdout
+        assert "without a trailer or --head: a cut tail would not show" in result.stdout
 
     def test_that_is_broken_exits_1_and_names_the_entry(self, tmp_path: Path) -> None:
         lines = entries(3)
@@ -98,6 +100,13 @@ class TestAnExport:
         assert (result.exit_code, result.stdout) == (1, "")
         (line,) = result.stderr.splitlines()
         assert f"{file}, line 1: no audit event of an export: " in line
+
+    def test_that_is_csv_says_what_to_do(self, tmp_path: Path) -> None:
+        file = tmp_path / "export.csv"
+        file.write_bytes(writer_of("csv").head())
+        result = run(str(file))
+        assert result.exit_code == 1
+        assert "--format jsonl" in result.stderr
 
     def test_with_a_later_entry_that_lost_its_hash_is_still_checked_to_its_end(self, tmp_path: Path) -> None:
         lines = entries(3)
