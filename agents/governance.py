@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from app.engine import Agent, Processor
 from app.integrations.audit import UnreadableAudit, read_audit_record
@@ -18,9 +18,10 @@ from app.integrations.governance import Fate, Flush, Line, Reply, Seal, Step
 from app.integrations.upstream import Rejected, Unavailable, backoff_s, draw_jitter
 from app.observability import metrics
 from tables.audit import AUDIT, AuditRow, audit_lines, batch_key, forget_batches, head_key
+from tables.audit_queries import AuditReaders, LineState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from app.engine import Clock, Context, Record, Slice, Unit
     from app.integrations.governance import Part
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from app.topics import Topics
 
 __all__ = ["GovernanceOptions", "governance_agent"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("app.agents.governance")
 
@@ -60,6 +63,7 @@ def governance_agent(
     dashboard: Upstream,
     options: GovernanceOptions | None = None,
     *,
+    readers: AuditReaders | None = None,
     jitter: Callable[[], float] = draw_jitter,
 ) -> Agent:
     """The agent; register it only if the dashboard has an endpoint.
@@ -68,13 +72,15 @@ def governance_agent(
         topics: Their names.
         dashboard: The governance dashboard.
         options: How batches are made; the defaults of the settings.
+        readers: Where the API finds the numbers that are open here.
         jitter: 0 to 1, for back-offs.
     """
     chosen = options or GovernanceOptions()
     ages = _Ages()
+    known = readers or AuditReaders()
 
     def processor(context: Context) -> Processor:
-        return _Governance(context, dashboard, chosen, jitter, ages)
+        return _Governance(context, dashboard, chosen, jitter, ages, known)
 
     return Agent(
         name="governance",
@@ -118,6 +124,19 @@ class _Way:
     not_before_s: float = 0.0
     running: bool = False
     told_broken: bool = False
+    next_offset: int = 0
+
+    def state(self, now_ms: int) -> LineState:
+        """For whoever asks how far it is."""
+        line, oldest_ms = self.line, self.line.oldest_ms()
+        return LineState(
+            head=line.head,
+            waiting=line.waiting,
+            sealed=line.batch.count if line.batch else 0,
+            next_offset=self.next_offset,
+            oldest_unaccepted_s=None if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000),
+            broken=line.broken,
+        )
 
 
 class _Governance(Processor):
@@ -128,12 +147,14 @@ class _Governance(Processor):
         options: GovernanceOptions,
         jitter: Callable[[], float],
         ages: _Ages,
+        readers: AuditReaders,
     ) -> None:
         super().__init__(context)
         self._dashboard = dashboard
         self._options = options
         self._jitter = jitter
         self._ages = ages
+        self._readers = readers
         self._ways: dict[int, _Way] = {}
         self._draining = False
         ages.watch(context.clock)
@@ -141,15 +162,25 @@ class _Governance(Processor):
     async def opened(self, unit: Unit) -> None:
         for partition, (head, batch) in audit_lines(unit).items():
             self._ways[partition] = _Way(Line(partition, self._options.flush, head, batch))
+        self._readers.opened(self.context.number, self)
+
+    async def read(self, job: Callable[[Unit, Mapping[int, LineState]], T]) -> T:
+        """See `tables.audit_queries.AuditReader`."""
+        return await self.context.submit(lambda unit: job(unit, self._states()))
+
+    def _states(self) -> dict[int, LineState]:
+        now_ms = self.context.clock.now_ms()
+        return {partition: way.state(now_ms) for partition, way in self._ways.items()}
 
     async def process(self, slice_: Slice, unit: Unit) -> None:
         for record in slice_.records:
+            way = self._way(record.partition)
+            way.next_offset = max(way.next_offset, record.offset + 1)
             try:
                 audit = read_audit_record(record.value, record.timestamp)
             except UnreadableAudit as error:
                 unit.quarantine(record, "invalid_envelope", str(error))
                 continue
-            way = self._way(record.partition)
             fate = way.line.add(
                 record.offset,
                 record.timestamp,
@@ -174,6 +205,7 @@ class _Governance(Processor):
         return any(way.running for way in self._ways.values())
 
     async def closed(self) -> None:
+        self._readers.closed(self.context.number, self)
         for partition in self._ways:
             self._ages.note(partition, None)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from app.engine import Agent, Processor
 from app.events import STRUCTURED_HEADERS, InvalidEvent, canonical_json, decode_derived, derived_event, format_time
 from app.integrations.policy import idempotency_key
-from app.integrations.upstream import Rejected, Unavailable, backoff_s, draw_jitter
+from app.integrations.upstream import Rejected, Unavailable, backoff_s, draw_jitter, trace_headers
 from tables.positions import POSITIONS
 
 if TYPE_CHECKING:
@@ -139,11 +139,10 @@ class _Violations(Processor):
         self._go_on()
 
     async def _attempt(self, report: _Report) -> None:
-        key = idempotency_key(report.event.source, report.event.id)
+        event = report.event
+        headers = {"Idempotency-Key": idempotency_key(event.source, event.id), **trace_headers(event.extensions)}
         try:
-            answer = await self._engine.send(
-                "POST", self._path, report.body, headers={"Idempotency-Key": key}, accept={_DUPLICATE}
-            )
+            answer = await self._engine.send("POST", self._path, report.body, headers=headers, accept={_DUPLICATE})
         except Unavailable as error:
             wait_s = backoff_s(report.attempts, self._jitter(), error.retry_after_s)
             report.not_before_s = self.context.clock.monotonic_s() + wait_s

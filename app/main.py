@@ -14,8 +14,8 @@ import sys
 import uuid
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from agents.decisions import decisions_agent
 from agents.governance import GovernanceOptions, governance_agent
-from agents.registry import RegistryOptions, registry_agent
 from agents.router import router_agent
 from agents.violations import violations_agent
 from agents.webhooks import WebhooksDeps, webhooks_agent
@@ -25,12 +25,11 @@ from app.engine.app import EngineApp, create_app
 from app.engine.engine import Engine, EngineConfig
 from app.events import STRUCTURED_HEADERS, new_event
 from app.integrations.governance import Flush
-from app.integrations.upstream import HttpUpstream, UpstreamConfig
 from app.observability import metrics
 from app.observability.health import HealthRegistry, LoopWatch
 from app.observability.logging import LogError, configure_logging
 from app.readiness import add_checks
-from app.settings import Settings, SettingsError, UpstreamSettings, keep_instance_id, load_settings
+from app.settings import Settings, SettingsError, keep_instance_id, load_settings
 from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, warnings
 from app.web.forward import Forwarder
 from app.web.server import ListenError, WebServer
@@ -43,7 +42,13 @@ from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
+from app.worker_governance import at_origin
+from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
+from app.worker_upstreams import Credentials, make_upstream, make_upstreams
+from tables.audit_queries import AuditReaders
+from tables.datasets import DatasetReaders
+from tables.decisions import DecisionReaders
 from tables.delivery_queries import Readers
 from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS, WebhookRow
@@ -97,9 +102,13 @@ class Program:
         self.topics = Topics(settings.topic_prefix, settings.app_id)
         self.health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
         self.watch = LoopWatch()
-        self.upstreams = {name: _upstream(getattr(settings, name)) for name in ("governance", "policy", "registry")}
+        self.upstreams = make_upstreams(settings)
+        self.downloads = make_upstream(at_origin(settings.governance))
+        self.credentials = Credentials(settings, [*self.upstreams.items(), ("governance", self.downloads)])
         self.index = MatchIndex()
-        self.readers = Readers()
+        self.decisions = DecisionReaders()
+        self.datasets = DatasetReaders()
+        self.readers, self.audits = Readers(), AuditReaders()
         self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
@@ -147,12 +156,11 @@ class Program:
         if (dashboard := self.upstreams["governance"]) is not None:
             flush = Flush(governance.buffer_size, governance.buffer_bytes, governance.flush_interval_s)
             options = GovernanceOptions(flush, governance.path_audit_batch, governance.retention_d)
-            agents.append(governance_agent(topics, dashboard, options))
+            agents.append(governance_agent(topics, dashboard, options, readers=self.audits))
         if (policy := self.upstreams["policy"]) is not None:
             agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
-        pushes = self.upstreams["registry"] if settings.registry.sync_mode != "pull" else None
-        paths = RegistryOptions(settings.registry.path_datasets, settings.registry.path_dataset)
-        agents.append(registry_agent(topics, pushes, paths))
+            agents.append(decisions_agent(topics, self.decisions))
+        agents.append(registry_of(settings, topics, self.upstreams["registry"], self.datasets))
         for name, upstream in self.upstreams.items():
             if upstream is None:
                 log.info("%s has no endpoint: it is off, and nothing for it is thrown away", name)
@@ -198,6 +206,7 @@ class Program:
     async def _listen(self) -> None:
         """The listener first: it answers health and metrics while everything else begins."""
         self.watch.start()
+        self.credentials.start()
         chosen = self.settings.webhooks
         self.sender.sender = Sender(
             self.guard,
@@ -242,6 +251,7 @@ class Program:
             log.warning("topic %s", difference)
 
     async def _release(self) -> None:
+        await self.credentials.stop()
         for upstream in self.upstreams.values():
             if upstream is not None:
                 await upstream.close()
@@ -310,26 +320,6 @@ def _connection(settings: Settings) -> Connection:
         kafka.sasl_username,
         _secret(kafka.sasl_password),
         *(str(file) if file else None for file in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key)),
-    )
-
-
-def _upstream(settings: UpstreamSettings) -> HttpUpstream | None:
-    if settings.endpoint is None:
-        return None
-    files = (settings.ssl_ca, settings.ssl_cert, settings.ssl_key)
-    ca, cert, key = (str(file) if file else None for file in files)
-    return HttpUpstream(
-        UpstreamConfig(
-            endpoint=settings.endpoint,
-            timeout_s=settings.timeout_s,
-            connect_timeout_s=settings.connect_timeout_s,
-            token=_secret(settings.token),
-            auth_header=settings.auth_header,
-            ssl_ca=ca,
-            ssl_cert=cert,
-            ssl_key=key,
-            proxy=_secret(settings.proxy),
-        )
     )
 
 

@@ -15,12 +15,16 @@ from app.web.match import match_routes
 from app.web.openapi import openapi_routes
 from app.web.operations import operations_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
+from app.web.registry import registry_routes
 from app.web.resend import ResendApi, resend_routes
 from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import WebhooksApi, webhook_routes
 from app.webhooks.registration import Limits
+from app.worker_governance import governance_of
+from app.worker_policy import policy_of
+from app.worker_registry import registry_api
 from app.worker_replays import replays_of
 
 if TYPE_CHECKING:
@@ -85,6 +89,9 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         *dead_letter_routes(again),
         *quarantine_routes(_quarantine(program)),
         *replays_of(program.app, settings, topics, program.webhooks, program.readers, program.forwarder),
+        *policy_of(program.app, settings, topics, program.upstreams["policy"], program.decisions, program.forwarder),
+        *registry_routes(registry_api(program)),
+        *governance_of(program),
         *delivery_routes(DeliveriesApi(program.readers, engine.ownership, program.forwarder)),
     ]
 

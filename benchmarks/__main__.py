@@ -11,7 +11,19 @@ from typing import Final
 
 from app.devstack.jars import JarsError
 from app.devstack.kafka import KafkaServer, KafkaServerError
-from benchmarks import checkpoint_cost, deliver, idle, isolation, many_webhooks, restore, takeover, two_workers, waiting
+from benchmarks import (
+    audit,
+    checkpoint_cost,
+    decision,
+    deliver,
+    idle,
+    isolation,
+    many_webhooks,
+    restore,
+    takeover,
+    two_workers,
+    waiting,
+)
 from benchmarks.bench import Bench, BenchmarkFailed, say
 from benchmarks.course import CONTENDERS, run_rounds
 from benchmarks.report import Results
@@ -25,8 +37,10 @@ PARTS: Final[Mapping[str, Callable[[Bench], Mapping[str, float]]]] = {
     "takeover": takeover.run,
     "deliver": deliver.run,
     "isolation": isolation.run,
+    "decision": decision.run,
     "waiting": waiting.run,
     "many_webhooks": many_webhooks.run,
+    "audit": audit.run,
 }
 NAMES: Final = (*CONTENDERS, *PARTS)
 

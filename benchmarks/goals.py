@@ -62,11 +62,15 @@ GOALS: Final = (
             Goal(name=f"{name}_p99_over_ms", must=0, less_is_better=True),
         )
     ),
+    Goal(name="decision_p99_ms", must=1, less_is_better=True),
+    Goal(name="decision_http_p99_ms", must=10, less_is_better=True),
+    Goal(name="decision_miss_added_ms", must=5, less_is_better=True),
     Goal(name="waiting_rss_mb", must=500, less_is_better=True),
     Goal(name="waiting_first_post_s", must=1, less_is_better=True),
     Goal(name="waiting_records_grown", must=0, less_is_better=True),
     Goal(name="many_match_ratio", must=1.2, less_is_better=True),
     Goal(name="many_webhooks_mb", must=60, less_is_better=True),
+    Goal(name="audit_ratio_bare", must=0.1, aim=0.15),
 )
 
 

@@ -19,7 +19,7 @@ from app.integrations.chain import Batch, ChainHead
 if TYPE_CHECKING:
     from app.engine import Unit
 
-__all__ = ["AUDIT", "AuditRow", "audit_lines", "batch_key", "forget_batches", "head_key"]
+__all__ = ["AUDIT", "AuditRow", "audit_lines", "batch_key", "forget_batches", "head_key", "partition_of"]
 
 _HEAD: Final = struct.Struct(">cI")
 _BATCH: Final = struct.Struct(">cIQ")
@@ -48,13 +48,19 @@ def batch_key(partition: int, first: int) -> bytes:
     return _BATCH.pack(_BATCHES, partition, first)
 
 
+def partition_of(key: bytes) -> int:
+    """The partition that a head or a batch belongs to."""
+    partition: int = _HEAD.unpack_from(key)[1]
+    return partition
+
+
 def audit_lines(unit: Unit) -> dict[int, tuple[ChainHead, Batch | None]]:
     """By partition: the head, and the sealed batch that the dashboard has not accepted, if there is one."""
     lines: dict[int, tuple[ChainHead, Batch | None]] = {}
     for key, row in unit.scan(AUDIT, _HEADS):
         if row.head is None:
             continue
-        partition: int = _HEAD.unpack(key)[1]
+        partition = partition_of(key)
         first = row.head.unaccepted
         found = unit.get(AUDIT, batch_key(partition, first)) if first is not None else None
         lines[partition] = (row.head, found.batch if found else None)

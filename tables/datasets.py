@@ -1,25 +1,28 @@
 """Table `datasets`: what is known of each dataset, and how much of it the registry has.
 
-Writer: registry. Key: `d/`, dataset id. Index `dirty`: the keys of rows that the registry must be told of.
+Writer: registry. Key: `d/`, dataset id; `c/pull`, the place of the pull (number 0 alone). Index `dirty`: the keys of
+rows that the registry must be told of.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from app.engine import Table
-from app.integrations.registry import DatasetRow, is_dirty
+from app.integrations.registry import DatasetRow
+from app.integrations.registry_links import is_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DATASETS", "dataset_key"]
+__all__ = ["CURSOR_KEY", "DATASETS", "DatasetReader", "DatasetReaders", "dataset_key"]
 
 _PREFIX: Final = b"d/"
+CURSOR_KEY: Final = b"c/pull"
 
 
 def _dirty(key: bytes, row: DatasetRow) -> Iterable[bytes]:
-    return (key,) if is_dirty(row) else ()
+    return (key,) if is_waiting(row) else ()
 
 
 DATASETS: Final = Table("datasets", prefix=6, row=DatasetRow, index=_dirty)
@@ -28,3 +31,41 @@ DATASETS: Final = Table("datasets", prefix=6, row=DatasetRow, index=_dirty)
 def dataset_key(dataset_id: str) -> bytes:
     """The row key of a dataset."""
     return _PREFIX + dataset_id.encode()
+
+
+class DatasetReader(Protocol):
+    """One number's datasets, for the API."""
+
+    async def dataset(self, dataset_id: str) -> DatasetRow | None:
+        """The row as it is now.
+
+        Raises:
+            Revoked: The number is closed.
+        """
+
+    async def sync(self, sync_id: str) -> dict[str, Any] | None:
+        """What was done here for a synchronisation; None if nobody asked for it here.
+
+        Raises:
+            Revoked: The number is closed.
+        """
+
+
+class DatasetReaders:
+    """The numbers whose datasets are open in this process."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, DatasetReader] = {}
+
+    def opened(self, number: int, reader: DatasetReader) -> None:
+        """A number was opened."""
+        self._open[number] = reader
+
+    def closed(self, number: int, reader: DatasetReader) -> None:
+        """It is closed; unless it was opened anew meanwhile."""
+        if self._open.get(number) is reader:
+            del self._open[number]
+
+    def get(self, number: int) -> DatasetReader | None:
+        """The reader of a number that is open here."""
+        return self._open.get(number)

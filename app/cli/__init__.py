@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "worker": _Command("app.cli.worker:worker", "Run the processor, configured by settings."),
     "dev": _Command("app.cli.demo:dev", "Run everything on this machine, until Ctrl-C."),
     "demo": _Command("app.cli.demo:demo", "Run a real workload through everything, and count what arrived."),
+    "standin": _Command("app.cli.standin:standin", "Stand in for a dashboard, a policy engine or a registry."),
     "publish": _Command("app.cli.publish:publish", "Publish CloudEvents from a file or a pipe."),
     "kafka": _Command("app.cli.kafka:kafka", "A one-node Apache Kafka for development and tests."),
     "topics": _Command("app.cli.topics:topics", "Print, check or create the topics that the settings ask for."),
@@ -41,8 +42,11 @@ COMMANDS: Final = {
     "dead-letters": _Command("app.cli.dead_letters:dead_letters", "Look at what was given up; send it again."),
     "replays": _Command("app.cli.replays:replays", "Watch and cancel replays, through the API."),
     "quarantine": _Command("app.cli.quarantine:quarantine", "Look at what could not be processed; put it back."),
+    "registry": _Command("app.cli.registry:registry", "Keep vault and dataset registry in step, through the API."),
+    "policy": _Command("app.cli.policy:policy", "Ask whether access is allowed; end what is kept of decisions."),
     "positions": _Command("app.cli.positions:positions", "Show where each partition stands; reset one."),
-    "audit": _Command("app.cli.audit:audit", "Verify the audit chain."),
+    "audit": _Command("app.cli.audit:audit", "Verify and export the audit chain."),
+    "report": _Command("app.cli.report:report", "Save a compliance report of the governance dashboard."),
     "config": _Command("app.cli.config:config", "Show the effective settings and where each came from."),
 }
 

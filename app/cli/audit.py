@@ -6,31 +6,38 @@ table `audit`. `verify FILE` needs nothing but an export.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from app.cli.audit_export import export
 from app.cli.broker import broker_of
+from app.cli.options import time_range_options
 from app.cli.output import json_option, print_json, show
+from app.cli.sealed import Range, read_ranges, read_sealed
 from app.cli.topic_reader import TopicReader, progress_bar
-from app.events import loads_strict
-from app.integrations.chain import Batch, TopicCheck, Verdict
-from app.integrations.chain import verify as verify_entries
+from app.events import format_time, loads_strict
+from app.integrations.export import CSV_COLUMNS
+from app.integrations.export_range import between
+from app.integrations.verification import TopicCheck, Verdict
+from app.integrations.verification import verify as verify_entries
 from app.settings import load_settings
 from app.topics import Topics
-from tables.audit import AUDIT, AuditRow
+from tables.audit import AUDIT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from app.integrations.chain import Batch
     from app.settings import Settings
 
 __all__ = ["audit"]
 
 _DEPTH: Final = 66
-_ENGINE_ROW: Final = b"\0"
+_CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
 
 Heads = dict[int, tuple[int, str]]
 
@@ -55,6 +62,9 @@ class _Head(click.ParamType):
         return int(partition), int(sequence), digest.lower()
 
 
+audit.add_command(export)
+
+
 @audit.command()
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--topic", is_flag=True, help="Check the audit topic of the broker in the settings.")
@@ -65,26 +75,44 @@ class _Head(click.ParamType):
     type=_Head(),
     help="A sequence and hash that you noted before; shows a cut tail. May be given for each partition.",
 )
+@time_range_options()
 @json_option
-def verify(file: Path | None, *, topic: bool, heads: tuple[tuple[int, int, str], ...], as_json: bool) -> None:
+def verify(
+    file: Path | None,
+    *,
+    topic: bool,
+    heads: tuple[tuple[int, int, str], ...],
+    from_ms: int | None,
+    to_ms: int | None,
+    as_json: bool,
+) -> None:
     """Check the hash chains of an export FILE (JSON lines), or of the topic; exit code 1 names what is broken.
+
+    With a time range: what was recorded in it, and on the topic the rest of the batches at its ends.
 
     Example: vault-stream audit verify --topic --head 0:41:9f86d081884c7d65…
     """
     if (file is None) != topic:
         raise click.UsageError("give either an export FILE or --topic")
     noted = {partition: (sequence, digest) for partition, sequence, digest in heads}
-    verdicts = verify_entries(_lines(file), noted) if file else _verify_topic(load_settings(), noted)
+    if file is None:
+        verdicts = _verify_topic(load_settings(), noted, from_ms, to_ms)
+    else:
+        verdicts = verify_entries(between(_lines(file), *map(_recorded_at, (from_ms, to_ms))), noted)
     sound = all(verdict.ok for verdict in verdicts)
     if as_json:
         print_json({"ok": sound, "partitions": [{"ok": verdict.ok, **asdict(verdict)} for verdict in verdicts]})
     else:
-        _print(verdicts)
+        _print(verdicts, of_file=file is not None)
     if not sound:
         raise click.exceptions.Exit(1)
 
 
-def _print(verdicts: list[Verdict]) -> None:
+def _recorded_at(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_time(at_ms)
+
+
+def _print(verdicts: list[Verdict], *, of_file: bool) -> None:
     for verdict in verdicts:
         if verdict.first is None or verdict.head is None:
             click.echo(f"partition {verdict.partition}: nothing to check")
@@ -95,6 +123,10 @@ def _print(verdicts: list[Verdict]) -> None:
                 f"{verdict.head[0]} ({verdict.head[1]}), {verdict.batches} sealed batches compared, "
                 f"{verdict.unsealed} not sealed yet, {verdict.repeats} repeats: {'ok' if verdict.ok else 'BROKEN'}"
             )
+            if of_file and not verdict.ended:
+                click.echo("  without a trailer or --head: a cut tail would not show")
+            if verdict.filtered:
+                click.echo("  of one resource: its entries are not chained to each other, its trailer has their number")
         for finding in verdict.findings:
             click.echo(f"  {finding.kind}: {show(finding.detail)}")
     if not verdicts:
@@ -124,6 +156,10 @@ def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         entry = loads_strict(line, depth=_DEPTH)
     except ValueError as error:
+        if number == 1 and line.startswith(_CSV_HEAD):
+            raise click.ClickException(
+                f"{file} is CSV, for spreadsheets: export with --format jsonl to verify"
+            ) from None
         raise click.ClickException(f"{file}, line {number}: no audit event of an export: {error}") from None
     if not isinstance(entry, dict):
         raise click.ClickException(f"{file}, line {number}: no audit event of an export: not a JSON object")
@@ -143,42 +179,55 @@ def _require_fields(file: Path, number: int, entry: dict[str, Any]) -> None:
 # -- the topic
 
 
-def _verify_topic(settings: Settings, noted: Heads) -> list[Verdict]:
+def _verify_topic(settings: Settings, noted: Heads, from_ms: int | None, to_ms: int | None) -> list[Verdict]:
     topics = Topics(settings.topic_prefix, settings.app_id)
     with broker_of(settings) as broker, closing(TopicReader(broker)) as reader:
         # The batches first: every record that they speak of is in the topic by then.
-        batches = _sealed_batches(reader, topics.changelog(AUDIT.name))
-        return _check_topic(reader, topics.audit, batches, noted)
+        sealed = read_sealed(reader, topics.changelog(AUDIT.name))
+        ranges = read_ranges(reader, topics.audit, from_ms, to_ms)
+        chosen = {
+            partition: _Chosen.of(
+                ranges.get(partition, Range(0, 0, 0)), sealed.batches.get(partition, ()), ends=to_ms is not None
+            )
+            for partition in sorted({*ranges, *sealed.batches, *noted})
+        }
+        if from_ms is not None or to_ms is not None:
+            noted = {partition: head for partition, head in noted.items() if chosen[partition].has(head[0])}
+        return _check_topic(reader, topics.audit, chosen, noted)
 
 
-def _sealed_batches(reader: TopicReader, changelog: str) -> dict[int, list[Batch]]:
-    """The sealed batches of each partition's present chain."""
-    rows: dict[bytes, AuditRow] = {}
-    for message in reader.records(changelog, "reading batches"):
-        key, value = message.key(), message.value()
-        if not isinstance(key, bytes) or key.startswith(_ENGINE_ROW):
-            continue
-        if value is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = AUDIT.decode(value)
-    chains = {row.head.chain for row in rows.values() if row.head is not None}
-    batches: dict[int, list[Batch]] = {}
-    for row in rows.values():
-        if row.batch is not None and row.batch.chain in chains:
-            batches.setdefault(row.batch.partition, []).append(row.batch)
-    return batches
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What of a partition is checked: whole batches, so that each can be compared."""
+
+    start: int
+    stop: int
+    batches: list[Batch]
+
+    @classmethod
+    def of(cls, range_: Range, batches: Iterable[Batch], *, ends: bool) -> _Chosen:
+        ordered = sorted(batches, key=lambda batch: batch.first)
+        before = [batch.first for batch in ordered if batch.first <= range_.first and range_.first > range_.begin]
+        start = max(before, default=range_.first)
+        stop = range_.until
+        if ends:
+            ordered = [batch for batch in ordered if batch.first < range_.until]
+            stop = max([stop, *(batch.last + 1 for batch in ordered)])
+        return cls(start, stop, [batch for batch in ordered if batch.last >= start])
+
+    def has(self, offset: int) -> bool:
+        return self.start <= offset < self.stop
 
 
-def _check_topic(reader: TopicReader, topic: str, batches: dict[int, list[Batch]], noted: Heads) -> list[Verdict]:
-    checks = {
-        partition: TopicCheck(partition, batches.get(partition, ()), noted.get(partition))
-        for partition in sorted({*reader.partitions(topic), *batches, *noted})
-    }
-    for message in reader.records(topic, "checking"):
+def _check_topic(reader: TopicReader, topic: str, chosen: dict[int, _Chosen], noted: Heads) -> list[Verdict]:
+    checks = {partition: TopicCheck(partition, one.batches, noted.get(partition)) for partition, one in chosen.items()}
+    spans = {partition: (one.start, one.stop) for partition, one in chosen.items()}
+    for message in reader.records(topic, "checking", spans):
         _, timestamp_ms = message.timestamp()
         value = message.value()
         checks[message.partition() or 0].add(
             message.offset() or 0, timestamp_ms, value if isinstance(value, bytes) else None
         )
-    return [check.end(reader.ends.get(partition, 0)) for partition, check in checks.items()]
+    return [
+        check.end(min(reader.ends.get(partition, 0), chosen[partition].stop)) for partition, check in checks.items()
+    ]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from app.cli.broker import Broker
 
@@ -47,6 +47,7 @@ class TopicReader:
 
     def __init__(self, broker: Broker) -> None:
         self.ends: dict[int, int] = {}
+        self._embedded = broker.embedded
         self._consumer = Consumer(
             {
                 **broker.config,
@@ -93,25 +94,53 @@ class TopicReader:
 
         return settled(ask)
 
-    def records(self, topic: str, doing: str) -> Iterator[Message]:
+    def offsets_at(self, topic: str, partitions: Iterable[int], at_ms: int) -> dict[int, int | None]:
+        """Of each partition the first offset of that time or later; None: there is none."""
+        if self._embedded:
+            return self._looked_up(topic, partitions, at_ms)
+        asked = [TopicPartition(topic, partition, max(0, at_ms)) for partition in partitions]
+        found = settled(lambda: self._consumer.offsets_for_times(asked, BROKER_TIMEOUT_S))
+        return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+
+    def _looked_up(self, topic: str, partitions: Iterable[int], at_ms: int) -> dict[int, int | None]:
+        """The same on the embedded cluster, which knows no times; a partition of it holds 5 MB."""
+        found: dict[int, int | None] = dict.fromkeys(partitions)
+        for message in self.records(topic, "looking for a time"):
+            partition = message.partition() or 0
+            if found.get(partition) is None and message.timestamp()[1] >= at_ms:
+                found[partition] = message.offset()
+        return found
+
+    def records(self, topic: str, doing: str, spans: Mapping[int, tuple[int, int]] | None = None) -> Iterator[Message]:
         """Every record that is in the topic now, in the order of each partition.
+
+        Args:
+            doing: What the progress bar says.
+            spans: By partition the first offset to read, and the one behind the last; None: all.
 
         Raises:
             click.ClickException: There is no such topic, or the broker fell silent.
         """
-        open_ = dict.fromkeys(self.partitions(topic), 0)
-        bounds = [self.bounds(topic, partition) for partition in open_]
-        self.ends = dict(open_)
-        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_])
+        bounds = {partition: self.bounds(topic, partition) for partition in self.partitions(topic)}
+        self.ends = {partition: high for partition, (_, high) in bounds.items()}
+        chosen = bounds if spans is None else spans
+        open_ = {partition: stop for partition, (start, stop) in chosen.items() if spans is None or start < stop}
+        starts = {partition: chosen[partition][0] if spans else OFFSET_BEGINNING for partition in open_}
+        self._consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         settled_s = time.monotonic() + SETTLE_S
         with progress_bar() as progress:
-            task = progress.add_task(doing, total=sum(high - low for low, high in bounds))
+            task = progress.add_task(doing, total=sum(stop - start for start, stop in chosen.values()))
             while open_:
                 message = self._consumer.poll(SILENCE_S)
                 if message is None:
                     raise click.ClickException(f"the broker sent nothing of {topic} for {SILENCE_S:.0f} s")
                 error = message.error()
                 if error is None:
+                    partition = message.partition() or 0
+                    if spans is not None and (message.offset() or 0) >= open_.get(partition, 0):
+                        open_.pop(partition, None)
+                        self._consumer.pause([TopicPartition(topic, partition)])
+                        continue
                     progress.advance(task)
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # see _UNSETTLED

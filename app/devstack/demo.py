@@ -34,7 +34,7 @@ from app.devstack.tally import (
     settle,
 )
 from app.devstack.workload import BrokenRecord, Workload, busiest_partition_bytes, make_workload
-from app.integrations.chain import verify
+from app.integrations.verification import verify
 from app.publishing import BatchPublishResult, KafkaConfig, KafkaEventPublisher
 from app.topics import Topics, client_config, plan
 

@@ -25,6 +25,7 @@ from app.engine.errors import (
     StoreError,
     StoreFailed,
 )
+from app.engine.log_stream import LogUnreadable
 from app.engine.outputs import Message, Outputs
 from app.engine.ownership import Owner, Ownership
 from app.engine.records import Header, Record, Slice
@@ -42,6 +43,7 @@ __all__ = [
     "EngineError",
     "Header",
     "LogUnavailable",
+    "LogUnreadable",
     "Message",
     "NotMember",
     "OutputFailed",

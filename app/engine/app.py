@@ -47,12 +47,14 @@ class EngineApp(ConsumerApp):
 
     Attributes:
         before_start: Awaited before anything of Kafka begins: the early listener.
+        before_stop: Awaited when the consumer has left the group, while outputs are still taken.
         after_stop: Awaited when the consumer has left the group.
     """
 
     def __init__(self, engine: Engine, **options: Any) -> None:
         self.engine = engine
         self.before_start: list[Hook] = []
+        self.before_stop: list[Hook] = []
         self.after_stop: list[Hook] = []
         super().__init__(engine.config.app_id, **options)
 
@@ -77,6 +79,8 @@ class EngineApp(ConsumerApp):
     async def on_shutdown(self) -> None:
         """The consumer has left the group."""
         await super().on_shutdown()
+        for hook in self.before_stop:
+            await hook()
         await self.engine.stop()
         for hook in self.after_stop:
             await hook()

@@ -22,19 +22,21 @@ from app.events.codec import decode_structured, encode_structured, new_event
 from app.events.derived import decode_derived, derived_event
 from app.events.envelope import MAX_EVENT_BYTES, CloudEvent, EventFields, ExtensionValue, extension_text
 from app.events.errors import InvalidEvent
-from app.events.identifiers import delivery_id
+from app.events.identifiers import delivery_id, uuid7
 from app.events.kafka_binding import STRUCTURED_HEADERS, decode_record, encode_binary
 from app.events.partitioning import murmur2, partition_for, record_key
 from app.events.payload_codec import decode_payload
 from app.events.payloads import Payload
 from app.events.strict_json import JsonRefused, loads_strict
 from app.events.times import format_time, parse_time, parse_time_ms
+from app.events.trace_context import TRACEPARENT
 
 __all__ = [
     "AUDIT_RECORDED",
     "KNOWN_TYPES",
     "MAX_EVENT_BYTES",
     "STRUCTURED_HEADERS",
+    "TRACEPARENT",
     "AdminEventType",
     "CloudEvent",
     "EventFields",
@@ -67,5 +69,6 @@ __all__ = [
     "record_key",
     "subject_of",
     "topic_of",
+    "uuid7",
     "vault_topics",
 ]

@@ -5,7 +5,7 @@ and transport; `upstream` is the only module with a network in it.
 """
 
 from app.integrations.audit import AUDIT_RECORD_TYPE, UnreadableAudit, audit_event, read_audit_record
-from app.integrations.chain import Batch, ChainHead, Entry, Finding, TopicCheck, Verdict, make_entry, verify
+from app.integrations.chain import Batch, ChainHead, Entry, make_entry
 from app.integrations.governance import Flush, Line
 from app.integrations.policy import idempotency_key, violation_report
 from app.integrations.redaction import redact
@@ -20,6 +20,7 @@ from app.integrations.upstream import (
     UpstreamConfig,
     UpstreamError,
 )
+from app.integrations.verification import Finding, TopicCheck, Verdict, verify
 
 __all__ = [
     "AUDIT_RECORD_TYPE",

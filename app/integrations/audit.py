@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from app.events import CloudEvent
 
-__all__ = ["AUDIT_RECORD_TYPE", "UnreadableAudit", "audit_event", "read_audit_record"]
+__all__ = ["AUDIT_RECORD_TYPE", "Mapped", "UnreadableAudit", "audit_event", "audit_mapping", "read_audit_record"]
 
 AUDIT_RECORD_TYPE: Final = "llm.vault-stream.audit.recorded"
 
@@ -96,7 +96,42 @@ _RULES: Final = {
     "health.degraded": _Rule("administration", "degrade", resource=("component", "component"), outcome="failure"),
     "health.restored": _Rule("administration", "restore", resource=("component", "component")),
 }
+_DENIED: Final = "access.denied"
+_COMPLETED: Final = "anonymization.completed"
 _BAD_NEWS: Final = frozenset({"failing", "disabled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """How an event type becomes an AuditEvent, for a person.
+
+    Attributes:
+        type: Without `llm.data-vault.`.
+        actor: The field of the payload that names whoever acted; empty: none does.
+        resource: Its type, and the field that has its id.
+    """
+
+    type: str
+    category: str
+    actor: str
+    resource: tuple[str, str]
+    action: str
+    outcome: str
+
+
+def audit_mapping() -> tuple[Mapped, ...]:
+    """The 22 types of the vault, as `docs/governance.md` shows them."""
+    return tuple(
+        Mapped(
+            name,
+            rule.category,
+            " ".join(rule.actor),
+            rule.resource,
+            "the event's `action`" if name == _DENIED else rule.action,
+            "success, failure by its `status`" if name == _COMPLETED else rule.outcome,
+        )
+        for name, rule in _RULES.items()
+    )
 
 
 @lru_cache(maxsize=256)

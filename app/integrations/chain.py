@@ -10,36 +10,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
 from app.events import canonical_json, format_time
-from app.integrations.audit import UnreadableAudit, read_audit_record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = [
     "GENESIS",
     "Batch",
     "ChainHead",
     "Entry",
-    "Finding",
-    "TopicCheck",
-    "Verdict",
     "batch_id",
     "chain_id",
     "hash_of",
     "make_entry",
-    "verify",
 ]
 
 GENESIS: Final = "0" * 64
 """The `previous_hash` of a partition's first entry."""
 
 _CHAIN_ID_CHARS: Final = 12
+_HASH: Final = "hash"
 
 
 class ChainHead(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -126,9 +119,12 @@ def make_entry(
         "recorded_at": format_time(timestamp_ms),
         "previous_hash": previous_hash,
     }
-    digest = hash_of(placed)
-    placed["hash"] = digest
-    return Entry(sequence, timestamp_ms, digest, canonical_json(placed))
+    # `hash` stands between these two in the canonical order, so that one pass gives what is hashed and what is sent.
+    before = canonical_json({name: value for name, value in placed.items() if name < _HASH})[:-1]
+    after = canonical_json({name: value for name, value in placed.items() if name > _HASH})[1:]
+    before += b"," if len(before) > 1 else b""
+    digest = hashlib.sha256(before + after).hexdigest()
+    return Entry(sequence, timestamp_ms, digest, b'%b"hash":"%b",%b' % (before, digest.encode(), after))
 
 
 def hash_of(entry: Mapping[str, Any]) -> str:
@@ -144,250 +140,3 @@ def chain_id(first_hash: str) -> str:
 def batch_id(chain: str, partition: int, first: int, last: int) -> str:
     """The id, and idempotency key, of a batch."""
     return f"{chain}-{partition}-{first}-{last}"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it was sealed.
-
-    Attributes:
-        kind: `edited`, `removed`, `inserted`, `swapped`, `truncated` or `unreadable`.
-        sequence: The entry that it shows at, if one can be named.
-        batch: The id of the sealed batch that it shows in, on the topic.
-        detail: For a person.
-    """
-
-    kind: str
-    detail: str
-    sequence: int | None = None
-    batch: str | None = None
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What was found in one partition.
-
-    Attributes:
-        first: The sequence from which on everything was checked; None if nothing could be.
-        from_start: Whether that is the beginning of the chain; else what came before it is taken on trust.
-        head: Sequence and hash of the last entry checked.
-        checked: Entries checked.
-        batches: Sealed batches compared (topic only).
-        unsealed: Entries after the last sealed batch (topic only): nothing to compare them with yet.
-        repeats: Entries whose event has one before them: a repeat of the router, not a fault.
-    """
-
-    partition: int
-    first: int | None = None
-    from_start: bool = False
-    head: tuple[int, str] | None = None
-    checked: int = 0
-    batches: int = 0
-    unsealed: int = 0
-    repeats: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
-
-
-def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, str]] | None = None) -> list[Verdict]:
-    """Check an export: AuditEvents with their hashes, in the order of each partition; a verdict for each partition.
-
-    Args:
-        entries: AuditEvents, and trailers `{"trailer": {"partition", "sequence", "hash"}}`, which say where the export
-            of a partition ends.
-        heads: By partition, a sequence and its hash that somebody noted elsewhere.
-    """
-    checks: dict[int, _ExportCheck] = {}
-    noted = {partition: [head] for partition, head in (heads or {}).items()}
-    for entry in entries:
-        trailer = entry.get("trailer")
-        place = trailer if isinstance(trailer, Mapping) else entry
-        partition = place.get("partition")
-        partition = partition if isinstance(partition, int) else -1
-        check = checks.setdefault(partition, _ExportCheck(partition))
-        if place is trailer:
-            noted.setdefault(partition, []).append((trailer["sequence"], trailer["hash"]))
-        else:
-            check.add(entry)
-    for partition in noted:
-        checks.setdefault(partition, _ExportCheck(partition))
-    return [checks[partition].end(noted.get(partition, ())) for partition in sorted(checks)]
-
-
-class _ExportCheck:
-    """One partition of an export, entry by entry."""
-
-    def __init__(self, partition: int) -> None:
-        self.verdict = Verdict(partition)
-        self._places: dict[str, int] = {}
-        self._seen: set[int] = set()
-        self._suspect: tuple[int, int] | None = None
-
-    def add(self, entry: Mapping[str, Any]) -> None:
-        verdict = self.verdict
-        sequence, digest = entry.get("sequence"), entry.get("hash")
-        previous = entry.get("previous_hash")
-        if not isinstance(sequence, int) or not isinstance(digest, str) or not isinstance(previous, str):
-            verdict.findings.append(Finding("unreadable", "an entry has no sequence, hash or previous_hash"))
-            return
-        _count(verdict, self._seen, entry)
-        if hash_of(entry) != digest:
-            self._say("edited", sequence, f"entry {sequence} does not give its hash")
-        if verdict.head is None:
-            verdict.first, verdict.from_start = sequence, previous == GENESIS
-        else:
-            self._link(verdict.head, sequence, previous)
-        self._places[digest] = sequence
-        verdict.head = (sequence, digest)
-
-    def end(self, noted: Iterable[tuple[int, str]]) -> Verdict:
-        self._settle(None)
-        reached = self.verdict.head[0] if self.verdict.head else -1
-        for sequence, digest in noted:
-            found = self._places.get(digest)
-            if found is None and reached < sequence:
-                self._say("truncated", sequence, f"ends at {reached}, its head is {sequence}")
-            elif found != sequence:
-                self._say("edited", sequence, f"entry {sequence} does not have the hash that was noted for it")
-        return self.verdict
-
-    def _link(self, head: tuple[int, str], sequence: int, previous: str) -> None:
-        self._settle(sequence)
-        if previous == head[1]:
-            return
-        place = self._places.get(previous)
-        if sequence <= head[0]:
-            self._say("swapped", sequence, f"entry {sequence} stands after entry {head[0]}")
-        elif place is not None and place < head[0]:
-            self._say("inserted", head[0], f"entry {head[0]} stands between {place} and {sequence}, which are chained")
-        elif place is None:
-            self._suspect = (head[0], sequence)
-
-    def _settle(self, following: int | None) -> None:
-        """Name a broken link by what came after it: a lower sequence means an exchange."""
-        if self._suspect is None:
-            return
-        before, after = self._suspect
-        self._suspect = None
-        if following is not None and following < after:
-            self._say("swapped", after, f"entry {after} stands before entry {following}")
-        elif after == before + 1:
-            self._say("edited", before, f"entry {after} is not chained to it: it was edited and hashed anew")
-        else:
-            self._say("removed", after, f"an entry between {before} and {after} was removed, or {before} was edited")
-
-    def _say(self, kind: str, sequence: int, detail: str) -> None:
-        self.verdict.findings.append(Finding(kind, detail, sequence))
-
-
-class TopicCheck:
-    """One partition of the audit topic against its sealed batches; records are added in the order of the log.
-
-    The records carry no hash, so a difference shows in the batch that it lies in, by its range. The check begins with
-    the first batch that is there from its first entry on: what retention took cannot be told from what was never there.
-
-    Args:
-        partition: Of the audit topic.
-        batches: The sealed batches of its present chain.
-        noted: A sequence and its hash that somebody kept elsewhere.
-    """
-
-    def __init__(self, partition: int, batches: Iterable[Batch], noted: tuple[int, str] | None = None) -> None:
-        self._verdict = Verdict(partition)
-        self._batches = sorted(batches, key=lambda batch: batch.first, reverse=True)
-        self._previous = None if self._batches else GENESIS
-        self._noted = noted
-        self._count = 0
-        self._seen: set[int] = set()
-
-    def add(self, offset: int, timestamp_ms: int, value: bytes | None) -> None:
-        """The next record."""
-        while self._batches and offset > self._batches[-1].last:
-            self._close()
-        try:
-            audit = read_audit_record(value, timestamp_ms)
-        except UnreadableAudit:
-            return
-        batch = self._batches[-1] if self._batches else None
-        if batch is None:
-            self._verdict.unsealed += 1
-        elif offset < batch.first:
-            if self._previous is not None or batch.previous_hash == GENESIS:
-                self._say("inserted", batch, f"record {offset} before it is in no sealed batch", offset)
-            return
-        elif offset == batch.first:
-            self._open(batch)
-        if self._previous is not None:
-            self._fold(audit, offset, timestamp_ms)
-
-    def end(self, end_offset: int) -> Verdict:
-        """No more records.
-
-        Args:
-            end_offset: Of the partition: one beyond its last record.
-        """
-        while self._batches:
-            batch = self._batches[-1]
-            if end_offset <= batch.last:
-                self._say("truncated", batch, f"the topic ends at {end_offset - 1}")
-                self._batches.pop()
-            else:
-                self._close()
-        if self._noted is not None:
-            reached = self._verdict.head[0] if self._verdict.head else -1
-            kind = "truncated" if reached < self._noted[0] else "removed"
-            self._say(kind, None, f"no entry {self._noted[0]} was reached, for which a hash was noted", self._noted[0])
-        return self._verdict
-
-    def _open(self, batch: Batch) -> None:
-        if self._previous is not None and self._previous != batch.previous_hash:
-            self._say("removed", batch, "it is not chained to the sealed batch before it: one is missing")
-        self._previous = batch.previous_hash
-        self._count = 0
-
-    def _fold(self, audit: dict[str, Any], offset: int, timestamp_ms: int) -> None:
-        verdict = self._verdict
-        previous = self._previous or GENESIS
-        entry = make_entry(
-            audit, partition=verdict.partition, sequence=offset, timestamp_ms=timestamp_ms, previous_hash=previous
-        )
-        if verdict.first is None:
-            verdict.first, verdict.from_start = offset, previous == GENESIS
-        _count(verdict, self._seen, audit)
-        self._count += 1
-        self._previous = entry.hash
-        verdict.head = (offset, entry.hash)
-        if self._noted is not None and offset == self._noted[0]:
-            if entry.hash != self._noted[1]:
-                self._say("edited", None, f"entry {offset} does not have the hash that was noted for it", offset)
-            self._noted = None
-
-    def _close(self) -> None:
-        """Compare the batch that ended, and go on from what was sealed, so that later ones are judged alone."""
-        batch = self._batches.pop()
-        if self._verdict.first is not None:
-            self._verdict.batches += 1
-            missing = batch.count - self._count
-            if missing > 0:
-                self._say("removed", batch, f"{missing} of its {batch.count} records are missing")
-            elif missing < 0:
-                self._say("inserted", batch, f"{-missing} records were added to its {batch.count}")
-            elif self._previous != batch.last_hash:
-                self._say("edited", batch, "a record was edited, or two were exchanged")
-        self._previous, self._count = batch.last_hash, 0
-
-    def _say(self, kind: str, batch: Batch | None, detail: str, sequence: int | None = None) -> None:
-        text = f"batch {batch.id} ({batch.first} to {batch.last}): {detail}" if batch else detail
-        self._verdict.findings.append(Finding(kind, text, sequence, batch.id if batch else None))
-
-
-def _count(verdict: Verdict, seen: set[int], audit: Mapping[str, Any]) -> None:
-    verdict.checked += 1
-    event = hash((audit.get("source"), audit.get("id")))
-    if event in seen:
-        verdict.repeats += 1
-    seen.add(event)

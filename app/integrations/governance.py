@@ -206,6 +206,11 @@ class Line:
             return self.batch.oldest_ms
         return self._waiting[0].timestamp_ms if self._waiting else None
 
+    @property
+    def waiting(self) -> int:
+        """Records that were read and are in no sealed batch."""
+        return len(self._waiting)
+
     def propose(self, now_s: float) -> Seal | None:
         """The next batch, from what waits; None if none is due. Asked twice, it says the same.
 

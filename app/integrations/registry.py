@@ -7,28 +7,79 @@ deletion hides what is older than itself, and a count is the last one stated plu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from app.events import VaultEventType, canonical_json, format_time
+from app.events import VaultEventType, canonical_json, format_time, parse_time_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.events import CloudEvent
 
-__all__ = ["DatasetRow", "acknowledged", "change_kind", "document", "fold", "is_dirty", "refused", "schema_hash"]
+__all__ = [
+    "DatasetRow",
+    "Link",
+    "PullCursor",
+    "acknowledged",
+    "again",
+    "apply",
+    "change_kind",
+    "digest_of",
+    "document",
+    "fold",
+    "is_clean",
+    "is_dirty",
+    "knows",
+    "refused",
+    "schema_hash",
+]
 
 ACTIVE: Final = "active"
 ARCHIVED: Final = "archived"
 DELETED: Final = "deleted"
 
+NEVER: Final = -1
+
 _KNOWN_EVENTS: Final = 256
+_OWN_STATES: Final = 64
 _DIGEST_BYTES: Final = 8
 _CHANGES: Final = 64
-_NEVER: Final = -1
+
+
+class Link(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A model that a dataset is used for.
+
+    Attributes:
+        relationship: One of `registry_links.RELATIONSHIPS`.
+        asked_ms: When somebody asked for it: what the registry is told as `linked_at`.
+        status: `waiting`, `linked` or `refused`.
+    """
+
+    model_id: str
+    relationship: str
+    asked_ms: int
+    status: str = "waiting"
+
+
+class PullCursor(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How far the registry's changes were read.
+
+    Attributes:
+        since_ms: The pass under way asks for what changed since then; None: for everything.
+        cursor: Of its next page; None: a new pass begins.
+        newest_ms: The latest change that it has seen.
+        floor_ms: The latest change that was seen before it began. What changes while it is under way is later, and may
+            be on a page that it has left behind: so the next pass begins there.
+    """
+
+    since_ms: int | None = None
+    cursor: str | None = None
+    newest_ms: int | None = None
+    floor_ms: int | None = None
 
 
 class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -48,14 +99,24 @@ class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         pushed: The version that the registry has acknowledged.
         refused: A version that the registry will not take.
         registration_id: The registry's name for it; None while it is not registered.
-        origin: Who stated the state: the vault, or the registry.
+        origin: Who stated the state last: the vault, or the registry.
+        vault_ms: The latest time at which the vault stated something.
+        own: Digests of the vault's states that may be on their way to the registry, or come back from it.
+        acked_ms: Our wall clock when the registry last acknowledged a state.
+        confirmed: Whether a pull has shown what the registry holds since then.
+        seen: Digest of what the last pull showed.
+        seen_ms: The registry's time of it; what is older comes late.
+        adopted_ms: The registry's time of its state that was last taken over.
+        insisted: Digest of a state of the registry that was overruled; in that form it may keep ours.
+        links: The models that it is used for.
+        cursor: Only in the one row that keeps the place of the pull, and has nothing else.
     """
 
     id: str
     fields: dict[str, Any] = {}
     stated_ms: dict[str, int] = {}
     status: str = ACTIVE
-    deleted_ms: int = _NEVER
+    deleted_ms: int = NEVER
     record_count: int | None = None
     changed_since: int = 0
     changes: tuple[tuple[int, int], ...] = ()
@@ -65,6 +126,16 @@ class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     refused: int = 0
     registration_id: str | None = None
     origin: str = "vault"
+    vault_ms: int = NEVER
+    own: bytes = b""
+    acked_ms: int = NEVER
+    confirmed: bool = False
+    seen: bytes = b""
+    seen_ms: int = NEVER
+    adopted_ms: int = NEVER
+    insisted: bytes = b""
+    links: tuple[Link, ...] = ()
+    cursor: PullCursor | None = None
 
 
 def fold(row: DatasetRow | None, event: CloudEvent, time_ms: int) -> DatasetRow:
@@ -78,12 +149,18 @@ def fold(row: DatasetRow | None, event: CloudEvent, time_ms: int) -> DatasetRow:
     data: dict[str, Any] = event.data
     before = row or DatasetRow(id=data["dataset_id"])
     digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=_DIGEST_BYTES).digest()
-    if _knows(before.known, digest):
+    if knows(before.known, digest):
         return before
     known = (before.known + digest)[-_KNOWN_EVENTS * _DIGEST_BYTES :]
-    after = msgspec.structs.replace(_apply(before, event, time_ms), known=known)
-    if document(after) != document(before) or after.status != before.status:
-        after = msgspec.structs.replace(after, version=before.version + 1)
+    after = msgspec.structs.replace(apply(before, event, time_ms), known=known)
+    changed = document(after) != document(before) or after.status != before.status
+    if changed or after.stated_ms != before.stated_ms:
+        after = msgspec.structs.replace(after, vault_ms=max(before.vault_ms, time_ms))
+    if changed:
+        after = again(msgspec.structs.replace(after, origin="vault", insisted=b""))
+        after = msgspec.structs.replace(after, own=(after.own + digest_of(after))[-_OWN_STATES * _DIGEST_BYTES :])
+    if after.status == DELETED and after.links:
+        after = msgspec.structs.replace(after, links=())
     return after
 
 
@@ -111,6 +188,27 @@ def is_dirty(row: DatasetRow) -> bool:
     return unsaid and (row.status == DELETED or document(row) is not None)
 
 
+def is_clean(row: DatasetRow) -> bool:
+    """Whether the registry has acknowledged all that it should hold."""
+    return row.pushed >= row.version
+
+
+def again(row: DatasetRow) -> DatasetRow:
+    """The row with its state to be told once more, under a version of its own."""
+    return msgspec.structs.replace(row, version=row.version + 1)
+
+
+def digest_of(row: DatasetRow) -> bytes:
+    """What tells states apart, however they are written; empty for a row that cannot be told yet."""
+    told: dict[str, Any] | None = {"status": DELETED} if row.status == DELETED else document(row)
+    if told is None:
+        return b""
+    told = {"status": ACTIVE, **told, "id": row.id}
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        told["created_at"] = parse_time_ms(told["created_at"])
+    return hashlib.blake2b(canonical_json(told), digest_size=_DIGEST_BYTES).digest()
+
+
 def change_kind(row: DatasetRow, pushed: DatasetRow) -> str:
     """What an acknowledged push of `pushed` means for a dataset whose row is `row`."""
     if pushed.status == DELETED:
@@ -118,9 +216,24 @@ def change_kind(row: DatasetRow, pushed: DatasetRow) -> str:
     return "registered" if row.registration_id is None else "updated"
 
 
-def acknowledged(row: DatasetRow, pushed: DatasetRow, registration_id: str | None) -> DatasetRow:
-    """The registry has the state `pushed`; the row may have gone on since."""
-    return msgspec.structs.replace(row, pushed=max(row.pushed, pushed.version), registration_id=registration_id)
+def acknowledged(row: DatasetRow, pushed: DatasetRow, registration_id: str | None, at_ms: int) -> DatasetRow:
+    """The registry has the state `pushed`; the row may have gone on since.
+
+    Where a pull has shown a later state meanwhile, the one that was pushed has just replaced it: then that one is to be
+    told again.
+
+    Args:
+        at_ms: Our wall clock.
+    """
+    later = row.pushed > pushed.version and digest_of(row) != digest_of(pushed)
+    after = msgspec.structs.replace(
+        row,
+        pushed=max(row.pushed, pushed.version),
+        registration_id=registration_id,
+        acked_ms=at_ms,
+        confirmed=False,
+    )
+    return again(after) if later else after
 
 
 def refused(row: DatasetRow, pushed: DatasetRow) -> DatasetRow:
@@ -133,7 +246,8 @@ def schema_hash(schema: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(schema)).hexdigest()
 
 
-def _knows(known: bytes, digest: bytes) -> bool:
+def knows(known: bytes, digest: bytes) -> bool:
+    """Whether a digest is among others."""
     at = known.find(digest)
     while at != -1 and at % _DIGEST_BYTES:
         at = known.find(digest, at + 1)
@@ -141,10 +255,11 @@ def _knows(known: bytes, digest: bytes) -> bool:
 
 
 def _counts(row: DatasetRow, name: str) -> bool:
-    return row.stated_ms.get(name, _NEVER) >= row.deleted_ms
+    return row.stated_ms.get(name, NEVER) >= row.deleted_ms
 
 
-def _apply(row: DatasetRow, event: CloudEvent, time_ms: int) -> DatasetRow:
+def apply(row: DatasetRow, event: CloudEvent, time_ms: int) -> DatasetRow:
+    """What an event states, on a row; nothing is counted or remembered."""
     data: dict[str, Any] = event.data
     match event.type:
         case VaultEventType.DATASET_CREATED:
@@ -194,21 +309,21 @@ def _tag(tag: Any) -> Any:
 
 
 def _state(row: DatasetRow, stated: Mapping[str, Any], time_ms: int) -> DatasetRow:
-    newer = {name: value for name, value in stated.items() if time_ms >= row.stated_ms.get(name, _NEVER)}
+    newer = {name: value for name, value in stated.items() if time_ms >= row.stated_ms.get(name, NEVER)}
     return msgspec.structs.replace(
         row, fields={**row.fields, **newer}, stated_ms={**row.stated_ms, **dict.fromkeys(newer, time_ms)}
     )
 
 
 def _status(row: DatasetRow, status: str, time_ms: int) -> DatasetRow:
-    if time_ms < row.stated_ms.get("status", _NEVER):
+    if time_ms < row.stated_ms.get("status", NEVER):
         return row
     return msgspec.structs.replace(row, status=status, stated_ms={**row.stated_ms, "status": time_ms})
 
 
 def _count(row: DatasetRow, data: Mapping[str, Any], time_ms: int) -> DatasetRow:
     count = data.get("record_count")
-    if not isinstance(count, int) or time_ms < row.stated_ms.get("record_count", _NEVER):
+    if not isinstance(count, int) or time_ms < row.stated_ms.get("record_count", NEVER):
         return row
     return msgspec.structs.replace(
         row,
@@ -219,7 +334,7 @@ def _count(row: DatasetRow, data: Mapping[str, Any], time_ms: int) -> DatasetRow
 
 
 def _change(row: DatasetRow, number: int, time_ms: int) -> DatasetRow:
-    counted = time_ms >= row.stated_ms.get("record_count", _NEVER)
+    counted = time_ms >= row.stated_ms.get("record_count", NEVER)
     return msgspec.structs.replace(
         row,
         changes=(*row.changes, (time_ms, number))[-_CHANGES:],

@@ -51,6 +51,7 @@ __all__ = [
     "OUTCOME_UNKNOWN",
     "OUTPUTS",
     "PII_DETECTIONS",
+    "POLICY_CACHE_STALE",
     "POLICY_EVALUATIONS",
     "PREFIX",
     "QUARANTINED",
@@ -205,6 +206,9 @@ ENCRYPTION_KEY_MISSING = _gauge(
 AUDIT_BATCHES = _counter(f"{PREFIX}audit_batches_total", "Answers to audit batches, by outcome", "outcome")
 AUDIT_OLDEST_UNACCEPTED_SECONDS = _gauge(
     f"{PREFIX}audit_oldest_unaccepted_seconds", "Age of the oldest audit record that the dashboard has not accepted"
+)
+POLICY_CACHE_STALE = _counter(
+    f"{PREFIX}policy_cache_stale_total", "Decisions found in memory that an invalidation had ended"
 )
 # source: cache, engine, error. decision: allow, deny, unavailable.
 POLICY_EVALUATIONS = _counter(

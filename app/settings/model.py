@@ -149,6 +149,8 @@ class PolicySettings(UpstreamSettings):
     deny_ttl_s: Annotated[float, seconds(0, DAY_S)] = 30.0
     audit: Literal["async", "sync"] = "async"
     max_clock_skew_s: Annotated[float, seconds(0, 300)] = 2.0
+    authzen_subject_type: Annotated[str, Field(min_length=1, max_length=256)] = "principal"
+    authzen_resource_type: Annotated[str, Field(min_length=1, max_length=256)] = "resource"
     path_evaluate: Annotated[str, route()] = "/api/v1/evaluate/access"
     path_applicable: Annotated[str, route("resource")] = "/api/v1/policies/applicable/{resource}"
     path_violations: Annotated[str, route()] = "/api/v1/violations"

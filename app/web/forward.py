@@ -18,7 +18,7 @@ from app.web.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["HOP_HEADER", "Forwarder", "Owner", "Ownership"]
+__all__ = ["HOP_HEADER", "Forwarder", "Owner", "OwnersReply", "Ownership"]
 
 T = TypeVar("T")
 
@@ -72,7 +72,9 @@ class Ownership(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class OwnersReply:
+    """What another worker answered, with those of its headers that are passed on."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -167,18 +169,45 @@ class Forwarder:
         log.warning("an owner did not answer", extra={"owner": owner.name, "error": reason})
         return None
 
-    async def _ask(self, request: web.Request, owner: Owner) -> _Answer:
-        headers = _chosen(_SENT, request.headers) | {HOP_HEADER: "1"}
+    async def post(
+        self, owner: Owner, path: str, body: bytes, caller: Mapping[str, str], returned: tuple[str, ...]
+    ) -> OwnersReply | None:
+        """Ask another worker for a caller who did not ask for this alone.
+
+        Args:
+            path: Of the route.
+            body: JSON.
+            caller: The headers of his request, which says who he is.
+            returned: The headers of the answer that are wanted.
+
+        Returns:
+            Its answer, whatever it is; None: it gave none within 10 s.
+        """
+        headers = _chosen(_SENT, caller) | {"Content-Type": "application/json"}
+        try:
+            return await self._send(owner, "POST", path, body, headers, returned)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            log.warning("an owner did not answer", extra={"owner": owner.name, "error": type(error).__name__})
+            return None
+
+    async def _ask(self, request: web.Request, owner: Owner) -> OwnersReply:
         # Read again if a handler has read it already.
         body = await request.read()
+        # rel_url is path and query as they came, still encoded; a target with a host of its own loses it.
+        return await self._send(
+            owner, request.method, str(request.rel_url), body, _chosen(_SENT, request.headers), _RETURNED
+        )
+
+    async def _send(
+        self, owner: Owner, method: str, target: str, body: bytes, headers: dict[str, str], returned: tuple[str, ...]
+    ) -> OwnersReply:
         if self._session is None:
             self._session = self._new_session()
         async with self._session.request(
-            request.method,
-            # rel_url is path and query as they came, still encoded; a target with a host of its own loses it.
-            URL(owner.url.rstrip("/") + str(request.rel_url), encoded=True),
+            method,
+            URL(owner.url.rstrip("/") + target, encoded=True),
             data=io.BytesIO(body) if body else None,
-            headers=headers,
+            headers=headers | {HOP_HEADER: "1"},
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
         ) as answer:
@@ -187,7 +216,7 @@ class Forwarder:
                 found += await answer.content.read(MAX_ANSWER_BYTES + 1 - len(found))
             if len(found) > MAX_ANSWER_BYTES:
                 raise ValueError("the answer is too large")
-            return _Answer(answer.status, _chosen(_RETURNED, answer.headers), bytes(found))
+            return OwnersReply(answer.status, _chosen(returned, answer.headers), bytes(found))
 
 
 def _chosen(names: tuple[str, ...], headers: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from aiohttp import web
 
 from app.engine import OutputFailed
+from app.events import uuid7
 from app.web.problems import FieldError, Problem
 from app.webhooks.commands import Command, Op, encode_command
 from app.webhooks.guard import resolve_by_system
@@ -203,10 +203,3 @@ def problem_of(error: InvalidField) -> Problem:
     """422 for a field."""
     field = FieldError(error.field, error.code, error.detail)
     return Problem(422, error.code, f"{error.field or 'the body'}: {error.detail}", errors=[field])
-
-
-def uuid7(now_ms: int, random_bytes: Callable[[int], bytes]) -> str:
-    """RFC 9562, 5.7: time first, so that commands sort by when they were made."""
-    tail = int.from_bytes(random_bytes(10), "big")
-    value = (now_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | (tail >> 68 & 0xFFF) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
-    return str(uuid.UUID(int=value))

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from app.events import TRACEPARENT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,7 +29,6 @@ CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 USER_AGENT: Final = "vault-stream"
 _SEED_BYTES: Final = 32
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 # The CloudEvents HTTP binding (3.1.3.2): what a header value cannot hold as it is.
 _NOT_IN_HEADERS: Final = re.compile(r'[^\x21-\x7e]|["%]')
 
@@ -158,7 +159,7 @@ def sign_headers(
         ("webhook-timestamp", str(timestamp_s)),
         ("webhook-signature", " ".join(signatures)),
     ]
-    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+    if traceparent is not None and TRACEPARENT.fullmatch(traceparent):
         headers.append(("traceparent", traceparent))
     return tuple(headers)
 

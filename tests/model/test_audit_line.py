@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from app.integrations.audit import read_audit_record
-from app.integrations.chain import Batch, ChainHead, TopicCheck, hash_of
+from app.integrations.chain import Batch, ChainHead, hash_of
 from app.integrations.governance import Fate, Flush, Line, Part, Reply
+from app.integrations.verification import TopicCheck
 from tests.support.audit_records import audit_value
 
 PARTITION = 3

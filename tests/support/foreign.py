@@ -1,10 +1,12 @@
 """Tools of other languages: a test that needs one skips without it, and fails under FOREIGN=required."""
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,9 +16,20 @@ PACKAGES = Path(__file__).parents[1] / "contract"
 
 def require_tool(name: str) -> str:
     """The path of a tool on the PATH."""
-    if (path := shutil.which(name)) is not None:
-        return path
-    reason = f"{name} is not on the PATH"
+    path = shutil.which(name)
+    if path is None:
+        _do_without(f"{name} is not on the PATH")
+    return path
+
+
+def require_platform(system: str, machine: str) -> None:
+    """That a program in machine code runs here."""
+    here = platform.system(), platform.machine()
+    if here != (system, machine):
+        _do_without(f"it runs on {system} {machine} only, and this is {' '.join(here)}")
+
+
+def _do_without(reason: str) -> NoReturn:
     if os.environ.get("FOREIGN") == "required":
         pytest.fail(reason)
     pytest.skip(reason)

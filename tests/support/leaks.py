@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 from urllib.parse import quote
+
+from confluent_kafka import Message
+from confluent_kafka.admin import AdminClient
 
 SECRET_PREFIX = "whsec_"
 _MIN_BYTES = 8
@@ -48,3 +53,29 @@ def _decoded(secret: str) -> set[bytes]:
         except binascii.Error:
             continue
     return {one for one in decoded if len(one) >= _MIN_BYTES}
+
+
+async def everything_on_the_broker(
+    brokers: str, app_id: str, read: Callable[..., Awaitable[list[Message]]]
+) -> list[tuple[str, bytes]]:
+    """Key, value and headers of each record of each topic that has this name in its own.
+
+    Args:
+        read: All records of some topics.
+    """
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+    names = await asyncio.to_thread(lambda: list(admin.list_topics(timeout=20).topics))
+    records = await read(*(name for name in names if app_id in name))
+    return [(f"{m.topic()}/{m.partition()}/{m.offset()}", _whole(m.key(), m.value(), m.headers())) for m in records]
+
+
+def everything_below(folder: Path) -> list[tuple[str, bytes]]:
+    """Each file: standard output and error, the log file, and the data directory."""
+    return [(str(path), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _whole(key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None) -> bytes:
+    parts = [key or b"", value or b""]
+    for name, content in headers or []:
+        parts += [name.encode(), content or b""]
+    return b"\n".join(parts)

@@ -16,13 +16,17 @@ from app.observability.health import HealthRegistry, LoopWatch
 from app.replays import Replay, Replays
 from app.settings import ApiSettings
 from app.web import Forwarder
+from app.web.audit_trail import AuditApi
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
+from app.web.governance import governance_routes
 from app.web.match import match_routes
 from app.web.openapi import openapi_routes
 from app.web.operations import operations_routes
+from app.web.policy import policy_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
 from app.web.replays import ReplaysApi, replay_routes
+from app.web.reports import report_routes
 from app.web.resend import ResendApi, resend_routes
 from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
@@ -31,10 +35,14 @@ from app.web.webhooks import webhook_routes
 from app.webhooks.matching import MatchIndex
 from app.webhooks.replay import Selection
 from app.webhooks.replay_request import ReplayLimits, ReplayRequest
+from tables.audit_queries import AuditReaders
+from tests.support.audit_log import FakeAuditLog
 from tests.support.engine import FakeRecord, RecordingOutputs
 from tests.support.fake_log import FakeReader
 from tests.support.listening import Caller, listening
 from tests.support.memory_unit import START_MS
+from tests.support.policy import Invalidated, policy_api
+from tests.support.registry_api import quiet_registry_routes
 from tests.support.webhook_api import DELIVERIES, Owner, webhooks_api
 from tests.support.webhooks import TOPICS, Desk, webhook_row
 
@@ -57,12 +65,14 @@ class WholeApi:
     owner: Owner
     sent: RecordingOutputs
     replays: Replays
+    invalidated: Invalidated
 
     @property
     def untouched(self) -> bool:
         """Whether nothing was asked of anybody."""
         replays = [replay.progress.state for replay in self.replays.all()]
-        return not (self.owner.commands or self.owner.intents or self.sent.sent) and replays == ["running"] * 2
+        touched = self.owner.commands or self.owner.intents or self.sent.sent or self.invalidated.scopes
+        return not touched and replays == ["running"] * 2
 
 
 def _letter(offset: int) -> FakeRecord:
@@ -137,6 +147,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         now_ms=lambda: START_MS,
         random_bytes=bytes,
     )
+    invalidated = Invalidated()
     replays = Replays("worker-1", _Run)
     replaying = ReplaysApi(
         replays=replays,
@@ -150,6 +161,18 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         limits=ReplayLimits(TOPICS.vault, DAY_MS),
         now_ms=lambda: START_MS,
     )
+    audit = AuditApi(
+        readers=AuditReaders(),
+        ownership=ownership,
+        forwarder=forwarder,
+        log=FakeAuditLog({0: []}),
+        topic=TOPICS.audit,
+        sealing=False,
+        position=lambda _: 0,
+        outputs=_Auditors(),
+        events=TOPICS.events,
+        source="/vault-stream/test",
+    )
     routes = [
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
@@ -159,6 +182,10 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *quarantine_routes(QuarantineApi(TopicLog(reader, TOPICS.quarantine, 1), TOPICS, _no_producer)),
         *delivery_routes(DeliveriesApi(desk.readers, ownership, forwarder)),
         *replay_routes(replaying),
+        *policy_routes(policy_api(invalidated)),
+        *quiet_registry_routes(),
+        *governance_routes(audit),
+        *report_routes(None),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
         *signing_key_routes([]),
         *openapi_routes(),
@@ -167,7 +194,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         request = ReplayRequest(since_ms=START_MS, request_id=request_id)
         replays.start(replays.new("wh_a", request, "admin"), Selection.of(request, None, DAY_MS))
     async with listening(routes, tokens) as caller:
-        yield WholeApi(caller, owner, sent, replays)
+        yield WholeApi(caller, owner, sent, replays, invalidated)
     await replays.close()
     await forwarder.close()
     await desk.context.close(desk.processor)

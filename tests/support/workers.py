@@ -60,7 +60,7 @@ async def fetch(url: str) -> tuple[int, Any]:
             text = await answer.text()
     except (aiohttp.ClientError, TimeoutError, OSError):
         return 0, None
-    return answer.status, json.loads(text) if answer.content_type.endswith("json") else text
+    return answer.status, json.loads(text) if answer.content_type.endswith(("/json", "+json")) else text
 
 
 class TimedReceiver(Receiver):
@@ -291,13 +291,13 @@ class Deployment:
 
 
 @contextmanager
-def _reader(brokers: str) -> Iterator[Consumer]:
+def _reader(brokers: str, *, committed: bool) -> Iterator[Consumer]:
     consumer = Consumer(
         {
             "bootstrap.servers": brokers,
             "group.id": "reads-without-a-group",
             "enable.auto.commit": False,
-            "isolation.level": "read_committed",
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             # Only an empty answer says that the end is reached, and one that waits for a busy writer is never empty.
@@ -311,10 +311,10 @@ def _reader(brokers: str) -> Iterator[Consumer]:
         consumer.close()
 
 
-def read_topic(brokers: str, *topics: str) -> list[Message]:
+def read_topic(brokers: str, *topics: str, committed: bool = True) -> list[Message]:
     """Every committed record that is in the topics now, in the order of each partition."""
     found: list[Message] = []
-    with _reader(brokers) as consumer:
+    with _reader(brokers, committed=committed) as consumer:
         metadata = consumer.list_topics(timeout=20).topics
         todo = {(topic, partition) for topic in topics for partition in metadata[topic].partitions}
         consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in sorted(todo)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
@@ -14,7 +13,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from confluent_kafka.admin import AdminClient
 
 from app.devstack.kafka import free_port
 from app.devstack.stack import encryption_key
@@ -23,7 +21,7 @@ from app.events import VaultEventType, encode_structured
 from app.publishing import VaultEvent, checked
 from app.webhooks.secrets import new_secret
 from tests.support.egress import PASSWORD, EgressProxy, egress_proxy
-from tests.support.leaks import forms_of, found
+from tests.support.leaks import everything_below, everything_on_the_broker, forms_of, found
 from tests.support.signed_requests import signing_key_entry
 from tests.support.workers import Deployment, RunningWorker, TimedReceiver, until
 
@@ -168,7 +166,8 @@ async def test_no_secret_is_in_anything_that_the_worker_wrote(scene: Scene, tmp_
     assert await worker.stop() == 0
 
     await without_its_key_with_it_and_with_another_one(scene, [first["id"], failing["id"], dead["id"]], honest)
-    topics = await everything_on_the_broker(deployment)
+    topics = await everything_on_the_broker(deployment.brokers, deployment.app_id, deployment.read)
+    assert any(place.startswith(deployment.topics.commands) for place, _ in topics)
     files = everything_below(tmp_path)
 
     assert found(scene.secrets, [*scene.answers, *topics, *files]) == []
@@ -290,30 +289,6 @@ async def restart(scene: Scene, *keys: str) -> None:
     worker = deployment.worker("w1")
     await worker.start()
     await deployment.ready(worker)
-
-
-async def everything_on_the_broker(deployment: Deployment) -> list[tuple[str, bytes]]:
-    """Key, value and headers of each record of each topic of this deployment."""
-    admin = AdminClient({"bootstrap.servers": deployment.brokers, "log_level": 0})
-    names = await asyncio.to_thread(lambda: list(admin.list_topics(timeout=20).topics))
-    topics = [name for name in names if deployment.app_id in name]
-    assert deployment.topics.commands in topics
-    return [
-        (f"{m.topic()}/{m.partition()}/{m.offset()}", repr_bytes(m.key(), m.value(), m.headers()))
-        for m in await deployment.read(*topics)
-    ]
-
-
-def repr_bytes(key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None) -> bytes:
-    parts = [key or b"", value or b""]
-    for name, content in headers or []:
-        parts += [name.encode(), content or b""]
-    return b"\n".join(parts)
-
-
-def everything_below(folder: Path) -> list[tuple[str, bytes]]:
-    """Each file: standard output and error, the log file, and the data directory."""
-    return [(str(path), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 @pytest.mark.parametrize("written", sorted(forms_of("whsec_" + base64.b64encode(bytes(range(32))).decode())))

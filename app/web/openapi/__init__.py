@@ -14,9 +14,12 @@ from aiohttp import web
 from app.web.auth import public
 from app.web.openapi.building import Area
 from app.web.openapi.deliveries import DELIVERIES, RESEND
+from app.web.openapi.governance import GOVERNANCE
 from app.web.openapi.match import KEYS, MATCH
 from app.web.openapi.operations import DOCUMENT, OPERATIONS
+from app.web.openapi.policy import POLICY
 from app.web.openapi.redrive import DEAD_LETTERS, QUARANTINE
+from app.web.openapi.registry import REGISTRY
 from app.web.openapi.replays import REPLAYS
 from app.web.openapi.shared import HEADERS, RESPONSES, SHARED
 from app.web.openapi.webhooks import WEBHOOK_CHANGES, WEBHOOKS
@@ -37,6 +40,9 @@ AREAS: Final = (
     DEAD_LETTERS,
     QUARANTINE,
     REPLAYS,
+    POLICY,
+    REGISTRY,
+    GOVERNANCE,
     OPERATIONS,
     DOCUMENT,
 )

@@ -10,8 +10,9 @@ import pytest
 
 from agents.governance import GovernanceOptions, governance_agent
 from app.engine import Processor, Record
-from app.integrations.chain import GENESIS, TopicCheck
+from app.integrations.chain import GENESIS
 from app.integrations.governance import Flush
+from app.integrations.verification import TopicCheck
 from app.observability import metrics
 from app.topics import Topics
 from tables.audit import AUDIT, batch_key, head_key

@@ -20,9 +20,14 @@ from tests.support.scripted_upstream import Call, ScriptedUpstream
 TOPICS = Topics("vault", "vs")
 
 
+def registering() -> ScriptedUpstream:
+    """A registry that says under which id it has what it was told."""
+    return ScriptedUpstream(body=lambda call: b'{"id":"ds-1"}' if call.method == "POST" else b"")
+
+
 @dataclass
 class Scene:
-    registry: ScriptedUpstream | None = field(default_factory=ScriptedUpstream)
+    registry: ScriptedUpstream | None = field(default_factory=registering)
     context: MemoryContext = field(default_factory=MemoryContext)
     processor: Processor | None = None
 
@@ -200,21 +205,30 @@ async def test_a_conflict_under_another_id_is_told_and_waits_for_the_next_change
     ]
 
 
-async def test_a_conflict_without_an_id_is_no_success(scene: Scene) -> None:
+LONG_ID = orjson.dumps({"id": "x" * 2_000_000})
+WITHOUT_ID = [b"", b"<html>", b"[]", b"{}", b'{"id":7}', b'{"id":""}', b'{"id":"a","id":"b"}', LONG_ID]
+
+
+@pytest.mark.parametrize("body", WITHOUT_ID, ids=range(len(WITHOUT_ID)))
+async def test_a_success_without_an_id_is_none_and_sent_again_under_the_same_key(scene: Scene, body: bytes) -> None:
+    bodies = deque([body])
+    scene.upstream.body = lambda _: bodies.popleft() if bodies else b'{"id":"reg-1"}'
+    await scene.deliver(created())
+    assert (scene.row().pushed, scene.changes()) == (0, [])
+    await scene.advance(1)
+    assert [call.key for call in scene.upstream.calls] == ["ds-1:1", "ds-1:1"]
+    assert (scene.row().pushed, scene.row().registration_id) == (1, "reg-1")
+
+
+@pytest.mark.parametrize("body", WITHOUT_ID, ids=range(len(WITHOUT_ID)))
+async def test_a_conflict_without_an_id_is_no_success(scene: Scene, body: bytes) -> None:
     scene.upstream.script = deque([409])
+    scene.upstream.body = lambda _: body
     await scene.deliver(created())
     assert scene.row().pushed == 0
-    assert [type_ for type_, _, _ in scene.changes()] == ["llm.vault-stream.registry.conflict"]
-
-
-@pytest.mark.parametrize("status", [200, 409])
-async def test_an_id_longer_than_any_is_none(scene: Scene, status: int) -> None:
-    scene.upstream.script = deque([status])
-    scene.upstream.body = lambda _: orjson.dumps({"id": "x" * 2_000_000})
-    await scene.deliver(created())
     ((_, _, data),) = scene.changes()
-    assert len(orjson.dumps(data)) < 1000
-    assert scene.row().registration_id == ("ds-1" if status == 200 else None)
+    assert data["conflict"]["registry"] is None
+    assert scene.row().registration_id is None
 
 
 async def test_a_rejected_state_is_not_sent_again_before_the_next_change(scene: Scene) -> None:
@@ -301,7 +315,7 @@ async def test_without_an_endpoint_it_folds_and_a_later_endpoint_gets_everything
     await scene.deliver(created())
     await scene.advance(3600)
     assert scene.dirty()
-    await scene.restart(ScriptedUpstream())
+    await scene.restart(registering())
     assert [call.key for call in scene.upstream.calls] == ["ds-1:1"]
     assert not scene.dirty()
     await scene.context.close(scene.processor)
@@ -311,7 +325,7 @@ async def test_a_push_whose_acknowledgement_was_lost_is_repeated_under_its_key(s
     scene.upstream.gate.clear()
     await scene.deliver(created())
     first = scene.upstream
-    await scene.restart(ScriptedUpstream())
+    await scene.restart(registering())
     assert scene.upstream.calls == first.calls
 
 

@@ -81,6 +81,12 @@ async def test_a_violation_is_reported_and_its_record_done(scene: Scene) -> None
     assert scene.unfinished() == []
 
 
+async def test_the_report_goes_on_with_the_trace_of_its_event(scene: Scene) -> None:
+    await scene.deliver(*raised(0))
+    (call,) = scene.engine.calls
+    assert call.headers["traceparent"] == "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
 async def test_the_outcome_is_a_record_of_its_own(scene: Scene) -> None:
     await scene.deliver(*raised(0))
     (sent,) = scene.context.sent_to(TOPICS.violations)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,27 +13,39 @@ from confluent_kafka import Producer
 
 from app.cli.audit import audit
 from app.devstack.broker import RunningBroker, running_broker
-from app.events import partition_for
+from app.events import format_time, partition_for
 from app.integrations.chain import GENESIS, make_entry
+from app.integrations.export import writer_of
 from app.integrations.governance import Flush, Line
 from app.topics import Topics
 from tables.audit import AUDIT, AuditRow, batch_key, head_key
 from tests.support.audit_records import audit as audit_event
 from tests.support.audit_records import audit_value
+from tests.support.workers import read_topic
 
 AT_MS = 1_750_000_000_000
 PARTITIONS = 4
+HOUR_MS = 3_600_000
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(audit, ["verify", *arguments])
+def run(*arguments: str, command: str = "verify") -> Result:
+    return CliRunner().invoke(audit, [command, *arguments])
+
+
+def at(number: int) -> str:
+    """When record `number` was recorded: an hour after the one before."""
+    return format_time(AT_MS + number * HOUR_MS)
 
 
 def entries(count: int) -> list[dict[str, Any]]:
     found, previous = [], GENESIS
     for number in range(count):
         entry = make_entry(
-            audit_event(number), partition=0, sequence=number, timestamp_ms=AT_MS, previous_hash=previous
+            audit_event(number),
+            partition=0,
+            sequence=number,
+            timestamp_ms=AT_MS + number * HOUR_MS,
+            previous_hash=previous,
         )
         previous = entry.hash
         found.append(orjson.loads(entry.body))
@@ -50,7 +63,8 @@ class TestAnExport:
         result = run(export(tmp_path, entries(3)))
         assert result.exit_code == 0
         assert "3 entries, from 0 (the beginning of the chain) to 2" in result.stdout
-        assert result.stdout.rstrip().endswith("ok")
+        assert "0 repeats: ok" in result.stdout
+        assert "without a trailer or --head: a cut tail would not show" in result.stdout
 
     def test_that_is_broken_exits_1_and_names_the_entry(self, tmp_path: Path) -> None:
         lines = entries(3)
@@ -87,6 +101,13 @@ class TestAnExport:
         (line,) = result.stderr.splitlines()
         assert f"{file}, line 1: no audit event of an export: " in line
 
+    def test_that_is_csv_says_what_to_do(self, tmp_path: Path) -> None:
+        file = tmp_path / "export.csv"
+        file.write_bytes(writer_of("csv").head())
+        result = run(str(file))
+        assert result.exit_code == 1
+        assert "--format jsonl" in result.stderr
+
     def test_with_a_later_entry_that_lost_its_hash_is_still_checked_to_its_end(self, tmp_path: Path) -> None:
         lines = entries(3)
         del lines[1]["hash"]
@@ -97,6 +118,21 @@ class TestAnExport:
 
     def test_leaves_standard_error_empty_where_it_is_no_terminal(self, tmp_path: Path) -> None:
         assert run(export(tmp_path, entries(3))).stderr == ""
+
+    def test_is_checked_in_a_time_range_alone(self, tmp_path: Path) -> None:
+        lines = entries(6)
+        lines[1]["action"] = "forged"
+        trailer = {"trailer": {"partition": 0, "sequence": 5, "hash": lines[5]["hash"], "entries": 6}}
+        file = export(tmp_path, [*lines, trailer])
+        assert run(file).exit_code == 1
+        told = json.loads(run(file, "--from", at(2), "--to", at(5), "--json").stdout)
+        (partition,) = told["partitions"]
+        assert (told["ok"], partition["first"], partition["checked"]) == (True, 2, 3)
+        assert run(file, "--from", at(1)).exit_code == 1
+        cut = export(tmp_path, [*lines[:5], trailer])
+        assert "truncated" in run(cut, "--from", at(2)).stdout
+        assert run(cut, "--from", at(2), "--to", at(4)).exit_code == 0
+        assert run(cut, "--to", "2020-01-01").exit_code == 0
 
     @pytest.mark.parametrize("line", ["{", "[]"])
     def test_with_a_line_that_is_no_audit_event_names_the_line(self, tmp_path: Path, line: str) -> None:
@@ -125,17 +161,21 @@ class Deployment:
 
     def __init__(self, broker: RunningBroker, app_id: str) -> None:
         self.topics = Topics(app_id, app_id)
+        self._brokers = broker.bootstrap
         self._producer = Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
         self._line = Line(0, Flush(size=3))
+        self._count = 0
 
     def audit(self, *values: bytes) -> None:
         for value in values:
-            self._producer.produce(self.topics.audit, value, partition=0, timestamp=AT_MS)
+            at_ms = AT_MS + self._count * HOUR_MS
+            self._producer.produce(self.topics.audit, value, partition=0, timestamp=at_ms)
+            self._count += 1
         self._producer.flush(15)
 
     def seal(self, *numbers: int) -> None:
         for number in numbers:
-            self._line.add(number, AT_MS, audit_event(number), size_bytes=1, due_s=0.0)
+            self._line.add(number, AT_MS + number * HOUR_MS, audit_event(number), size_bytes=1, due_s=0.0)
         seal = self._line.propose(0.0)
         assert seal is not None
         self._line.sealed(seal)
@@ -149,6 +189,10 @@ class Deployment:
         # The engine's own rows lie in the same changelog.
         self._producer.produce(topic, b"\x80", b"\x00p/governance", partition=0)
         self._producer.flush(15)
+
+    def events(self) -> list[dict[str, Any]]:
+        found = read_topic(self._brokers, self.topics.events, committed=False)
+        return [orjson.loads(message.value()) for message in found]
 
 
 @pytest.fixture
@@ -185,3 +229,57 @@ class TestATopic:
         result = run("--topic")
         assert result.exit_code == 1
         assert "truncated" in result.stdout
+
+    def test_is_checked_in_a_time_range_alone_by_whole_batches(self, deployment: Deployment) -> None:
+        values = [audit_value(number) for number in range(12)]
+        values[1] = audit_value(1, action="forged")
+        deployment.audit(*values)
+        for first in range(0, 12, 3):
+            deployment.seal(first, first + 1, first + 2)
+        assert run("--topic").exit_code == 1
+        result = run("--topic", "--from", at(4), "--to", at(8), "--json")
+        assert result.exit_code == 0, result.output
+        checked = json.loads(result.stdout)["partitions"][0]
+        assert (checked["first"], checked["from_start"], checked["batches"], checked["checked"]) == (3, False, 2, 6)
+        assert run("--topic", "--from", at(1)).exit_code == 1
+
+
+class TestExported:
+    def test_the_topic_is_an_export_that_verify_takes(self, deployment: Deployment, tmp_path: Path) -> None:
+        deployment.audit(*map(audit_value, range(7)))
+        deployment.seal(0, 1, 2)
+        file = tmp_path / "out.jsonl"
+        result = run("-o", str(file), "--json", command="export")
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.stdout)
+        assert (told["entries"], told["partitions"]) == (7, PARTITIONS)
+        assert told["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        lines = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+        assert [line["sequence"] for line in lines[:7]] == list(range(7))
+        assert [line["trailer"]["partition"] for line in lines[7:]] == list(range(PARTITIONS))
+        assert run(str(file)).exit_code == 0
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_a_time_range_has_the_hashes_of_the_whole(self, deployment: Deployment) -> None:
+        deployment.audit(*map(audit_value, range(9)))
+        deployment.seal(0, 1, 2)
+        deployment.seal(3, 4, 5)
+        whole = run(command="export").stdout.splitlines()
+        ranged = run("--from", at(4), "--to", at(8), command="export").stdout.splitlines()
+        assert ranged[:4] == whole[4:8]
+        assert json.loads(ranged[4])["trailer"]["entries"] == 4
+
+    def test_that_it_was_exported_is_an_event_for_the_auditors(self, deployment: Deployment) -> None:
+        deployment.audit(*map(audit_value, range(3)))
+        deployment.seal(0, 1, 2)
+        assert run("--resource", "ds-0", "--format", "csv", command="export").exit_code == 0
+        (event,) = deployment.events()
+        assert event["type"] == "llm.data-vault.operator.exported"
+        assert (event["data"]["resource"], event["data"]["format"]) == ("ds-0", "csv")
+
+    def test_a_file_that_cannot_be_written_is_said(self, deployment: Deployment, tmp_path: Path) -> None:
+        deployment.audit(*map(audit_value, range(3)))
+        deployment.seal(0, 1, 2)
+        result = run("-o", str(tmp_path / "nowhere" / "x"), command="export")
+        assert result.exit_code == 1
+        assert "cannot be written" in result.stderr

@@ -124,7 +124,8 @@ class NaiveWorker:
             await self.post(url, json.dumps({"id": dataset}).encode(), {})
 
     async def post(self, url: str, body: bytes, headers: dict[str, str]) -> int:
-        async with self.session.post(url, data=body, headers=headers) as response:
+        named = {"Content-Type": "application/json", **headers}
+        async with self.session.post(url, data=body, headers=named) as response:
             return response.status
 
 

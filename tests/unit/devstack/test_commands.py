@@ -1,15 +1,18 @@
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner
 
 from app.cli.demo import demo as demo_command
 from app.cli.kafka import kafka
+from app.cli.standin import standin
 from app.cli.topics import topics
 from app.devstack import demo
 from app.devstack.broker import RunningBroker, running_broker
@@ -17,6 +20,8 @@ from app.devstack.kafka import KafkaServer
 from app.devstack.processes import Worker, module_command
 from app.events import VaultEventType
 from tests.support.fold import until
+
+ROOT = Path(demo.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +144,25 @@ def test_kafka_start_without_java_is_one_clear_line(monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 1
     (line,) = result.stderr.strip().splitlines()
     assert "install it" in line
+
+
+@pytest.mark.parametrize("which", ["dashboard", "policy", "registry"])
+def test_a_standin_runs_until_it_is_ended(which: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app", "standin", which, "--token", "t0p", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        shown = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        url = json.loads(shown)["url"]
+        with urlopen(f"{url}/openapi.json") as answer:  # noqa: S310  # it is on loopback
+            assert json.load(answer)["openapi"] == "3.1.0"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "ended\n")
+
+
+def test_a_standin_on_a_port_in_use_says_so_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(standin, ["registry", "--port", str(port)])
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: cannot listen on port {port}: Address already in use; choose another --port\n"

@@ -1,22 +1,24 @@
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.events import canonical_json
 from app.integrations.chain import (
     GENESIS,
     Batch,
     Entry,
-    TopicCheck,
-    Verdict,
     batch_id,
     chain_id,
     hash_of,
     make_entry,
-    verify,
 )
+from app.integrations.verification import TopicCheck, Verdict, verify
 from tests.support.audit_records import audit, audit_value
 
 AT_MS = 1_750_000_000_000
@@ -94,6 +96,19 @@ class TestAnEntry:
         plain = make_entry(audit(1), partition=0, sequence=1, timestamp_ms=AT_MS, previous_hash=GENESIS)
         assert make_entry(claimed, partition=0, sequence=1, timestamp_ms=AT_MS, previous_hash=GENESIS) == plain
 
+    @given(
+        st.dictionaries(
+            st.text(max_size=4) | st.sampled_from(["hash", "hasg", "hasha", "Hash", "\U0001f600", "\uffff"]),
+            st.integers() | st.text(max_size=4) | st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            max_size=6,
+        )
+    )
+    def test_is_the_canonical_json_of_all_its_fields_whatever_they_are(self, fields: dict[str, Any]) -> None:
+        entry = make_entry(fields, partition=0, sequence=1, timestamp_ms=AT_MS, previous_hash=GENESIS)
+        body = json.loads(entry.body)
+        assert entry.body == canonical_json(body)
+        assert entry.hash == body["hash"] == hash_of(body)
+
     def test_names_chain_and_batch(self) -> None:
         assert chain_id("0123456789abcdef") == "0123456789ab"
         assert batch_id("0123456789ab", 3, 10, 12) == "0123456789ab-3-10-12"
@@ -144,6 +159,15 @@ class TestAnExport:
         whole = [orjson.loads(entry.body) for entry in chain([0, 1, 3, 4])]
         forged = make_entry(audit(99), partition=0, sequence=2, timestamp_ms=AT_MS, previous_hash=whole[1]["hash"])
         assert only(verify([*whole[:2], orjson.loads(forged.body), *whole[2:]])[0])[:2] == ("inserted", 2)
+
+    @pytest.mark.parametrize("sequence", [1, 2])
+    def test_with_an_inserted_entry_that_takes_the_place_of_another_names_it(self, sequence: int) -> None:
+        whole = entries(5)
+        forged = make_entry(
+            audit(99), partition=0, sequence=sequence, timestamp_ms=AT_MS, previous_hash=whole[2]["hash"]
+        )
+        findings = verify([*whole[:3], orjson.loads(forged.body), *whole[3:]])[0].findings
+        assert ("inserted", sequence) in {(finding.kind, finding.sequence) for finding in findings}
 
     def test_whose_tail_is_cut_shows_against_its_trailer(self) -> None:
         whole = entries(5)

@@ -1,3 +1,4 @@
+import hashlib
 from itertools import permutations
 from typing import Any
 
@@ -181,7 +182,7 @@ class TestVersions:
     def test_an_acknowledged_state_is_clean_until_the_next_change(self) -> None:
         row = folded((0, created()))
         assert change_kind(row, row) == "registered"
-        clean = acknowledged(row, row, "reg-1")
+        clean = acknowledged(row, row, "reg-1", AT_MS)
         assert not is_dirty(clean)
         changed = fold(clean, event("dataset.updated", 2, name="B"), AT_MS + 1)
         assert is_dirty(changed)
@@ -190,7 +191,7 @@ class TestVersions:
     def test_a_change_during_the_push_stays_dirty(self) -> None:
         pushed = folded((0, created()))
         row = fold(pushed, event("dataset.updated", 2, name="B"), AT_MS + 1)
-        assert is_dirty(acknowledged(row, pushed, "reg-1"))
+        assert is_dirty(acknowledged(row, pushed, "reg-1", AT_MS))
 
     def test_a_refused_state_is_not_tried_again_before_the_next_change(self) -> None:
         row = folded((0, created()))
@@ -199,10 +200,10 @@ class TestVersions:
         assert is_dirty(fold(stuck, event("dataset.updated", 2, name="B"), AT_MS + 1))
 
     def test_a_deletion_ends_the_registration(self) -> None:
-        row = acknowledged(folded((0, created())), folded((0, created())), "reg-1")
+        row = acknowledged(folded((0, created())), folded((0, created())), "reg-1", AT_MS)
         gone = fold(row, event("dataset.deleted", 2), AT_MS + 1)
         assert change_kind(gone, gone) == "deleted"
-        assert acknowledged(gone, gone, None).registration_id is None
+        assert acknowledged(gone, gone, None, AT_MS).registration_id is None
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
@@ -211,3 +212,38 @@ def test_ties_are_taken_in_the_order_of_the_log(order: tuple[int, ...]) -> None:
     told = document(folded(*((0, item) for item in events)))
     assert told is not None
     assert told["name"] == str(order[-1])
+
+
+class TestTheSchemaHash:
+    """Of the canonical JSON, RFC 8785: keys in the order of their UTF-16 code units, characters as they are."""
+
+    @pytest.mark.parametrize(
+        ("schema", "canonical"),
+        [
+            ({}, "{}"),
+            ({"b": 1, "a": [True, None, "x"]}, '{"a":[true,null,"x"],"b":1}'),
+            ({"€": "\u20ac", "ä": "a\u0308"}, '{"ä":"a\u0308","€":"€"}'),
+            ({"\ufb33": 1, "\U0001f600": 2, "\u000d": 3}, '{"\\r":3,"\U0001f600":2,"\ufb33":1}'),
+            ({"n": 1.0, "m": 1e21, "k": 9007199254740993}, '{"k":9007199254740993,"m":1e+21,"n":1}'),
+        ],
+    )
+    def test_is_of_these_bytes(self, schema: Any, canonical: str) -> None:
+        assert schema_hash(schema) == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    @given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(-9, 9), st.lists(st.text()))), st.randoms())
+    def test_does_not_know_the_order_of_keys(self, schema: dict[str, Any], random: Any) -> None:
+        keys = list(schema)
+        random.shuffle(keys)
+        assert schema_hash({key: schema[key] for key in keys}) == schema_hash(schema)
+
+    def test_does_not_know_how_characters_were_escaped(self) -> None:
+        plain, escaped = '{"ä":"€","😀":1}', '{"\\ud83d\\ude00":1,"\\u00e4":"\\u20ac"}'
+        assert schema_hash(orjson.loads(plain)) == schema_hash(orjson.loads(escaped))
+
+    def test_tells_composed_characters_from_decomposed_ones(self) -> None:
+        assert schema_hash({"ä": 1}) != schema_hash({"a\u0308": 1})
+
+    def test_of_an_event_is_its_own_where_it_has_one(self) -> None:
+        told = document(folded((0, created(schema={"a": 1}, schema_hash="sha256:own"))))
+        assert told is not None
+        assert told["schema_hash"] == "sha256:own"

@@ -37,6 +37,7 @@ CONTRACT = {
     "vault_stream_event_to_post_seconds": (),
     "vault_stream_deliveries_oldest_waiting_seconds": (),
     "vault_stream_webhooks": ("health",),
+    "vault_stream_policy_cache_stale_total": (),
     "vault_stream_policy_evaluations_total": ("source", "decision"),
     "vault_stream_dead_letters_total": ("reason",),
     "vault_stream_quarantined_total": ("agent", "reason"),

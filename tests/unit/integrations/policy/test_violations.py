@@ -39,6 +39,22 @@ def test_a_report_holds_what_the_event_says_and_nothing_else() -> None:
     }
 
 
+def test_message_and_evidence_show_neither_personal_data_nor_secrets() -> None:
+    data = {
+        "policy_id": "p",
+        "resource_id": "r",
+        "message": "found jane@example.com",
+        "evidence": {"row": {"ssn": 123456789, "phone": "+49 170 1234567"}, "api_key": "k", "rows": 2},
+    }
+    report = violation_report(violation(data), 0)
+    assert report["message"] == "found [redacted:email]"
+    assert report["evidence"] == {
+        "row": {"ssn": "[redacted]", "phone": "[redacted:phone]"},
+        "api_key": "[redacted]",
+        "rows": 2,
+    }
+
+
 def test_what_is_absent_stays_absent_but_for_severity_and_time() -> None:
     report = violation_report(violation({"policy_id": "p", "resource_id": "r"}), 1_750_000_000_000)
     assert report == {

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from app.events import format_time
+from app.integrations.redaction import may_hold_secrets, redact
 
 if TYPE_CHECKING:
     from app.events import CloudEvent
@@ -34,6 +35,7 @@ _COPIED: Final = (
     "evidence",
     "compliance_framework",
 )
+_FREE: Final = ("message", "evidence")
 
 
 def violation_report(event: CloudEvent, timestamp_ms: int) -> dict[str, Any]:
@@ -44,7 +46,8 @@ def violation_report(event: CloudEvent, timestamp_ms: int) -> dict[str, Any]:
         timestamp_ms: The record's timestamp, which stands in for an absent `time`.
 
     Returns:
-        The report, absent fields left out. A severity that is none of the four is `medium`.
+        The report, absent fields left out. A severity that is none of the four is `medium`. Message and evidence are
+        redacted as details of the audit trail are: a rule that found personal data likes to show it.
     """
     data = event.data
     report: dict[str, Any] = {"violation_id": event.id}
@@ -56,6 +59,9 @@ def violation_report(event: CloudEvent, timestamp_ms: int) -> dict[str, Any]:
         report["principal_id"] = data["subject_id"]
     if "tenant_id" not in report and event.extensions.get("tenantid"):
         report["tenant_id"] = event.extensions["tenantid"]
+    told = {name: report[name] for name in _FREE if name in report}
+    if may_hold_secrets(told):
+        report.update(redact(told))
     severity = str(data.get("severity", _DEFAULT_SEVERITY)).lower()
     report["severity"] = severity if severity in SEVERITIES else _DEFAULT_SEVERITY
     report["occurred_at"] = event.time or format_time(timestamp_ms)

@@ -1,0 +1,141 @@
+"""The dataset registry: upserts, deletes, and links between datasets and models."""
+
+from typing import Any, ClassVar, Final
+
+from aiohttp import web
+
+from app.devstack.standins.base import Standin
+from app.devstack.standins.describing import (
+    COUNT,
+    IDEMPOTENCY_KEY,
+    TEXT,
+    Description,
+    Operation,
+    array,
+    obj,
+    parameter,
+    ref,
+)
+from app.devstack.standins.observing import Observations
+from app.devstack.standins.reading import Refusal, object_in
+
+RELATIONSHIPS: Final = ("training_data", "evaluation_data", "validation_data", "test_data")
+
+_REFUSED: Final = {
+    400: ("No JSON.", ref("Error")),
+    415: ("Not said to be JSON.", ref("Error")),
+    422: ("A field is not as agreed.", ref("Error")),
+}
+_KEY: Final = {**IDEMPOTENCY_KEY, "required": False}
+_DESCRIPTION: Final = Description(
+    "Dataset registry (stand-in)",
+    "Holds the last state of each dataset, and links to models.",
+    {
+        "/api/v1/datasets": {
+            "post": Operation(
+                "upsertDataset",
+                "The state of a dataset, in place of the one before.",
+                {200: ("Changed.", ref("Registered")), 201: ("New.", ref("Registered")), **_REFUSED},
+                [_KEY],
+                ref("Dataset"),
+            )
+        },
+        "/api/v1/datasets/{id}": {
+            "delete": Operation(
+                "deleteDataset",
+                "A dataset is no more.",
+                {204: ("Deleted.", None), 404: ("There is none.", None)},
+                [parameter("id", "path"), _KEY],
+            )
+        },
+        "/api/v1/models/{model_id}/datasets": {
+            "post": Operation(
+                "linkDataset",
+                "A model was made with a dataset.",
+                {200: ("Linked already.", ref("Linked")), 201: ("Linked.", ref("Linked")), **_REFUSED},
+                [parameter("model_id", "path"), _KEY],
+                obj(
+                    {"dataset_id": TEXT, "model_id": TEXT, "relationship": {"enum": list(RELATIONSHIPS)}},
+                    {"linked_at": TEXT},
+                ),
+            )
+        },
+    },
+    {
+        "Dataset": obj(
+            {"id": TEXT},
+            {
+                "name": TEXT,
+                "version": TEXT,
+                "schema_hash": TEXT,
+                "record_count": COUNT,
+                "created_at": TEXT,
+                "tags": array({}),
+                "status": TEXT,
+            },
+        ),
+        "Registered": obj({"id": TEXT}),
+        "Linked": obj({"id": TEXT}),
+    },
+)
+
+
+class Registry(Standin):
+    """See the module.
+
+    Attributes:
+        datasets: The last state of each that is there, by its id.
+        links: Model, dataset and relationship.
+    """
+
+    description: ClassVar[Description] = _DESCRIPTION
+
+    def __init__(self, observations: Observations) -> None:
+        super().__init__(observations)
+        self.datasets: dict[str, dict[str, Any]] = {}
+        self.deleted: set[str] = set()
+        self.upserts = 0
+        self.links: set[tuple[str, str, str]] = set()
+
+    def observed(self) -> dict[str, Any]:
+        """Datasets there now, and how they came to be."""
+        return {
+            "requests": self.requests,
+            "datasets": len(self.datasets),
+            "deleted": len(self.deleted),
+            "upserts": self.upserts,
+            "links": len(self.links),
+        }
+
+    def _routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/api/v1/datasets", self._upsert),
+            web.delete("/api/v1/datasets/{id}", self._delete),
+            web.post("/api/v1/models/{model_id}/datasets", self._link),
+        ]
+
+    async def _upsert(self, request: web.Request) -> web.Response:
+        dataset = await object_in(request, id=str)
+        self.upserts += 1
+        known = dataset["id"] in self.datasets
+        self.datasets[dataset["id"]] = dataset
+        self._observations.notify()
+        return web.json_response({"id": f"reg-{dataset['id']}"}, status=200 if known else 201)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        dataset_id = request.match_info["id"]
+        known = self.datasets.pop(dataset_id, None)
+        self.deleted.add(dataset_id)
+        self._observations.notify()
+        return web.Response(status=404 if known is None else 204)
+
+    async def _link(self, request: web.Request) -> web.Response:
+        asked = await object_in(request, dataset_id=str, model_id=str, relationship=str)
+        model = request.match_info["model_id"]
+        if asked["model_id"] != model or asked["relationship"] not in RELATIONSHIPS:
+            raise Refusal(422, "model_id is not that of the path, or relationship is none of the four")
+        link = model, asked["dataset_id"], asked["relationship"]
+        known = link in self.links
+        self.links.add(link)
+        self._observations.notify()
+        return web.json_response({"id": "/".join(link)}, status=200 if known else 201)

@@ -1,0 +1,173 @@
+"""Reads `policy.invalidations` privately, to its end and on, and knows when it last was there.
+
+Its end is asked for again and again, and the time before the question counts: what was in the log then has been read
+once this much has been read. With a plain consumer of the topic nobody knows what he has missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from app.integrations.policy.invalidations import Invalidations, scope_of
+
+__all__ = ["InvalidationTail"]
+
+log = logging.getLogger("app.integrations.policy")
+
+ASK_EVERY_S: Final = 0.25
+"""A quarter of the time for which an answer holds, as some of it may take long."""
+FETCH_WAIT_MS: Final = 100
+ANSWER_S: Final = 5.0
+STOP_S: Final = 3.0
+RETRY_MIN_S: Final = 0.2
+RETRY_MAX_S: Final = 5.0
+
+
+class _StartAgain(Exception):
+    """What was read is not what is there now."""
+
+
+class InvalidationTail:
+    """Keeps `times` up to date from `start` to `stop`.
+
+    Use it as an async context manager, or start and stop it.
+
+    Args:
+        brokers: `host:port`, comma separated or a list.
+        topic: Its name; by default the one of the prefix `vault`.
+        skew_s: By how much two clocks may differ.
+        longest_s: For how long a decision may be kept at most.
+        options: Further options of the Kafka client, such as its security.
+
+    Attributes:
+        times: What is known now.
+    """
+
+    def __init__(
+        self,
+        brokers: str | Sequence[str],
+        *,
+        topic: str = "vault.policy.invalidations",
+        client_id: str = "vault-service-policy",
+        skew_s: float = 2.0,
+        longest_s: float = 300.0,
+        options: Mapping[str, Any] | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.times = Invalidations(skew_s, longest_s)
+        self.longest_s = longest_s
+        self._topic = topic
+        self._options = {
+            "bootstrap_servers": brokers if isinstance(brokers, str) else list(brokers),
+            "client_id": client_id,
+            **(options or {}),
+        }
+        self._monotonic_s = monotonic_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Begin; returns at once, and nothing counts as read yet."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="policy.invalidations")
+
+    async def stop(self) -> None:
+        """End; what is known grows old."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        delay_s = RETRY_MIN_S
+        while True:
+            began_s = self._monotonic_s()
+            try:
+                await self._read()
+            except (KafkaError, OSError, TimeoutError, _StartAgain) as error:
+                log.warning("%s: read again from its beginning in %.1f s: %r", self._topic, delay_s, error)
+            except Exception:
+                # Without it nothing is kept: worth an error, and no reason to end.
+                log.exception("%s: read again from its beginning in %.1f s", self._topic, delay_s)
+            if self._monotonic_s() - began_s > 2 * RETRY_MAX_S:
+                delay_s = RETRY_MIN_S
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_MAX_S)
+
+    async def _read(self) -> None:
+        consumer = AIOKafkaConsumer(
+            self._topic,
+            **self._options,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            request_timeout_ms=round(ANSWER_S * 1000),
+            metadata_max_age_ms=30_000,
+        )
+        try:
+            await consumer.start()
+            await self._follow(consumer)
+        finally:
+            await _stop(consumer)
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        # It should be one, but a broker that made the topic by itself may have made more.
+        partitions = sorted(consumer.assignment())
+        if not partitions:
+            raise _StartAgain("there is no such topic")
+        # It is fetched when there is something to fetch: asking for the end says so, and costs a third of long polls.
+        consumer.pause(*partitions)
+        while True:
+            asked_s = self._monotonic_s()
+            before = {partition: await consumer.position(partition) for partition in partitions}
+            async with asyncio.timeout(ANSWER_S):
+                ends = await consumer.end_offsets(partitions)
+            if any(ends[partition] < before[partition] for partition in partitions):
+                raise _StartAgain("the topic ends before what was read of it: it was made again")
+            if await _is_behind(consumer, ends):
+                consumer.resume(*partitions)
+                while await _is_behind(consumer, ends):
+                    await self._take(consumer, ASK_EVERY_S)
+                consumer.pause(*partitions)
+            if consumer.assignment() != set(partitions):
+                raise _StartAgain("the topic has other partitions now")
+            self.times.confirmed(asked_s)
+            await asyncio.sleep(max(0.0, asked_s + ASK_EVERY_S - self._monotonic_s()))
+
+    async def _take(self, consumer: AIOKafkaConsumer, within_s: float) -> None:
+        for records in (await consumer.getmany(timeout_ms=max(1, round(within_s * 1000)))).values():
+            seen_s = self._monotonic_s()
+            for record in records:
+                self.times.add(scope_of(record.key), record.timestamp, seen_s)
+            self.times.forget(time.time_ns() // 1_000_000)
+
+
+async def _is_behind(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    for partition, end in ends.items():
+        if await consumer.position(partition) < end:
+            return True
+    return False
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    try:
+        async with asyncio.timeout(STOP_S):
+            await consumer.stop()
+    except (TimeoutError, KafkaError, OSError) as error:
+        log.warning("the reader of invalidations did not stop cleanly: %r", error)

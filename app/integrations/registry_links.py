@@ -1,0 +1,84 @@
+"""Links from datasets to the models that use them (contracts 5).
+
+A link waits in the row of its dataset until the registry has the dataset, and then until it has the link. It ends with
+the dataset: one that is made again has none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from app.events import format_time
+from app.integrations.registry import DELETED, DatasetRow, Link, is_clean, is_dirty, knows
+
+if TYPE_CHECKING:
+    from app.events import CloudEvent
+
+__all__ = ["MAX_LINKS", "RELATIONSHIPS", "ask_link", "is_waiting", "link_body", "link_key", "linked", "next_link"]
+
+RELATIONSHIPS: Final = ("training_data", "evaluation_data", "validation_data", "test_data")
+MAX_LINKS: Final = 500
+WAITING: Final = "waiting"
+LINKED: Final = "linked"
+REFUSED: Final = "refused"
+
+
+def ask_link(row: DatasetRow | None, event: CloudEvent, asked_ms: int) -> DatasetRow | None:
+    """The row after somebody asked for a link; the same if it is there or there is no dataset.
+
+    One that the registry refused is tried again.
+    """
+    data: dict[str, Any] = event.data
+    if row is None or row.status == DELETED:
+        return row
+    digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=8).digest()
+    wanted = Link(model_id=data["model_id"], relationship=data["relationship"], asked_ms=asked_ms)
+    others = tuple(link for link in row.links if _place(link) != _place(wanted))
+    there = next((link for link in row.links if _place(link) == _place(wanted)), None)
+    if knows(row.known, digest) or (there is not None and there.status != REFUSED) or len(others) >= MAX_LINKS:
+        return row
+    return msgspec.structs.replace(row, links=(*others, wanted), known=(row.known + digest)[-2048:])
+
+
+def next_link(row: DatasetRow) -> Link | None:
+    """The link that the registry is to be told of now: the dataset itself comes first."""
+    if row.status == DELETED or row.registration_id is None or not is_clean(row):
+        return None
+    return next((link for link in row.links if link.status == WAITING), None)
+
+
+def is_waiting(row: DatasetRow) -> bool:
+    """Whether the registry must be told of the dataset or of one of its links."""
+    return is_dirty(row) or next_link(row) is not None
+
+
+def linked(row: DatasetRow, link: Link, *, refused: bool) -> DatasetRow:
+    """The registry has said what it makes of a link; each makes a version of the dataset, which it knows."""
+    after = msgspec.structs.replace(link, status=REFUSED if refused else LINKED)
+    links = tuple(after if one == link else one for one in row.links)
+    if refused or links == row.links:
+        return msgspec.structs.replace(row, links=links)
+    pushed = row.version + 1 if is_clean(row) else row.pushed
+    return msgspec.structs.replace(row, links=links, version=row.version + 1, pushed=pushed)
+
+
+def link_body(row: DatasetRow, link: Link) -> dict[str, Any]:
+    """What the registry is told of a link."""
+    return {
+        "dataset_id": row.id,
+        "model_id": link.model_id,
+        "relationship": link.relationship,
+        "linked_at": format_time(link.asked_ms),
+    }
+
+
+def link_key(row: DatasetRow, link: Link) -> str:
+    """The idempotency key of a link, not yet fit for a header: the same at each attempt."""
+    return f"{row.id}:{link.asked_ms}:{link.relationship}:{link.model_id}"
+
+
+def _place(link: Link) -> tuple[str, str]:
+    return link.model_id, link.relationship

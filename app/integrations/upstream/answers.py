@@ -1,0 +1,78 @@
+"""What an upstream answered, and the one way to read it: as JSON that cannot be read in two ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.events import JsonRefused, loads_strict
+from app.integrations.upstream.errors import Malformed
+
+_JSON: Final = "application/json"
+_CHARSETS: Final = frozenset({"", "utf-8", "utf8", "us-ascii"})
+_PLAIN: Final = frozenset({"", "identity"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that counts.
+
+    Attributes:
+        status: 2xx, or one that the caller accepts.
+        body: At most `MAX_ANSWER_BYTES` of it.
+        complete: False if the body was longer, or broke off. Where only the status counts, that is no matter.
+        content_type: The header as it came; empty where there was none.
+        content_encoding: Likewise. No other than `identity` was asked for.
+    """
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    complete: bool = True
+    content_type: str = _JSON
+    content_encoding: str = ""
+
+    def json_bytes(self) -> bytes:
+        """The body as it came, for who reads it with rules of its own.
+
+        Raises:
+            Malformed: It is cut or compressed, or does not say that it is JSON.
+        """
+        if not self.complete:
+            raise Malformed("the answer's body is too large, or broke off", status=self.status)
+        if self.content_encoding.strip().lower() not in _PLAIN:
+            raise Malformed("the answer's body is compressed, which was not asked for", status=self.status)
+        if not _is_json(self.content_type):
+            raise Malformed("the answer's Content-Type is not application/json in UTF-8", status=self.status)
+        return self.body
+
+    def json(self) -> Any:
+        """The body as the one JSON value that it can mean.
+
+        Raises:
+            Malformed: As `json_bytes`; or it is no JSON that every parser reads alike (contracts 1.1: a key given
+                twice, NaN, an integer beyond 64 bits, nested too deep).
+        """
+        try:
+            return loads_strict(self.json_bytes())
+        except JsonRefused:
+            raise Malformed("the answer's body is not JSON that can be read in one way", status=self.status) from None
+
+    def object(self) -> dict[str, Any]:
+        """The body as a JSON object.
+
+        Raises:
+            Malformed: As `json`; or it is another value.
+        """
+        value = self.json()
+        if not isinstance(value, dict):
+            raise Malformed("the answer's body is not a JSON object", status=self.status)
+        return value
+
+
+def _is_json(content_type: str) -> bool:
+    media, _, parameters = content_type.lower().partition(";")
+    kind = media.strip()
+    if kind != _JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+        return False
+    named = dict(part.strip().partition("=")[::2] for part in parameters.split(";"))
+    return named.get("charset", "").strip('"') in _CHARSETS

@@ -1,0 +1,368 @@
+"""Is the audit chain as it was sealed? An export by itself, the topic against its sealed batches.
+
+Nothing here has a key: whoever may rewrite a whole export, its trailers included, can make a sound one of other
+entries. Against that helps a head that was noted elsewhere (`--head`), or the dashboard's own copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from app.integrations.audit import UnreadableAudit, read_audit_record
+from app.integrations.chain import GENESIS, Batch, hash_of, make_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Finding", "TopicCheck", "Trailer", "Verdict", "verify"]
+
+# The router repeats what it did since its last checkpoint, so that a repeat is never far behind.
+_REMEMBERED_EVENTS: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it was sealed.
+
+    Attributes:
+        kind: `edited`, `removed`, `inserted`, `swapped`, `truncated` or `unreadable`.
+        sequence: The entry that it shows at, if one can be named.
+        batch: The id of the sealed batch that it shows in, on the topic.
+        detail: For a person.
+    """
+
+    kind: str
+    detail: str
+    sequence: int | None = None
+    batch: str | None = None
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found in one partition.
+
+    Attributes:
+        first: The sequence from which on everything was checked; None if nothing could be.
+        from_start: Whether that is the beginning of the chain; else what came before it is taken on trust.
+        head: Sequence and hash of the last entry checked.
+        checked: Entries checked.
+        batches: Sealed batches compared (topic only).
+        unsealed: Entries after the last sealed batch (topic only): nothing to compare them with yet.
+        repeats: Entries whose event has one before them: a repeat of the router, not a fault.
+        ended: Whether a trailer or a noted head says where it ends, so that a cut tail shows (export only).
+        filtered: Whether the entries between were left out on purpose, so that they are not chained (export only).
+    """
+
+    partition: int
+    first: int | None = None
+    from_start: bool = False
+    head: tuple[int, str] | None = None
+    checked: int = 0
+    batches: int = 0
+    unsealed: int = 0
+    repeats: int = 0
+    ended: bool = False
+    filtered: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """The end of one partition of an export, and what makes a cut show (contracts 4).
+
+    Attributes:
+        partition: Of the audit topic.
+        sequence: Of the last entry in the export; -1 if there is none.
+        hash: Of that entry; of the one before the export if there is none.
+        entries: How many there are.
+        previous_hash: Of the entry before the first one; None if other entries lie between, or nobody said.
+        partitions: How many trailers the export has.
+        resource: Only entries of it are in the export, so that they need not be chained to each other.
+        unlinked: Records that are left out because retention took what they are chained to.
+    """
+
+    partition: int
+    sequence: int
+    hash: str
+    entries: int | None = None
+    previous_hash: str | None = None
+    partitions: int | None = None
+    resource: str | None = None
+    unlinked: int | None = None
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Trailer:
+        """What a line of an export says under `trailer`; fields that it does not know are passed over."""
+        kinds = {"hash": str, "previous_hash": str, "resource": str}
+        fields = {name: found.get(name) for name in cls.__slots__}
+        known: dict[str, Any] = {
+            name: value for name, value in fields.items() if isinstance(value, kinds.get(name, int))
+        }
+        return cls(**{"partition": -1, "sequence": -1, "hash": "", **known})
+
+    def show(self) -> dict[str, Any]:
+        """The line of an export."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {"trailer": {name: value for name, value in fields.items() if value is not None}}
+
+
+def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, str]] | None = None) -> list[Verdict]:
+    """Check an export: AuditEvents with their hashes, in the order of each partition; a verdict for each partition.
+
+    Args:
+        entries: AuditEvents and, as `Trailer.show` writes them, trailers, which say where the export of a partition
+            ends.
+        heads: By partition, a sequence and its hash that somebody noted elsewhere.
+    """
+    checks: dict[int, _ExportCheck] = {}
+    noted = heads or {}
+    for entry in entries:
+        said = entry.get("trailer")
+        place = said if isinstance(said, Mapping) else entry
+        partition = place.get("partition")
+        partition = partition if isinstance(partition, int) else -1
+        check = checks.setdefault(partition, _ExportCheck(partition))
+        if place is entry:
+            check.add(entry)
+        else:
+            check.close(Trailer.read(place))
+    expected = {*noted, *range(max((check.partitions for check in checks.values()), default=0))}
+    closed = any(check.trailer for check in checks.values())
+    for partition in expected:
+        checks.setdefault(partition, _ExportCheck(partition))
+    return [checks[partition].end(noted.get(partition), closed=closed) for partition in sorted(checks)]
+
+
+class _ExportCheck:
+    """One partition of an export, entry by entry."""
+
+    def __init__(self, partition: int) -> None:
+        self.verdict = Verdict(partition)
+        self.trailer: Trailer | None = None
+        self._first_previous: str | None = None
+        self._places: dict[str, int] = {}
+        self._seen: dict[int, None] = {}
+        self._suspect: tuple[int, int] | None = None
+        self._gaps: list[Finding] = []
+
+    @property
+    def partitions(self) -> int:
+        return (self.trailer.partitions if self.trailer else None) or 0
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        verdict = self.verdict
+        sequence, digest = entry.get("sequence"), entry.get("hash")
+        previous = entry.get("previous_hash")
+        if not isinstance(sequence, int) or not isinstance(digest, str) or not isinstance(previous, str):
+            verdict.findings.append(Finding("unreadable", "an entry has no sequence, hash or previous_hash"))
+            return
+        _count(verdict, self._seen, entry)
+        if self.trailer is not None:
+            self._say("inserted", sequence, f"entry {sequence} stands behind the trailer")
+        if hash_of(entry) != digest:
+            self._say("edited", sequence, f"entry {sequence} does not give its hash")
+        if verdict.head is None:
+            verdict.first, verdict.from_start = sequence, previous == GENESIS
+            self._first_previous = previous
+        else:
+            self._link(verdict.head, sequence, previous)
+        self._places[digest] = sequence
+        verdict.head = (sequence, digest)
+
+    def close(self, trailer: Trailer) -> None:
+        """The partition's trailer; a second one speaks of what somebody put behind the first."""
+        if self.trailer is not None:
+            self._say("inserted", trailer.sequence, f"partition {trailer.partition} has two trailers")
+        self.trailer = self.trailer or trailer
+
+    def end(self, noted: tuple[int, str] | None, *, closed: bool) -> Verdict:
+        """No more entries.
+
+        Args:
+            noted: A head that somebody noted elsewhere.
+            closed: Whether the export has any trailers.
+        """
+        self._settle(None)
+        filtered = self.trailer is not None and self.trailer.resource is not None
+        # In what was chosen by resource, the entries between are elsewhere; its count speaks for it.
+        self.verdict.findings += [] if filtered else self._gaps
+        self.verdict.ended = self.trailer is not None or noted is not None
+        self.verdict.filtered = filtered
+        if self.trailer is not None:
+            self._compare(self.trailer)
+        elif closed and self.verdict.partition >= 0:
+            self._say("truncated", self.verdict.head[0] if self.verdict.head else None, "its trailer is missing")
+        if noted is not None:
+            self._expect(*noted)
+        return self.verdict
+
+    def _compare(self, trailer: Trailer) -> None:
+        head, checked = self.verdict.head, self.verdict.checked
+        if trailer.sequence >= 0:
+            self._expect(trailer.sequence, trailer.hash)
+        if head is not None and head[0] > trailer.sequence:
+            self._say("inserted", head[0], f"ends at {head[0]}, its trailer says {trailer.sequence}")
+        before = trailer.previous_hash
+        if head is not None and before is not None and before != self._first_previous:
+            first = self.verdict.first
+            self._say("removed", first, f"entry {first} is not the first one: what was before it is missing")
+        if trailer.entries is not None and checked != trailer.entries and self.verdict.ok:
+            kind = "removed" if checked < trailer.entries else "inserted"
+            self._say(kind, None, f"{checked} entries, its trailer says {trailer.entries}")
+
+    def _expect(self, sequence: int, digest: str) -> None:
+        found = self._places.get(digest)
+        reached = self.verdict.head[0] if self.verdict.head else -1
+        if found is None and reached < sequence:
+            self._say("truncated", sequence, f"ends at {reached}, its head is {sequence}")
+        elif found != sequence:
+            self._say("edited", sequence, f"entry {sequence} does not have the hash that was noted for it")
+
+    def _link(self, head: tuple[int, str], sequence: int, previous: str) -> None:
+        self._settle(sequence)
+        if previous == head[1]:
+            if sequence <= head[0]:
+                self._say("inserted", sequence, f"entry {sequence} is chained to entry {head[0]}, which comes later")
+            return
+        place = self._places.get(previous)
+        if sequence <= head[0]:
+            self._say("swapped", sequence, f"entry {sequence} stands after entry {head[0]}")
+        elif place is not None and place <= head[0]:
+            self._say("inserted", head[0], f"entry {head[0]} stands between {place} and {sequence}, which are chained")
+        elif place is None:
+            self._suspect = (head[0], sequence)
+
+    def _settle(self, following: int | None) -> None:
+        """Name a broken link by what came after it: a lower sequence means an exchange."""
+        if self._suspect is None:
+            return
+        before, after = self._suspect
+        self._suspect = None
+        if following is not None and following < after:
+            self._say("swapped", after, f"entry {after} stands before entry {following}")
+        elif after == before + 1:
+            self._say("edited", before, f"entry {after} is not chained to it: it was edited and hashed anew")
+        else:
+            detail = f"an entry between {before} and {after} was removed, or {before} was edited"
+            self._gaps.append(Finding("removed", detail, after))
+
+    def _say(self, kind: str, sequence: int | None, detail: str) -> None:
+        self.verdict.findings.append(Finding(kind, detail, sequence))
+
+
+class TopicCheck:
+    """One partition of the audit topic against its sealed batches; records are added in the order of the log.
+
+    The records carry no hash, so a difference shows in the batch that it lies in, by its range. The check begins with
+    the first batch that is there from its first entry on: what retention took cannot be told from what was never there.
+
+    Args:
+        partition: Of the audit topic.
+        batches: The sealed batches of its present chain.
+        noted: A sequence and its hash that somebody kept elsewhere.
+    """
+
+    def __init__(self, partition: int, batches: Iterable[Batch], noted: tuple[int, str] | None = None) -> None:
+        self._verdict = Verdict(partition)
+        self._batches = sorted(batches, key=lambda batch: batch.first, reverse=True)
+        self._previous = None if self._batches else GENESIS
+        self._noted = noted
+        self._count = 0
+        self._seen: dict[int, None] = {}
+
+    def add(self, offset: int, timestamp_ms: int, value: bytes | None) -> None:
+        """The next record."""
+        while self._batches and offset > self._batches[-1].last:
+            self._close()
+        try:
+            audit = read_audit_record(value, timestamp_ms)
+        except UnreadableAudit:
+            return
+        batch = self._batches[-1] if self._batches else None
+        if batch is None:
+            self._verdict.unsealed += 1
+        elif offset < batch.first:
+            if self._previous is not None or batch.previous_hash == GENESIS:
+                self._say("inserted", batch, f"record {offset} before it is in no sealed batch", offset)
+            return
+        elif offset == batch.first:
+            self._open(batch)
+        if self._previous is not None:
+            self._fold(audit, offset, timestamp_ms)
+
+    def end(self, end_offset: int) -> Verdict:
+        """No more records.
+
+        Args:
+            end_offset: Of the partition: one beyond its last record.
+        """
+        while self._batches:
+            batch = self._batches[-1]
+            if end_offset <= batch.last:
+                self._say("truncated", batch, f"the topic ends at {end_offset - 1}")
+                self._batches.pop()
+            else:
+                self._close()
+        if self._noted is not None:
+            reached = self._verdict.head[0] if self._verdict.head else -1
+            kind = "truncated" if reached < self._noted[0] else "removed"
+            self._say(kind, None, f"no entry {self._noted[0]} was reached, for which a hash was noted", self._noted[0])
+        return self._verdict
+
+    def _open(self, batch: Batch) -> None:
+        if self._previous is not None and self._previous != batch.previous_hash:
+            self._say("removed", batch, "it is not chained to the sealed batch before it: one is missing")
+        self._previous = batch.previous_hash
+        self._count = 0
+
+    def _fold(self, audit: dict[str, Any], offset: int, timestamp_ms: int) -> None:
+        verdict = self._verdict
+        previous = self._previous or GENESIS
+        entry = make_entry(
+            audit, partition=verdict.partition, sequence=offset, timestamp_ms=timestamp_ms, previous_hash=previous
+        )
+        if verdict.first is None:
+            verdict.first, verdict.from_start = offset, previous == GENESIS
+        _count(verdict, self._seen, audit)
+        self._count += 1
+        self._previous = entry.hash
+        verdict.head = (offset, entry.hash)
+        if self._noted is not None and offset == self._noted[0]:
+            if entry.hash != self._noted[1]:
+                self._say("edited", None, f"entry {offset} does not have the hash that was noted for it", offset)
+            self._noted = None
+
+    def _close(self) -> None:
+        """Compare the batch that ended, and go on from what was sealed, so that later ones are judged alone."""
+        batch = self._batches.pop()
+        if self._verdict.first is not None:
+            self._verdict.batches += 1
+            missing = batch.count - self._count
+            if missing > 0:
+                self._say("removed", batch, f"{missing} of its {batch.count} records are missing")
+            elif missing < 0:
+                self._say("inserted", batch, f"{-missing} records were added to its {batch.count}")
+            elif self._previous != batch.last_hash:
+                self._say("edited", batch, "a record was edited, or two were exchanged")
+        self._previous, self._count = batch.last_hash, 0
+
+    def _say(self, kind: str, batch: Batch | None, detail: str, sequence: int | None = None) -> None:
+        text = f"batch {batch.id} ({batch.first} to {batch.last}): {detail}" if batch else detail
+        self._verdict.findings.append(Finding(kind, text, sequence, batch.id if batch else None))
+
+
+def _count(verdict: Verdict, seen: dict[int, None], audit: Mapping[str, Any]) -> None:
+    verdict.checked += 1
+    event = hash((audit.get("source"), audit.get("id")))
+    if event in seen:
+        verdict.repeats += 1
+    seen[event] = None
+    if len(seen) > _REMEMBERED_EVENTS:
+        del seen[next(iter(seen))]

@@ -1,0 +1,163 @@
+"""The audit trail: how far it is, an export of it, and the dashboard's reports."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.integrations.reports import ReportFormat, ReportType
+from app.web.openapi.building import (
+    Area,
+    Operation,
+    Schema,
+    answer,
+    array,
+    body,
+    enum,
+    example,
+    nullable,
+    obj,
+    query,
+    ref,
+    text,
+)
+from app.web.openapi.shared import COUNT, HOP, NUMBERS, TEXT, TIME
+
+__all__ = ["GOVERNANCE"]
+
+_HASH: Final = text("[0-9a-f]{64}")
+_AGE: Final[Schema] = {"type": "number", "minimum": 0}
+_PARTITION: Final = obj(
+    {
+        "partition": COUNT,
+        "head_sequence": {**nullable(COUNT), "description": "Of the last entry that is sealed."},
+        "head_hash": nullable(_HASH),
+        "unsealed": {**COUNT, "description": "Records in no sealed batch yet."},
+        "sealed": {**COUNT, "description": "Records of the sealed batch that the dashboard has not accepted."},
+        "oldest_unaccepted_s": {
+            **nullable(_AGE),
+            "description": "Age of the oldest record that was read and that the dashboard has not accepted.",
+        },
+    }
+)
+_SHOWN: Final = {
+    "partition": 0,
+    "head_sequence": 41,
+    "head_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "unsealed": 3,
+    "sealed": 0,
+    "oldest_unaccepted_s": 1.25,
+}
+_ANCHORS: Final = obj(
+    {
+        "items": array(obj({"partition": COUNT, "first": COUNT, "previous_hash": _HASH})),
+        "missing": NUMBERS,
+    }
+)
+_EXPORTED: Final = {
+    **answer(
+        "JSON lines, each an AuditEvent with its hash, and at the end a trailer for each partition; or the same as CSV."
+        " An answer that breaks off, or has no trailers, is not whole. JSON only between workers.",
+        headers={},
+    ),
+    "content": {
+        "application/x-ndjson": {"schema": TEXT},
+        "text/csv": {"schema": TEXT},
+        "application/json": {"schema": _ANCHORS},
+    },
+}
+_TYPES: Final = enum(*ReportType, *(one.pascal for one in ReportType))
+_FORMATS: Final = enum(*ReportFormat, *(one.value.capitalize() for one in ReportFormat))
+_REQUEST: Final = {
+    **obj(
+        {
+            "report_type": _TYPES,
+            "type": {**_TYPES, "description": "The same as report_type."},
+            "start_date": TIME,
+            "end_date": {**TIME, "description": "After start_date."},
+            "scope": nullable({"type": "string", "minLength": 1, "maxLength": 1024}),
+            "format": {**_FORMATS, "default": "json"},
+        },
+        ("start_date", "end_date"),
+    ),
+    "oneOf": [{"required": ["report_type"]}, {"required": ["type"]}],
+}
+_REPORT: Final = example(
+    obj(
+        {
+            "id": TEXT,
+            "report_type": enum(*ReportType),
+            "generated_at": TIME,
+            "format": enum(*ReportFormat),
+            "content": {
+                "anyOf": [{"type": "object"}, TEXT],
+                "description": "json: an object; csv: text; pdf: base64.",
+            },
+            "download_url": {**TEXT, "description": "On the dashboard's own origin."},
+        },
+        ("id", "report_type", "generated_at", "format", "content"),
+    ),
+    {
+        "id": "rep-1",
+        "report_type": "access_summary",
+        "generated_at": "2026-02-01T00:00:00Z",
+        "format": "json",
+        "content": {"grants": 12, "revocations": 3},
+    },
+)
+
+GOVERNANCE: Final = Area(
+    "governance",
+    {
+        "/v1/governance/status": {
+            "get": Operation(
+                "governanceStatus",
+                "How far the audit trail of each partition is, over all workers",
+                {200: answer("All partitions.", ref("GovernanceStatus"))},
+                (503,),
+                parameters=(HOP,),
+            )
+        },
+        "/v1/governance/export": {
+            "get": Operation(
+                "exportAudit",
+                "The audit trail with its hashes, as `vault-stream audit verify FILE` checks it",
+                {200: _EXPORTED},
+                (429, 503),
+                parameters=(
+                    query("from", TIME, "Recorded at or after this time."),
+                    query("to", TIME, "Recorded before this time."),
+                    query(
+                        "resource",
+                        {"type": "string", "minLength": 1, "maxLength": 1024},
+                        "Of this resource or dataset only; such entries are not chained to each other.",
+                    ),
+                    query("format", {**enum("jsonl", "csv"), "default": "jsonl"}, "JSON lines or CSV."),
+                    HOP,
+                ),
+                description="That it was exported is itself audited.",
+            )
+        },
+        "/v1/governance/reports": {
+            "post": Operation(
+                "createReport",
+                "A compliance report of the governance dashboard",
+                {200: answer("The report.", ref("Report"))},
+                (400, 413, 415, 503),
+                body=body(
+                    ref("ReportRequest"),
+                    example={
+                        "report_type": "soc2",
+                        "start_date": "2026-01-01T00:00:00Z",
+                        "end_date": "2026-02-01T00:00:00Z",
+                        "format": "pdf",
+                    },
+                ),
+            )
+        },
+    },
+    {
+        "GovernanceStatus": obj({"partitions": array(example(_PARTITION, _SHOWN)), "missing": NUMBERS}),
+        "Report": _REPORT,
+        "ReportRequest": _REQUEST,
+    },
+)

@@ -1,0 +1,130 @@
+"""A worker's upstreams take new credentials from the secrets folder while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from app.integrations.upstream import HttpUpstream, Unavailable
+from app.settings import Settings, load_settings
+from app.worker_upstreams import Credentials, make_upstreams
+
+DEADLINE_S = 30.0
+TOKEN = "VAULT_STREAM_POLICY__TOKEN"
+
+
+class Scene:
+    """A policy engine that takes `new` only, and a worker's client of it with `old` in the folder."""
+
+    def __init__(self, folder: Path, endpoint: str) -> None:
+        self.folder = folder
+        self.endpoint = endpoint
+        self.put("old")
+        settings = self.load()
+        self.upstreams = make_upstreams(settings)
+        self.credentials = Credentials(settings, self.upstreams.items(), self.load)
+
+    def load(self) -> Settings:
+        environment = {"SECRETS_DIR": str(self.folder), "POLICY__ENDPOINT": self.endpoint}
+        return load_settings(
+            {f"VAULT_STREAM_{name}": value for name, value in environment.items()}, dotenv=self.folder / "none" / ".env"
+        )
+
+    def put(self, token: str) -> None:
+        """As Kubernetes does: another file takes the name."""
+        fresh = self.folder.parent / "fresh"
+        fresh.write_text(token)
+        fresh.replace(self.folder / "POLICY__TOKEN")
+
+    @property
+    def policy(self) -> HttpUpstream:
+        policy = self.upstreams["policy"]
+        assert policy is not None
+        return policy
+
+    async def status(self) -> int | None:
+        try:
+            return (await self.policy.send("GET", "/")).status
+        except Unavailable as error:
+            return error.status
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=200 if request.headers["Authorization"] == "Bearer new" else 401)
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    server = TestServer(app)
+    await server.start_server()
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    scene = Scene(folder, str(server.make_url("")))
+    scene.credentials.start()
+    yield scene
+    await scene.credentials.stop()
+    await scene.policy.close()
+    await server.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def accepted(scene: Scene) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while await scene.status() != 200:
+            await asyncio.sleep(0.01)
+
+
+def test_an_upstream_without_an_endpoint_is_off(tmp_path: Path) -> None:
+    assert make_upstreams(load_settings({}, dotenv=tmp_path / ".env")) == dict.fromkeys(
+        ("governance", "policy", "registry")
+    )
+
+
+async def test_an_expired_token_is_replaced_without_a_restart(scene: Scene) -> None:
+    assert await scene.status() == 401
+    scene.put("new")
+    await accepted(scene)
+
+
+async def test_a_refused_change_is_said_once_without_the_secret_and_the_next_one_counts(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    scene.put("not a token")
+    await until(lambda: bool(caplog.records))
+    assert TOKEN in caplog.text
+    assert "not a token" not in caplog.text
+    assert await scene.status() == 401
+    scene.put("new")
+    await accepted(scene)
+    assert len(caplog.records) == 1
+
+
+async def test_a_folder_that_is_gone_for_a_while_costs_a_warning(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    scene.folder.rename(scene.folder.parent / "away")
+    await until(lambda: "secrets folder" in caplog.text)
+    (scene.folder.parent / "away").rename(scene.folder)
+    scene.put("new")
+    await accepted(scene)
+
+
+async def test_credentials_without_a_folder_have_nothing_to_watch(tmp_path: Path) -> None:
+    settings = load_settings({}, dotenv=tmp_path / ".env")
+    credentials = Credentials(settings, make_upstreams(settings).items())
+    credentials.start()
+    await credentials.stop()
