@@ -13,6 +13,7 @@ from confluent_kafka import Message
 from app.engine import Table
 from tables.audit import AUDIT
 from tables.datasets import DATASETS
+from tables.decisions import DECISIONS
 from tables.deliveries import DELIVERIES
 from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS
@@ -21,6 +22,7 @@ from tests.support.workers import read_topic
 AGENTS: dict[str, tuple[Table, ...]] = {
     "router": (POSITIONS,),
     "violations": (POSITIONS,),
+    "decisions": (DECISIONS,),
     "webhooks": (DELIVERIES, WEBHOOKS),
     "governance": (AUDIT,),
     "registry": (DATASETS,),
