@@ -171,6 +171,9 @@ class Puller:
         if syncs or wants:
             why = None if error is None else str(error)
             await self._context.submit(lambda unit: self._over(unit, syncs, wants, why))
+        if error is not None and self._interval_s is None and not (self._asked or self._wanted):
+            # Nobody waits for it any more.
+            self._failures, self._due_s = 0, None
 
     def _give_way(self, error: UpstreamError) -> bool:
         """Whether pushes must not wait any longer: this registry lists nothing, whatever it takes."""

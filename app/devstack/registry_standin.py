@@ -115,7 +115,7 @@ class RegistryBook:
         known = self.entries.get(id_)
         if known is None or known.get("status") == _DELETED:
             return 404, {"error": "there is no such dataset"}
-        self._write({"id": id_, "name": known["name"], "status": _DELETED}, _VAULT)
+        self._write({"id": id_, "name": known.get("name", id_), "status": _DELETED}, _VAULT)
         return 204, {}
 
     def link(self, model_id: str, link: dict[str, Any]) -> Answer:
@@ -154,14 +154,14 @@ class RegistryBook:
 
     def remove(self, id_: str) -> None:
         """A user deletes a dataset."""
-        self._write({"id": id_, "name": self.entries[id_]["name"], "status": _DELETED}, _USER)
+        self._write({"id": id_, "name": self.entries[id_].get("name", id_), "status": _DELETED}, _USER)
 
     def _write(self, dataset: dict[str, Any], author: str) -> None:
         if author == _USER:
             self.unshown.add(dataset["id"])
         elif dataset["id"] in self.unshown:
             self.unshown.discard(dataset["id"])
-            self.replaced.append((dataset["id"], dataset["name"]))
+            self.replaced.append((dataset["id"], dataset.get("name", "")))
         self.entries[dataset["id"]] = {**dataset, "updated_at": format_time(self.now_ms())}
         self._author[dataset["id"]] = author
 

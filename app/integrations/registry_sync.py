@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from app.events import canonical_json
+
 __all__ = ["MAX_NAMED", "SyncMode", "SyncPart", "SyncResult", "merge_parts"]
 
-MAX_NAMED: Final = 500
+MAX_NAMED: Final = 200
 """Conflicts and failures that a number lists one by one."""
+MAX_SIDE_BYTES: Final = 2048
+MAX_FIELD_CHARS: Final = 200
 
 
 class SyncMode(StrEnum):
@@ -73,7 +77,7 @@ class SyncPart:
     def conflict(self, dataset_id: str, conflict: Mapping[str, Any]) -> None:
         """List a conflict."""
         if len(self.conflicts) < MAX_NAMED:
-            self.conflicts.append({"dataset_id": dataset_id, **conflict})
+            self.conflicts.append({"dataset_id": dataset_id, **{side: _brief(told) for side, told in conflict.items()}})
         else:
             self.not_named += 1
 
@@ -100,6 +104,17 @@ class SyncPart:
             "not_named": self.not_named,
             "waiting": waiting,
         }
+
+
+def _brief(told: Any) -> Any:
+    """What a side had, or what tells it apart where that is long: the answer has many of them."""
+    if not isinstance(told, dict) or len(canonical_json(told)) <= MAX_SIDE_BYTES:
+        return told
+    return {
+        name: told[name][:MAX_FIELD_CHARS]
+        for name in ("name", "version", "status", "updated_at")
+        if isinstance(told.get(name), str)
+    }
 
 
 @dataclass(frozen=True, slots=True)

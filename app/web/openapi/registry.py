@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from app.integrations.registry_links import RELATIONSHIPS
-from app.integrations.registry_sync import SyncMode
+from app.integrations.registry_sync import MAX_NAMED, SyncMode
 from app.web.openapi.building import (
     Area,
     Operation,
@@ -36,7 +36,7 @@ _CONFLICT: Final = obj(
     open_=True,
 )
 _FAILED: Final = obj({"id": TEXT, "reason": TEXT})
-_NOT_NAMED: Final = {**COUNT, "description": "Conflicts and failures beyond the 500 that each number lists."}
+_NOT_NAMED: Final = {**COUNT, "description": f"Conflicts and failures beyond the {MAX_NAMED} that each number lists."}
 _WAITING: Final = {**COUNT, "description": "Datasets that the registry is still to be told of; at most 256 a number."}
 _COUNTS: Final[dict[str, Schema]] = {
     "pushed": COUNT,

@@ -473,6 +473,37 @@ class TestWhatWasAskedFor:
         assert {item["id"] for item in found["failed"]} >= {"pull", "ds-1"}
         await world.close()
 
+    async def test_leaves_the_registry_alone_once_it_has_failed(self, world: RegistryWorld) -> None:
+        world = RegistryWorld(mode=SyncMode.PUSH)
+        await world.open()
+        world.registry.down = True
+        world.ask("s-1", SyncMode.PULL)
+        for _ in range(20):
+            await world.advance(1)
+        before = len(world.registry.asked)
+        await world.calm()
+        assert len(world.registry.asked) == before
+        await world.close()
+
+    async def test_lists_long_conflicts_in_brief(self, world: RegistryWorld) -> None:
+        world.created()
+        await world.calm()
+        world.registry.down = True
+        world.vault("dataset.updated", name="Ours", tags=["t" * 50] * 100, at_ms=world.clock.now_ms() - 1)
+        world.book.change("ds-1", name="Theirs")
+        world.ask("s-1", SyncMode.PULL)
+        await world.turn()
+        world.registry.down = False
+        await world.advance(1)
+        reader = world.readers.get(0)
+        assert reader is not None
+        found = await reader.sync("s-1")
+        assert found is not None
+        (conflict,) = found["conflicts"]
+        assert conflict["vault"].keys() == {"name", "version", "status", "updated_at"}
+        assert (conflict["vault"]["name"], conflict["winner"]) == ("Ours", "registry")
+        assert len(world.conflicts()[0]["vault"]["tags"]) == 100
+
     @pytest.mark.parametrize("mode", [SyncMode.PUSH, SyncMode.BOTH])
     async def test_ends_also_where_pushes_wait_for_a_pull_that_fails(
         self, world: RegistryWorld, mode: SyncMode
