@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo dev test test-fast prove soak test-foreign lint format bench profile kafka lock clean
+.PHONY: demo dev test test-fast prove soak test-foreign lint format bench profile kafka asyncapi reference lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed; set PYTHON=python3.11")'
@@ -53,6 +53,12 @@ bench: $(STAMP)  ## everything that docs/benchmarks.md names, in benchmarks/late
 
 profile: $(STAMP)  ## where the time of an event goes on its way through the router
 	$(BIN)/python -m benchmarks.profile_route
+
+asyncapi: $(STAMP)  ## asyncapi.yaml, from the code; a test holds one against the other
+	$(BIN)/python -m app.asyncapi > asyncapi.yaml
+
+reference: $(STAMP)  ## the pages of docs/ that the code writes; a test holds one against the other
+	$(BIN)/python -m app.reference docs
 
 # Versions and hashes only: the lock names no index.
 lock: $(STAMP)

@@ -11,6 +11,7 @@ from app.redrive.operator import Transactions
 from app.topics import client_config
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
+from app.web.events import EventsApi, event_routes
 from app.web.match import match_routes
 from app.web.openapi import openapi_routes
 from app.web.operations import operations_routes
@@ -85,6 +86,7 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
         *match_routes(gate, program.index),
+        *event_routes(EventsApi(engine.outputs, settings.topic_prefix, settings.topic_layout)),
         *resend_routes(again),
         *dead_letter_routes(again),
         *quarantine_routes(_quarantine(program)),

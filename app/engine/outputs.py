@@ -91,6 +91,29 @@ class Outputs:
         if failure is not None:
             raise failure
 
+    async def send_each(self, messages: Sequence[Message]) -> list[OutputFailed | None]:
+        """Send records, in order within a partition; each fails for itself.
+
+        Returns:
+            For each, None once it is acknowledged, else why it is not; it may be there all the same.
+        """
+        unknown: dict[str, OutputFailed] = {}
+        for topic in dict.fromkeys(message.topic for message in messages):
+            if topic not in self._counts:
+                try:
+                    await self._count(topic)
+                except OutputFailed as error:
+                    unknown[topic] = error
+        # Nothing is awaited from the first to the last, so that they wait in this order.
+        sent = [self._add(message) for message in messages if message.topic not in unknown]
+        outcomes = iter(await asyncio.gather(*sent, return_exceptions=True))
+        told = [unknown[m.topic] if m.topic in unknown else next(outcomes) for m in messages]
+        return [_failure(outcome) for outcome in told]
+
+    def _add(self, message: Message) -> asyncio.Future[int]:
+        partition = partition_of(message.key or b"", self._counts[message.topic])
+        return self._queue(message.topic, partition).add(message.topic, partition, [message])
+
     async def close(self) -> None:
         """Close all producers; what was acknowledged stays, nothing else is waited for."""
         await asyncio.gather(*(queue.close() for queue in self._pool))
@@ -117,3 +140,11 @@ class Outputs:
             )
 
         return make
+
+
+def _failure(outcome: int | BaseException) -> OutputFailed | None:
+    if isinstance(outcome, OutputFailed):
+        return outcome
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return None

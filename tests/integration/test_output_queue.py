@@ -42,6 +42,19 @@ def values(kafka: KafkaServer, topic: str) -> list[bytes]:
     return found
 
 
+async def test_of_records_that_fail_for_themselves_each_is_told_and_the_others_keep_their_order(
+    kafka: KafkaServer, unique: Callable[[str], str], outputs: Outputs
+) -> None:
+    topic = made(kafka, unique("each"), **{"max.message.bytes": "2000"})
+    messages = [Message(topic, b"k", b"%d" % n) for n in range(50)]
+    messages[20] = Message(topic, b"k", random.randbytes(3000))
+    outcomes = await outputs.send_each(messages)
+
+    assert [place for place, outcome in enumerate(outcomes) if outcome is not None] == [20]
+    assert isinstance(outcomes[20], OutputTooLarge)
+    assert values(kafka, topic) == [b"%d" % n for n in range(50) if n != 20]
+
+
 async def test_many_senders_share_batches_and_each_learns_the_offset_of_its_first_record(
     kafka: KafkaServer, unique: Callable[[str], str], outputs: Outputs
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.engine import Message, Table
+from app.engine import Message, OutputFailed, Table
 from app.engine.staging import Staging
 from app.engine.store import Store
 from app.engine.unit import Scope
@@ -42,6 +42,10 @@ class RecordingOutputs:
         if self.failures:
             raise self.failures.pop(0)
         self.sent += messages
+
+    async def send_each(self, messages: Sequence[Message]) -> list[OutputFailed | None]:
+        self.sent += messages
+        return [None] * len(messages)
 
 
 def new_store(path: Path) -> Store:

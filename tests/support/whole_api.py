@@ -19,6 +19,7 @@ from app.web import Forwarder
 from app.web.audit_trail import AuditApi
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
+from app.web.events import EventsApi, event_routes
 from app.web.governance import governance_routes
 from app.web.match import match_routes
 from app.web.openapi import openapi_routes
@@ -177,6 +178,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
         *match_routes(gate, index),
+        *event_routes(EventsApi(sent, "vault", "per_type")),
         *resend_routes(again),
         *dead_letter_routes(again),
         *quarantine_routes(QuarantineApi(TopicLog(reader, TOPICS.quarantine, 1), TOPICS, _no_producer)),

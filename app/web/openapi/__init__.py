@@ -14,6 +14,7 @@ from aiohttp import web
 from app.web.auth import public
 from app.web.openapi.building import Area
 from app.web.openapi.deliveries import DELIVERIES, RESEND
+from app.web.openapi.events import EVENTS
 from app.web.openapi.governance import GOVERNANCE
 from app.web.openapi.match import KEYS, MATCH
 from app.web.openapi.operations import DOCUMENT, OPERATIONS
@@ -34,6 +35,7 @@ AREAS: Final = (
     WEBHOOKS,
     WEBHOOK_CHANGES,
     MATCH,
+    EVENTS,
     KEYS,
     DELIVERIES,
     RESEND,

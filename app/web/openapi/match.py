@@ -7,9 +7,9 @@ from typing import Final
 from app.web.openapi.building import Area, Operation, answer, array, body, example, header, obj, ref, text
 from app.web.openapi.shared import SHOWN_PATTERN, TEXT, TIME, WEBHOOK_ID
 
-__all__ = ["KEYS", "MATCH"]
+__all__ = ["EVENT", "KEYS", "MATCH"]
 
-_EVENT: Final = {
+EVENT: Final = {
     "specversion": "1.0",
     "id": "e-1",
     "source": "/vault",
@@ -36,9 +36,7 @@ MATCH: Final = Area(
                 "Which webhooks would get an event, and why the others would not; nothing is sent",
                 {200: answer("All webhooks.", obj({"items": array(ref("Verdict"))}))},
                 (400, 413, 415, 503),
-                body=body(
-                    ref("CloudEvent"), kinds=("application/cloudevents+json", "application/json"), example=_EVENT
-                ),
+                body=body(ref("CloudEvent"), kinds=("application/cloudevents+json", "application/json"), example=EVENT),
                 description="422 says why the router would put the event into quarantine.",
             )
         }
