@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,8 @@ from click.testing import CliRunner
 from app.cli.audit import audit
 from app.devstack.standins import Dashboard, Observations
 from app.devstack.workload import make_workload
+from app.integrations.export_range import between
+from app.integrations.verification import verify as verify_entries
 from app.publishing import VaultEvent
 from tests.support.audit_tampering import LINES, RECORDS, copy_topic, records_of
 from tests.support.report import report
@@ -159,6 +161,7 @@ async def test_every_event_is_in_an_accepted_batch_and_tampering_shows(
     exported = await exported_twice(worker, tmp_path / "export.jsonl")
     heads = {row["partition"]: (row["head_sequence"], row["head_hash"]) for row in told["partitions"]}
     assert {line["partition"]: (line["sequence"], line["hash"]) for line in exported if "sequence" in line} == heads
+    await a_time_range_is_a_part_of_the_whole(worker, exported)
     await verify_passes_and_fails(exported, tmp_path)
     assert await deployment.stop() == [0]
     await the_topic_passes_and_fails(deployment, monkeypatch)
@@ -252,6 +255,23 @@ async def exported_twice(worker: RunningWorker, file: Path) -> list[dict[str, An
     assert all(entries[line["partition"], line["sequence"]] == line for line in of_api if "sequence" in line)
     assert sum("trailer" in line for line in of_api) == sum("trailer" in line for line in lines) == PARTITIONS
     return of_api
+
+
+async def a_time_range_is_a_part_of_the_whole(worker: RunningWorker, lines: list[dict[str, Any]]) -> None:
+    """Of the API by the broker's times, and checked on the topic by whole batches."""
+    times = sorted(line["recorded_at"] for line in lines if "sequence" in line)
+    begin, end = times[len(times) // 3], times[2 * len(times) // 3]
+    status, told = await worker.get(f"/v1/governance/export?from={begin}&to={end}")
+    assert status == 200
+    found = [orjson.loads(line) for line in told.splitlines()]
+    expected = [line for line in between(lines, begin, end) if "sequence" in line]
+    assert by_place(line for line in found if "sequence" in line) == by_place(expected) != []
+    assert all(verdict.ok and verdict.ended for verdict in verify_entries(found))
+    assert await verify("--topic", "--from", begin, "--to", end) == (0, [])
+
+
+def by_place(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(lines, key=lambda line: (line["partition"], line["sequence"]))
 
 
 async def verify(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
