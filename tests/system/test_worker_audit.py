@@ -186,6 +186,33 @@ async def test_every_event_is_in_an_accepted_batch_and_tampering_shows(
     )
 
 
+async def test_how_far_it_is_and_its_export_are_the_same_from_any_worker(deployment: Deployment) -> None:
+    deployment.settings |= {"GOVERNANCE__FLUSH_INTERVAL_S": "0.2"}
+    workers = await deployment.start("w1", "w2")
+    events = make_workload(200, seed=1, start_ms=time.time_ns() // 1_000_000).events
+    await deployment.publish(events)
+    everything = {(event.source, event.id) for event in events}
+    await deployment.observed(lambda: everything <= deployment.upstreams.dashboard.events, "all accepted")
+    await deployment.idle()
+    assert all(worker.held() for worker in workers)
+
+    told = [await worker.get("/v1/governance/status") for worker in workers]
+    assert told[0] == told[1]
+    assert told[0][1]["missing"] == []
+    chain = by_place(deployment.upstreams.dashboard.chain())
+    last = {entry["partition"]: (entry["sequence"], entry["hash"]) for entry in chain}
+    rows = told[0][1]["partitions"]
+    assert {row["partition"]: (row["head_sequence"], row["head_hash"]) for row in rows if row["head_hash"]} == last
+
+    for worker in workers:
+        status, exported = await worker.get("/v1/governance/export")
+        assert status == 200
+        lines = [orjson.loads(line) for line in exported.splitlines()]
+        assert all(verdict.ok and verdict.ended for verdict in verify_entries(lines))
+        entries = {(line["partition"], line["sequence"]): line for line in lines if "sequence" in line}
+        assert all(entries[entry["partition"], entry["sequence"]] == entry for entry in chain)
+
+
 def workload(scale: Scale, seed: int) -> Sequence[VaultEvent]:
     """Events of all types, some of which the dashboard refuses."""
     events = list(make_workload(scale.events - scale.poisoned, seed=seed, start_ms=time.time_ns() // 1_000_000).events)
