@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,8 @@ from click.testing import CliRunner
 from app.cli.audit import audit
 from app.devstack.standins import Dashboard, Observations
 from app.devstack.workload import make_workload
+from app.integrations.export_range import between
+from app.integrations.verification import verify as verify_entries
 from app.publishing import VaultEvent
 from tests.support.audit_tampering import LINES, RECORDS, copy_topic, records_of
 from tests.support.report import report
@@ -159,6 +161,7 @@ async def test_every_event_is_in_an_accepted_batch_and_tampering_shows(
     exported = await exported_twice(worker, tmp_path / "export.jsonl")
     heads = {row["partition"]: (row["head_sequence"], row["head_hash"]) for row in told["partitions"]}
     assert {line["partition"]: (line["sequence"], line["hash"]) for line in exported if "sequence" in line} == heads
+    await a_time_range_is_a_part_of_the_whole(worker, exported)
     await verify_passes_and_fails(exported, tmp_path)
     assert await deployment.stop() == [0]
     await the_topic_passes_and_fails(deployment, monkeypatch)
@@ -181,6 +184,33 @@ async def test_every_event_is_in_an_accepted_batch_and_tampering_shows(
             "audit events a second, kills and waits included": round(len(accepted) / took_s),
         },
     )
+
+
+async def test_how_far_it_is_and_its_export_are_the_same_from_any_worker(deployment: Deployment) -> None:
+    deployment.settings |= {"GOVERNANCE__FLUSH_INTERVAL_S": "0.2"}
+    workers = await deployment.start("w1", "w2")
+    events = make_workload(200, seed=1, start_ms=time.time_ns() // 1_000_000).events
+    await deployment.publish(events)
+    everything = {(event.source, event.id) for event in events}
+    await deployment.observed(lambda: everything <= deployment.upstreams.dashboard.events, "all accepted")
+    await deployment.idle()
+    assert all(worker.held() for worker in workers)
+
+    told = [await worker.get("/v1/governance/status") for worker in workers]
+    assert told[0] == told[1]
+    assert told[0][1]["missing"] == []
+    chain = by_place(deployment.upstreams.dashboard.chain())
+    last = {entry["partition"]: (entry["sequence"], entry["hash"]) for entry in chain}
+    rows = told[0][1]["partitions"]
+    assert {row["partition"]: (row["head_sequence"], row["head_hash"]) for row in rows if row["head_hash"]} == last
+
+    for worker in workers:
+        status, exported = await worker.get("/v1/governance/export")
+        assert status == 200
+        lines = [orjson.loads(line) for line in exported.splitlines()]
+        assert all(verdict.ok and verdict.ended for verdict in verify_entries(lines))
+        entries = {(line["partition"], line["sequence"]): line for line in lines if "sequence" in line}
+        assert all(entries[entry["partition"], entry["sequence"]] == entry for entry in chain)
 
 
 def workload(scale: Scale, seed: int) -> Sequence[VaultEvent]:
@@ -254,6 +284,23 @@ async def exported_twice(worker: RunningWorker, file: Path) -> list[dict[str, An
     return of_api
 
 
+async def a_time_range_is_a_part_of_the_whole(worker: RunningWorker, lines: list[dict[str, Any]]) -> None:
+    """Of the API by the broker's times, and checked on the topic by whole batches."""
+    times = sorted(line["recorded_at"] for line in lines if "sequence" in line)
+    begin, end = times[len(times) // 3], times[2 * len(times) // 3]
+    status, told = await worker.get(f"/v1/governance/export?from={begin}&to={end}")
+    assert status == 200
+    found = [orjson.loads(line) for line in told.splitlines()]
+    expected = [line for line in between(lines, begin, end) if "sequence" in line]
+    assert by_place(line for line in found if "sequence" in line) == by_place(expected) != []
+    assert all(verdict.ok and verdict.ended for verdict in verify_entries(found))
+    assert await verify("--topic", "--from", begin, "--to", end) == (0, [])
+
+
+def by_place(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(lines, key=lambda line: (line["partition"], line["sequence"]))
+
+
 async def verify(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit code and findings of `audit verify`."""
     result = await asyncio.to_thread(CliRunner().invoke, audit, ["verify", *arguments, "--json"])
@@ -283,22 +330,27 @@ async def verify_passes_and_fails(lines: list[dict[str, Any]], folder: Path) -> 
 
 
 async def the_topic_passes_and_fails(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the topic, by copies of it: each tampering is named with its batch."""
+    """Of the topic, by copies of it: each tampering is named with its batch, and four of them are in one copy."""
     assert (await verify("--topic"))[0] == 0
     found = records_of(await deployment.read(deployment.topics.audit))
-    for kind, tamper in {"sound": None, **RECORDS}.items():
+    *four, last = RECORDS
+    for number, tampered in enumerate(({}, dict(enumerate(four)), {1: last})):
         copied = {partition: list(all_) for partition, all_ in found.items()}
-        if tamper is not None:
-            tamper(copied[1], 10)
-        prefix = f"{deployment.app_id}-{kind}"
+        for partition, kind in tampered.items():
+            RECORDS[kind](copied[partition], 10)
+        prefix = f"{deployment.app_id}-copy-{number}"
         topic = f"{prefix}.governance.audit"
         await asyncio.to_thread(copy_topic, deployment.brokers, topic, copied, PARTITIONS)
         monkeypatch.setenv("VAULT_STREAM_TOPIC_PREFIX", prefix)
         code, findings = await verify("--topic")
-        if tamper is None:
-            assert (code, findings) == (0, [])
-            continue
-        assert code == 1, kind
-        first, last = map(int, findings[0]["batch"].split("-")[2:])
-        assert kind == "truncated" or first <= 10 <= last, findings
-        assert kind not in {"removed", "edited", "truncated"} or findings[0]["kind"] == kind, findings
+        assert (code, bool(findings)) == ((1, True) if tampered else (0, False)), findings
+        first_of: dict[int, dict[str, Any]] = {}
+        for finding in findings:
+            first_of.setdefault(int(finding["batch"].split("-")[1]), finding)
+        assert first_of.keys() == tampered.keys()
+        for partition, kind in tampered.items():
+            finding = first_of[partition]
+            first, last_ = map(int, finding["batch"].split("-")[2:])
+            assert kind == "truncated" or first <= 10 <= last_, (kind, finding)
+            # Exchanged, and shifted by one that was put between, they give another hash: the batch was edited.
+            assert finding["kind"] == (kind if kind in {"edited", "removed", "truncated"} else "edited")
