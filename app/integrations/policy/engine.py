@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Dialect", "DialectName", "PolicyEngine"]
 
 DialectName = Literal["vault", "authzen"]
+
+MAX_CALLS: Final = 128
+"""At once; a burst of questions that were never asked must not be as many connections."""
+TURN_S: Final = 5.0
 
 _ENTITY: Final = ("type", "id", "properties")
 _ACTION: Final = ("name", "properties")
@@ -52,6 +57,7 @@ class PolicyEngine:
     def __init__(self, upstream: Upstream, dialect: Dialect) -> None:
         self._upstream = upstream
         self._dialect = dialect
+        self._turns = asyncio.Semaphore(MAX_CALLS)
 
     async def verdict(self, question: Question) -> Verdict:
         """What the engine says.
@@ -76,9 +82,16 @@ class PolicyEngine:
     async def _ask(self, method: str, path: str, document: Mapping[str, Any] | None) -> bytes:
         body = None if document is None else canonical_json(dict(document))
         try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise PolicyUnavailable("too many questions wait for the policy engine") from None
+        try:
             answer = await self._upstream.send(method, path, body)
         except UpstreamError as error:
             raise PolicyUnavailable(f"the policy engine: {error}") from None
+        finally:
+            self._turns.release()
         if answer.status != HTTPStatus.OK:
             raise PolicyUnavailable(f"the policy engine answered {answer.status}, which is no decision")
         if not answer.complete:
