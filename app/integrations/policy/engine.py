@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from app.events import canonical_json
 from app.integrations.policy.errors import PolicyUnavailable
-from app.integrations.policy.questions import AUTHZEN_CONTEXT
+from app.integrations.policy.questions import AUTHZEN_CONTEXT, MAX_NAME_CHARS, BadQuestion
 from app.integrations.policy.verdicts import authzen_verdict, policies, vault_verdict
 from app.integrations.upstream import UpstreamError
 
@@ -75,7 +75,10 @@ class PolicyEngine:
 
         Raises:
             PolicyUnavailable: As above.
+            BadQuestion: It is empty, too long, or would be another path.
         """
+        if not 1 <= len(resource_id) <= MAX_NAME_CHARS or resource_id in {".", ".."}:
+            raise BadQuestion("resource", f"the id of a resource, 1 to {MAX_NAME_CHARS} characters")
         path = self._dialect.applicable.replace("{resource}", quote(resource_id, safe=""))
         return policies(await self._ask("GET", path, None))
 

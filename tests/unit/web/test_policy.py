@@ -166,7 +166,8 @@ class TestEvaluate:
     async def test_the_policies_of_a_resource_are_listed(self, api: Caller) -> None:
         answer = await api.get("/v1/policy/applicable?resource=ds-1")
         assert answer.document == {"items": [{"id": "p-1"}], "next_cursor": None}
-        assert (await api.get("/v1/policy/applicable")).code == (422, "invalid_query")
+        for query in ("", "?resource=", "?resource=..", "?resource=.", f"?resource={'x' * 1025}"):
+            assert (await api.get(f"/v1/policy/applicable{query}")).code == (422, "invalid_query")
 
 
 class TestInvalidate:
