@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -33,6 +34,8 @@ __all__ = ["Attempts"]
 
 # A receiver that takes so long for each answer could hold every slot of the worker though it never fails.
 SLOW_MS: Final = 1000
+# After these answers nothing more may start until they are written: the webhook is held, or disabled.
+_STOPPING: Final = frozenset({HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 class Attempts:
@@ -73,9 +76,7 @@ class Attempts:
             outcome = AttemptOutcome(0, "no_key")
         else:
             outcome = await holdings.deps.sender.post(request)
-            # A failure says something of those that come next, so it is judged first.
-            if outcome.delivered:
-                holdings.answered(flight, _result(outcome))
+            holdings.answered(flight, _result(outcome), stops=outcome.status in _STOPPING)
         await holdings.context.submit(partial(self._settle, flight, outcome, started_ms))
 
     def _settle(self, flight: Flight, outcome: AttemptOutcome, started_ms: int, unit: Unit) -> None:

@@ -13,7 +13,7 @@ from app.webhooks.census import Census
 from app.webhooks.health import Heart
 from app.webhooks.model import Reason
 from app.webhooks.owned import DeliveryOptions, OwnedWebhook
-from app.webhooks.scheduler import Now, Scheduler
+from app.webhooks.scheduler import Now, Result, Scheduler
 from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
 from tables.delivery_ledger import DeliveryLedger
 from tables.webhooks import WEBHOOKS, webhook_key
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from app.webhooks.derived import Publisher
     from app.webhooks.model import DeliveryRow, WebhookRow
     from app.webhooks.pace import GlobalSlots
-    from app.webhooks.scheduler import Result
     from app.webhooks.secrets import KeyRing
     from app.webhooks.sender import AttemptOutcome, OutgoingRequest
     from app.webhooks.signing import SigningKey
@@ -37,6 +36,7 @@ __all__ = ["Flight", "Holdings", "Posts", "WebhooksDeps"]
 
 # So many that a receiver that answers at once is never kept waiting by a commit that takes long.
 UNSETTLED_LIMIT: Final = 256
+_TAKEN: Final = frozenset({Result.SUCCESS, Result.SLOW})
 
 
 class Posts(Protocol):
@@ -81,6 +81,8 @@ class Flight:
         record: The unfinished intent.
         url: Where the POST went that is under way; None before it.
         answered: It has given its slot back.
+        failed: Its receiver has not taken it, and that is not written yet.
+        stops: Nor may anything else start for its webhook until it is.
     """
 
     row: DeliveryRow
@@ -88,6 +90,8 @@ class Flight:
     record: Record | None = None
     url: str | None = None
     answered: bool = False
+    failed: bool = False
+    stops: bool = False
 
     def is_of(self, record: Record) -> bool:
         """Whether it came from this very record, whose slice is being run again."""
@@ -187,15 +191,21 @@ class Holdings:
             self.lane_flights[row.webhook_id, lane] = flight
         self.webhooks[row.webhook_id].flights += 1
 
-    def answered(self, flight: Flight, result: Result) -> None:
-        """The receiver has taken it: another one may have its slot while the outcome is being written.
+    def answered(self, flight: Flight, result: Result, *, stops: bool) -> None:
+        """The receiver has answered. If it took it, another one may have its slot while the outcome is being written.
 
-        Not without end: after a crash, what is not written is sent again.
+        Not without end: after a crash, what is not written is sent again. And not while a failure of the webhook waits
+        to be judged, as it says something of those that come next.
         """
-        if self.unsettled < UNSETTLED_LIMIT:
+        webhook, webhook_id = self.webhooks[flight.row.webhook_id], flight.row.webhook_id
+        if result not in _TAKEN:
+            flight.failed, flight.stops = True, stops
+            webhook.unjudged += 1
+            self.scheduler.stop(webhook_id, stops)
+        elif not webhook.unjudged and self.unsettled < UNSETTLED_LIMIT:
             flight.answered = True
             self.unsettled += 1
-            self.scheduler.answered(flight.row.webhook_id, result, self.now)
+            self.scheduler.answered(webhook_id, result, self.now)
 
     def land(self, flight: Flight, result: Result) -> OwnedWebhook:
         """What it became is written, so that it gives back its lane, and its slot. Returns its webhook."""
@@ -205,6 +215,8 @@ class Holdings:
             del self.lane_flights[row.webhook_id, lane]
         webhook = self.webhooks[row.webhook_id]
         webhook.flights -= 1
+        webhook.unjudged -= flight.failed
+        self.scheduler.stop(row.webhook_id, -flight.stops)
         if flight.answered:
             self.unsettled -= 1
             self.scheduler.settled(row.webhook_id, lane)

@@ -162,11 +162,11 @@ class WebhooksProcessor(Processor):
     def _intent(self, record: Record, unit: Unit) -> None:
         intent = decode_intent(record.value, record.headers, record.offset)
         webhook = self._holdings.webhook(unit, intent.webhook_id)
-        if webhook is None or webhook.row.state is WebhookState.DELETED:
-            return
         flight = self._holdings.flights.get(intent.delivery_id)
         if flight is not None and flight.is_of(record):
             self._hold(flight, record, unit)
+            return
+        if webhook is None or webhook.row.state is WebhookState.DELETED:
             return
         key = delivery_key(intent.webhook_id, intent.delivery_id)
         known = unit.get(DELIVERIES, key) if flight is None else flight.row

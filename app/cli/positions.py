@@ -59,6 +59,7 @@ def _homes(topics: Topics) -> tuple[_Home, ...]:
         _Home("webhooks", "deliveries", (topics.deliveries, topics.commands)),
         _Home("governance", "audit", (topics.audit,)),
         _Home("violations", "positions", (topics.violations,)),
+        _Home("decisions", "decisions", (topics.decisions,)),
         _Home("registry", "datasets", (topics.registry_datasets,)),
     )
 

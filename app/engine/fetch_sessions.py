@@ -31,6 +31,7 @@ SESSION_VERSION = 11
 _FULL_EPOCH = 0
 _LAST_EPOCH = 2**31 - 1
 _SESSION_NOT_FOUND = 70
+_EXPECTED = (_SESSION_NOT_FOUND, 71)  # the second: another epoch
 
 Topics = list[tuple[str, list[tuple[int, int, int]]]]
 
@@ -74,7 +75,6 @@ class FetchSession:
         if response.API_VERSION < SESSION_VERSION:
             return True
         if response.error_code:
-            log.debug("fetch session %d: error %d; the next fetch names all", self._id, response.error_code)
             self.lost()
             if response.error_code == _SESSION_NOT_FOUND:
                 self._id = 0
@@ -149,7 +149,12 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
                 # The assignment is over, or all is; aiokafka's own task does not wait for more.
                 return False
             raise
-        if not session.answered(response) or not assignment.active:
+        if not session.answered(response):
+            if response.error_code not in _EXPECTED:
+                log.warning("fetch from broker %s: %s", node_id, kafka_errors.for_code(response.error_code).__name__)
+                await asyncio.sleep(self._retry_backoff)
+            return False
+        if not assignment.active:
             return False
         now_ms, woken = int(1000 * time.time()), False
         for topic, partitions in response.topics:
@@ -159,7 +164,11 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
         return woken
 
     def _partition_answered(self, assignment: Any, tp: Any, answer: Any, asked: int | None, now_ms: int) -> bool:
-        """Keep what came of one partition; whether somebody should look at it."""
+        """Keep what came of one partition; whether somebody should look at it.
+
+        Of an answer that is dropped, because the partition is read elsewhere by now, the end of the log goes with it,
+        and the broker does not repeat that while no record comes. Only lag is made of it, which has another source.
+        """
         code, highwater, stable, *more, batches = answer
         state = assignment.state_value(tp)
         if asked is None or state is None or not state.has_valid_position or state.position != asked:

@@ -25,7 +25,7 @@ log = logging.getLogger("app.engine.consumer")
 
 # With Faust's fixed 1,500 ms a seek waits for the fetch under way: 1.2 s against 0.05 s.
 FETCH_MAX_WAIT_MS = 100
-# A fetch names every partition: ten a second of the 336 of an idle worker are half of what it costs.
+# Ten fetches a second are a good part of what an idle worker costs.
 QUIET_FETCH_MAX_WAIT_MS = 300
 QUIET_AFTER_S = 5.0
 POKED_POLL_S = 0.05

@@ -174,7 +174,9 @@ class OutputQueue:
         try:
             async with asyncio.timeout(SEND_DEADLINE_S):
                 producer = await self._started()
-                batches = [batch for tp in list(self._waiting) if (batch := self._next_batch(tp, producer)).count]
+                for tp in list(self._waiting):
+                    if (batch := self._next_batch(tp, producer)).count:
+                        batches.append(batch)  # noqa: PERF401  # what was taken is settled, whatever the next one does
                 for batch in batches:
                     topic, partition = batch.tp
                     batch.sent = await producer.send_batch(batch.builder, topic, partition=partition)
@@ -276,7 +278,8 @@ def _is_large(groups: Iterable[_Group]) -> bool:
     size_bytes = 0
     for group in groups:
         for message in islice(group.messages, group.at, None):
-            size_bytes += len(message.value or b"")
+            # A value of a wrong type is refused where it is appended.
+            size_bytes += len(message.value) if isinstance(message.value, bytes) else 0
             if size_bytes >= COMPRESS_FROM_BYTES:
                 return True
     return False

@@ -130,14 +130,14 @@ class _Vault(_Handlers):
         return _json({"items": [show_decision(answered) for answered in answers]})
 
     async def applicable(self, request: web.Request) -> web.Response:
-        resource = query_of(request, ("resource",)).get("resource")
-        if not resource:
-            raise _refused(BadQuestion("resource", "the id of a resource", "missing"), "invalid_query")
+        resource = query_of(request, ("resource",)).get("resource", "")
         engine = self._api.engine
         if engine is None:
             raise _unavailable(PolicyUnavailable(OFF))
         try:
             items = await engine.applicable(resource)
+        except BadQuestion as error:
+            raise _refused(error, "invalid_query") from None
         except PolicyUnavailable as error:
             raise _unavailable(error) from None
         return _json({"items": items, "next_cursor": None})

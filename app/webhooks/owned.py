@@ -62,6 +62,7 @@ class OwnedWebhook:
         parked_at_ms: The latest due time of a delivery that was parked before it was ever tried. Later ones are not
             due earlier, whatever clocks do, so that the due index keeps their order.
         flights: How many of its deliveries are in flight.
+        unjudged: How many of those have failed, which is not written yet.
     """
 
     def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
@@ -69,6 +70,7 @@ class OwnedWebhook:
         self._keys = keys
         self.parked_at_ms = 0
         self.flights = 0
+        self.unjudged = 0
         self.heart = Heart.of(row)
         self._secrets: tuple[tuple[Secret | None, int | None], ...] = ()
         self._headers: Mapping[str, str] | None = None

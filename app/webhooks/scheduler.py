@@ -91,6 +91,7 @@ class _Receiver:
         self.hold_until_ms = limits.hold_until_ms or 0
         self.no_key_until_s = 0.0
         self.in_flight = 0
+        self.stops = 0
         self.progress_s = 0.0
         self.classes = 0
 
@@ -106,6 +107,8 @@ class _Receiver:
         for reason, until_s in timed:
             if until_s > now_s:
                 return _Block(reason, until_s)
+        if self.stops:
+            return _Block(Reason.HOLD)
         if self.pace.paced and self.in_flight:
             return _Block(Reason.PACE)
         return _Block(Reason.SLOT) if self.in_flight >= self.slots.cap else None
@@ -256,6 +259,12 @@ class Scheduler:
         found = self._receivers.get(webhook_id)
         if found is not None:
             found.backlog.release(lane)
+            self._enqueue(webhook_id)
+
+    def stop(self, webhook_id: str, change: int) -> None:
+        """A receiver said that nothing more may start (1), or what it said is written, so that all know (-1)."""
+        if change and (found := self._receivers.get(webhook_id)) is not None:
+            found.stops += change
             self._enqueue(webhook_id)
 
     # -- waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -9,7 +10,7 @@ from urllib.parse import quote
 
 from app.events import canonical_json
 from app.integrations.policy.errors import PolicyUnavailable
-from app.integrations.policy.questions import AUTHZEN_CONTEXT
+from app.integrations.policy.questions import AUTHZEN_CONTEXT, MAX_NAME_CHARS, BadQuestion
 from app.integrations.policy.verdicts import authzen_verdict, policies, vault_verdict
 from app.integrations.upstream import UpstreamError
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Dialect", "DialectName", "PolicyEngine"]
 
 DialectName = Literal["vault", "authzen"]
+
+MAX_CALLS: Final = 128
+"""At once; a burst of questions that were never asked must not be as many connections."""
+TURN_S: Final = 5.0
 
 _ENTITY: Final = ("type", "id", "properties")
 _ACTION: Final = ("name", "properties")
@@ -52,6 +57,7 @@ class PolicyEngine:
     def __init__(self, upstream: Upstream, dialect: Dialect) -> None:
         self._upstream = upstream
         self._dialect = dialect
+        self._turns = asyncio.Semaphore(MAX_CALLS)
 
     async def verdict(self, question: Question) -> Verdict:
         """What the engine says.
@@ -69,12 +75,20 @@ class PolicyEngine:
 
         Raises:
             PolicyUnavailable: As above.
+            BadQuestion: It is empty, too long, or would be another path.
         """
+        if not 1 <= len(resource_id) <= MAX_NAME_CHARS or resource_id in {".", ".."}:
+            raise BadQuestion("resource", f"the id of a resource, 1 to {MAX_NAME_CHARS} characters")
         path = self._dialect.applicable.replace("{resource}", quote(resource_id, safe=""))
         return policies(await self._ask("GET", path, None))
 
     async def _ask(self, method: str, path: str, document: Mapping[str, Any] | None) -> bytes:
         body = None if document is None else canonical_json(dict(document))
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise PolicyUnavailable("too many questions wait for the policy engine") from None
         try:
             answer = await self._upstream.send(method, path, body)
             if answer.status != HTTPStatus.OK:
@@ -82,6 +96,8 @@ class PolicyEngine:
             return answer.json_bytes()
         except UpstreamError as error:
             raise PolicyUnavailable(f"the policy engine: {error}") from None
+        finally:
+            self._turns.release()
 
     def _in_authzen(self, question: Question) -> dict[str, Any]:
         if question.authzen:

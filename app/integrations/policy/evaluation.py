@@ -272,8 +272,9 @@ class Evaluator:
         now_ms, skew_ms = self._clocks.now_ms(), 0 if self._times is None else self._times.skew_ms
         if decision.expires_ms is None or decision.began_ms > now_ms + skew_ms:
             return 0.0
-        left_s = (decision.expires_ms - skew_ms - now_ms) / 1000
-        return max(0.0, min(left_s, self._lifetimes.of(decision.verdict)))
+        # Whoever kept it may have been told of a longer life.
+        ours_ms = decision.began_ms + int(self._lifetimes.of(decision.verdict) * 1000)
+        return max(0.0, (min(decision.expires_ms, ours_ms) - skew_ms - now_ms) / 1000)
 
     # -- flights
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from app.events import canonical_json
 
-__all__ = ["MAX_NAME_CHARS", "BadQuestion", "Question", "authzen_question", "vault_question"]
+__all__ = ["AUTHZEN_CONTEXT", "MAX_NAME_CHARS", "BadQuestion", "Question", "authzen_question", "vault_question"]
 
 MAX_NAME_CHARS: Final = 1024
 AUTHZEN_CONTEXT: Final = "authzen"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agents.webhooks import holdings
+from app.webhooks.commands import Op
 from app.webhooks.pace import GlobalSlots
 from tests.support.webhooks import TIMEOUT, Desk, answer, webhook_row
 
@@ -87,3 +88,59 @@ async def test_every_slot_is_given_back_once() -> None:
     await desk.deliver(desk.intent("late"))
     await desk.context.close(desk.processor)
     assert slots.free == 8
+
+
+@pytest.mark.parametrize("status", [429, 410])
+@pytest.mark.parametrize("place", ["e0", "e31"], ids=["the first to answer", "the last"])
+async def test_of_many_in_flight_one_that_says_stop_stops_all_others(status: int, place: str) -> None:
+    desk = await Desk().open(webhook_row(max_in_flight=32))
+    await desk.deliver(*(desk.intent(f"w{n}") for n in range(64)))
+    desk.receiver.will_answer(answer(status, retry_after_s=60), event_id=place)
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(200)))
+    before = len(desk.receiver.requests)
+    commits = Commits(desk)
+    desk.receiver.release()
+    await desk.settle()
+    assert len(desk.receiver.requests) == before
+
+    commits.go.set()
+    await desk.settle()
+    assert len(desk.receiver.requests) == before
+    await desk.context.close(desk.processor)
+
+
+async def test_a_failure_counts_before_the_successes_that_came_after_it() -> None:
+    desk = await Desk().open(webhook_row(max_in_flight=32))
+    desk.receiver.will_answer(TIMEOUT, event_id="e0")
+    commits = Commits(desk)
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(4)))
+    commits.go.set()
+    await desk.settle()
+
+    found = desk.processor._scheduler._receivers["wh_a"]
+    assert not found.pace.troubled
+    await desk.context.close(desk.processor)
+
+
+async def test_an_intent_that_started_in_a_slice_which_failed_is_launched_though_its_webhook_is_deleted() -> None:
+    slots = GlobalSlots(8)
+    desk = await Desk(slots=slots).open(webhook_row())
+    records = [desk.intent("e1"), desk.command(Op.DELETE)]
+    commit = desk.context._commit
+
+    def fail(_: Any) -> None:
+        raise RuntimeError("the slice fails at its end")
+
+    desk.context._commit = fail
+    with pytest.raises(RuntimeError):
+        await desk.context.deliver(desk.processor, *records)
+    desk.context._commit = commit
+    for record in records:
+        await desk.deliver(record)
+    await desk.settle()
+
+    assert slots.free == 8
+    assert desk.processor._holdings.flights == {}
+    assert desk.webhook() is None
+    await desk.context.close(desk.processor)

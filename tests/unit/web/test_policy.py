@@ -24,6 +24,7 @@ from app.integrations.policy import (
     Verdict,
 )
 from app.observability import metrics
+from app.web import forward
 from app.web.forward import Forwarder
 from app.web.policy import PolicyApi, policy_routes
 from app.web.policy_owners import BEGAN_HEADER, OwnedDecisions
@@ -166,7 +167,8 @@ class TestEvaluate:
     async def test_the_policies_of_a_resource_are_listed(self, api: Caller) -> None:
         answer = await api.get("/v1/policy/applicable?resource=ds-1")
         assert answer.document == {"items": [{"id": "p-1"}], "next_cursor": None}
-        assert (await api.get("/v1/policy/applicable")).code == (422, "invalid_query")
+        for query in ("", "?resource=", "?resource=..", "?resource=.", f"?resource={'x' * 1025}"):
+            assert (await api.get(f"/v1/policy/applicable{query}")).code == (422, "invalid_query")
 
 
 class TestInvalidate:
@@ -378,7 +380,9 @@ class TestOwners:
             (answer.get("context") or answer).pop("source")
         assert answers[0] == answers[1]
 
-    async def test_a_thousand_who_ask_at_once_of_either_are_one_call(self) -> None:
+    async def test_a_thousand_who_ask_at_once_of_either_are_one_call(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Until all of them are there the one hop waits, too.
+        monkeypatch.setattr(forward, "TIMEOUT_S", 300.0)
         async with pair() as two, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             two.owner.engine.gate.clear()
             urls = [f"{url}/v1/policy/evaluate" for url in (two.caller.url, two.owner_url)]

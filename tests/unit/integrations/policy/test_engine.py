@@ -22,11 +22,14 @@ from app.integrations.policy import (
     PolicyUnavailable,
     authzen_question,
 )
+from app.integrations.policy import engine as engine_module
 from app.integrations.upstream import UpstreamConfig
 from tests.support.policy import authzen
+from tests.support.scripted_upstream import ScriptedUpstream
 
 ANSWER = {"allowed": True, "reason": "owner", "matched_policies": [], "obligations": []}
 SHORT_S = 0.3
+LONG_S = 30.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -192,6 +195,27 @@ async def test_nobody_there_is_no_decision() -> None:
     async with PolicyEngineClient(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(PolicyUnavailable, match="connect"):
             await client.evaluate_access("alice", "read", "ds-1")
+
+
+async def test_no_more_calls_than_some_are_under_way_and_who_waits_too_long_for_a_turn_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_module, "TURN_S", 0.05)
+    upstream = ScriptedUpstream(body=lambda _: json.dumps(ANSWER).encode())
+    upstream.gate.clear()
+    client = PolicyEngineClient(upstream)
+    asking = [
+        asyncio.create_task(client.evaluate_access(f"p{number}", "read", "ds-1"))
+        for number in range(engine_module.MAX_CALLS + 10)
+    ]
+    async with asyncio.timeout(LONG_S):
+        while sum(task.done() for task in asking) < 10:
+            await asyncio.sleep(0.01)
+    assert upstream.most_under_way == engine_module.MAX_CALLS
+    upstream.gate.set()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert sum(isinstance(one, PolicyUnavailable) for one in found) == 10
+    await client.close()
 
 
 async def test_a_client_without_a_tail_asks_each_time(engine: tuple[Upstream, str]) -> None:

@@ -283,8 +283,9 @@ class TestAtTheOwner:
             decision(verdict=DENY, began_ms=START_MS - 29_000),
             decision(began_ms=START_MS + 2001),
             msgspec.structs.replace(decision(began_ms=START_MS - 10_000), expires_ms=None),
+            msgspec.structs.replace(decision(began_ms=START_MS - 300_000), expires_ms=START_MS + 300_000),
         ],
-        ids=["expired", "nearly-expired", "a-deny", "from-the-future", "not-to-be-kept"],
+        ids=["expired", "nearly-expired", "a-deny", "from-the-future", "not-to-be-kept", "with-a-longer-life"],
     )
     async def test_one_that_may_be_too_old_by_another_clock_is_none(self, row: Decision) -> None:
         desk = Desk(Shares())
