@@ -143,14 +143,15 @@ async def test_a_broker_that_is_gone_fails_what_waits_and_the_next_try_succeeds(
         await outputs.send(topic, b"k", b"too late")
 
 
+@pytest.mark.parametrize("value", ["text", 5], ids=["text", "number"])
 async def test_a_value_of_a_wrong_type_is_its_senders_fault_alone(
-    kafka: KafkaServer, unique: Callable[[str], str], outputs: Outputs
+    kafka: KafkaServer, unique: Callable[[str], str], outputs: Outputs, value: object
 ) -> None:
     topic = made(kafka, unique("typed"))
     await outputs.send(topic, b"k", b"before")
 
     wrong, right = await asyncio.gather(
-        outputs.send_many([Message(topic, b"k", "text")]), outputs.send(topic, b"k", b"after"), return_exceptions=True
+        outputs.send_many([Message(topic, b"k", value)]), outputs.send(topic, b"k", b"after"), return_exceptions=True
     )
 
     assert isinstance(wrong, TypeError)
