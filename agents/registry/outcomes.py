@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from agents.registry.calls import CONFLICT, Pushed, Refused
 from app.events import STRUCTURED_HEADERS, canonical_json, derived_event, format_time
 from app.integrations.registry import acknowledged, change_kind, refused
@@ -57,7 +59,8 @@ class Outcomes:
         after = linked(row, link, refused=isinstance(outcome, Refused))
         if isinstance(outcome, Pushed):
             more = {"model_id": link.model_id, "relationship": link.relationship}
-            self.change(unit, "linked", after, after.registration_id, **more)
+            told = msgspec.structs.replace(after, version=link.version)
+            self.change(unit, "linked", told, after.registration_id, **more)
             unit.on_done(lambda: self._syncs.pushed(row.id))
         unit.put(DATASETS, key, after)
         return is_waiting(after)

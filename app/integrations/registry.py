@@ -57,12 +57,14 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         relationship: One of `registry_links.RELATIONSHIPS`.
         asked_ms: When somebody asked for it: what the registry is told as `linked_at`.
         status: `waiting`, `linked` or `refused`.
+        version: That the wish made of the dataset.
     """
 
     model_id: str
     relationship: str
     asked_ms: int
     status: str = "waiting"
+    version: int = 0
 
 
 class PullCursor(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -27,20 +27,31 @@ REFUSED: Final = "refused"
 
 
 def ask_link(row: DatasetRow | None, event: CloudEvent, asked_ms: int) -> DatasetRow | None:
-    """The row after somebody asked for a link; the same if it is there or there is no dataset.
+    """The row after somebody asked for a link; the same if there is no dataset.
 
-    One that the registry refused is tried again.
+    One that is there stays as it is; one that the registry refused is tried again. Either way the wish makes a version
+    of the dataset, by the log alone: a version that the registry's answers made could be another one in another life,
+    and its idempotency key that of another state.
     """
     data: dict[str, Any] = event.data
     if row is None or row.status == DELETED:
         return row
     digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=8).digest()
-    wanted = Link(model_id=data["model_id"], relationship=data["relationship"], asked_ms=asked_ms)
+    if knows(row.known, digest):
+        return row
+    version = row.version + 1
+    wanted = Link(model_id=data["model_id"], relationship=data["relationship"], asked_ms=asked_ms, version=version)
     others = tuple(link for link in row.links if _place(link) != _place(wanted))
     there = next((link for link in row.links if _place(link) == _place(wanted)), None)
-    if knows(row.known, digest) or (there is not None and there.status != REFUSED) or len(others) >= MAX_LINKS:
-        return row
-    return msgspec.structs.replace(row, links=(*others, wanted), known=(row.known + digest)[-2048:])
+    stays = len(others) >= MAX_LINKS or (there is not None and there.status != REFUSED)
+    return msgspec.structs.replace(
+        row,
+        links=row.links if stays else (*others, wanted),
+        known=(row.known + digest)[-2048:],
+        version=version,
+        pushed=version if is_clean(row) else row.pushed,
+        refused=version if row.refused == row.version else row.refused,
+    )
 
 
 def next_link(row: DatasetRow) -> Link | None:
@@ -56,13 +67,9 @@ def is_waiting(row: DatasetRow) -> bool:
 
 
 def linked(row: DatasetRow, link: Link, *, refused: bool) -> DatasetRow:
-    """The registry has said what it makes of a link; each makes a version of the dataset, which it knows."""
+    """The registry has said what it makes of a link."""
     after = msgspec.structs.replace(link, status=REFUSED if refused else LINKED)
-    links = tuple(after if one == link else one for one in row.links)
-    if refused or links == row.links:
-        return msgspec.structs.replace(row, links=links)
-    pushed = row.version + 1 if is_clean(row) else row.pushed
-    return msgspec.structs.replace(row, links=links, version=row.version + 1, pushed=pushed)
+    return msgspec.structs.replace(row, links=tuple(after if one == link else one for one in row.links))
 
 
 def link_body(row: DatasetRow, link: Link) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from agents.registry import processor as processor_module
 from agents.registry.gate import OpenGate
 from app.integrations import registry_pull
 from tests.support.machines import Machine, action, caught, play
-from tests.support.memory_unit import MemoryContext
-from tests.support.registry_world import RegistryWorld, SavingContext
+from tests.support.registry_world import RegistryWorld
 
 NAMED = ("a", "b", "c")
 """Datasets of which only the name changes: the newest name is the one that both must have in the end."""
@@ -196,9 +195,3 @@ def test_taking_old_news_for_a_change_is_caught(monkeypatch: pytest.MonkeyPatch)
 def test_an_echo_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor_module, "fold_pulled", _pushes_back)
     assert caught(RegistryMachine, 60, 40) is not None
-
-
-@pytest.mark.prove
-def test_a_push_before_its_version_is_safe_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SavingContext, "checkpoint", MemoryContext.checkpoint)
-    assert caught(RegistryMachine, 100, 40) is not None

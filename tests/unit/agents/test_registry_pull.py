@@ -575,6 +575,28 @@ class TestLinks:
         await world.calm()
         assert world.book.links["ds-1", "m-1", "training_data"]["linked_at"] > "2025-06-15T15:06:40.000Z"
 
+    async def test_make_no_key_that_another_state_has_had_over_a_crash(self) -> None:
+        world = RegistryWorld(mode=SyncMode.PUSH)
+        await world.open()
+        world.created()
+        await world.turn()
+        world.save()
+        world.link("ds-1", "m-1")
+        await world.turn()
+        world.vault("dataset.updated", name="First")
+        await world.turn()
+        world.registry.gate.clear()
+        await world.crash()
+        await world.read()
+        world.vault("dataset.updated", name="Second")
+        await world.read()
+        world.registry.gate.set()
+        await world.calm()
+        assert world.book.keys_reused == []
+        assert world.ours() == world.theirs()
+        assert list(world.book.links) == [("ds-1", "m-1", "training_data")]
+        await world.close()
+
     async def test_to_a_dataset_that_nobody_knows_are_none(self, world: RegistryWorld) -> None:
         world.link("ds-1", "m-1")
         await world.calm()
