@@ -89,13 +89,18 @@ class Backlog:
         share: How many entries a class may have in memory, and how many followers there may be.
     """
 
+    # There may be ten thousand, most of them empty.
+    __slots__ = (
+        "_classes", "_firsts_in_row", "_followers", "_hungry_lanes", "_known", "_lanes", "share", "strict",
+    )  # fmt: skip
+
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
         self.share = DEFAULT_SHARE
         self._known: dict[str, Entry] = {}
         self._classes: dict[int, _Class] = {}
         self._lanes: dict[bytes, _Lane] = {}
-        self._hungry_lanes: set[bytes] = set()
+        self._hungry_lanes: dict[bytes, None] = {}
         self._followers = 0
         self._firsts_in_row = 0
 
@@ -204,7 +209,7 @@ class Backlog:
 
     def fill_lane(self, lane: bytes, entries: list[Entry], floor: int | None) -> None:
         """The next entries of a lane, in order, read from the index; the rest has at least the sequence `floor`."""
-        self._hungry_lanes.discard(lane)
+        self._hungry_lanes.pop(lane, None)
         found = self._lanes.setdefault(lane, _Lane())
         found.more = False
         for entry in entries:
@@ -323,6 +328,6 @@ class Backlog:
             self._followers -= 1
             insort(self._classes.setdefault(lane.head.tries, _Class()).entries, lane.head)
         elif lane.head is None and lane.more:
-            self._hungry_lanes.add(key)
+            self._hungry_lanes[key] = None
         elif lane.free:
             del self._lanes[key]

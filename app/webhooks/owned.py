@@ -65,6 +65,10 @@ class OwnedWebhook:
         unjudged: How many of those have failed, which is not written yet.
     """
 
+    __slots__ = (
+        "_headers", "_keys", "_options", "_secrets", "flights", "heart", "parked_at_ms", "row", "terms", "unjudged",
+    )  # fmt: skip
+
     def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
         self._options = options
         self._keys = keys

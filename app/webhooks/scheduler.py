@@ -81,6 +81,11 @@ class _Block(NamedTuple):
 class _Receiver:
     """One webhook: what waits for it, and what it may have in flight."""
 
+    __slots__ = (
+        "backlog", "bucket", "classes", "hold_until_ms", "in_flight", "limits", "no_key_until_s", "pace", "progress_s",
+        "slots", "stops", "webhook_id",
+    )  # fmt: skip
+
     def __init__(self, webhook_id: str, limits: Limits, rules: PaceRules, now: Now) -> None:
         self.webhook_id = webhook_id
         self.limits = limits
