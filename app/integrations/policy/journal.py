@@ -32,6 +32,8 @@ CAPACITY: Final = 10_000
 CAPACITY_BYTES: Final = 32 * 1024 * 1024
 WAIT_S: Final = 10.0
 BATCH: Final = 500
+LINGER_S: Final = 0.05
+"""So long records wait for others: each batch costs the broker, and the agent that reads it, as much as a record."""
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 CLOSE_S: Final = 5.0
@@ -54,6 +56,7 @@ class DecisionJournal:
         sync: Whether the caller waits for the broker.
         capacity: How many may wait.
         wait_s: How long a caller waits.
+        linger_s: How long records wait for others where no caller waits for them.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class DecisionJournal:
         sync: bool = False,
         capacity: int = CAPACITY,
         wait_s: float = WAIT_S,
+        linger_s: float = LINGER_S,
     ) -> None:
         self._send = send
         self._source = source
@@ -73,6 +77,7 @@ class DecisionJournal:
         self._now_ms = now_ms
         self._sync = sync
         self._wait_s = wait_s
+        self._linger_s = 0.0 if sync else linger_s
         self._capacity = capacity
         self._waiting: deque[_Entry] = deque()
         self._waiting_bytes = 0
@@ -132,11 +137,13 @@ class DecisionJournal:
     async def run(self) -> None:
         """Write what waits, in order and again until it is acknowledged; until cancelled."""
         while True:
-            while self._waiting:
-                await self._write(list(islice(self._waiting, BATCH)))
-            self._emptied.set()
-            self._arrived.clear()
-            await self._arrived.wait()
+            if not self._waiting:
+                self._emptied.set()
+                self._arrived.clear()
+                await self._arrived.wait()
+            if self._linger_s and not self._closing:
+                await asyncio.sleep(self._linger_s)
+            await self._write(list(islice(self._waiting, BATCH)))
 
     async def _write(self, batch: list[_Entry]) -> None:
         delay_s = RETRY_MIN_S

@@ -45,7 +45,7 @@ async def journal(broker: Broker, **options: Any) -> AsyncIterator[DecisionJourn
         source="/vault-stream/test",
         new_id=lambda: f"id-{next(ids)}",
         now_ms=lambda: START_MS + 60_000,
-        **{"wait_s": LONG_S, **options},
+        **{"wait_s": LONG_S, "linger_s": 0.0, **options},
     )
     running = asyncio.create_task(made.run())
     try:
@@ -128,6 +128,17 @@ async def test_who_has_waited_too_long_gets_no_decision() -> None:
             await log.made(decision(), "engine")
         with pytest.raises(PolicyUnavailable, match="written down"):
             await log.failed(question(), "no answer", START_MS)
+
+
+async def test_records_that_come_one_after_another_are_written_together() -> None:
+    broker = Broker()
+    async with journal(broker, linger_s=0.01) as log:
+        for _ in range(20):
+            await log.made(decision(), "engine")
+            await asyncio.sleep(0)
+        await log.close()
+    assert len(broker.taken) == 20
+    assert broker.tries < 20
 
 
 async def test_with_sync_the_caller_waits_for_the_broker() -> None:
