@@ -1,7 +1,10 @@
 """Fixtures and settings that every folder of tests may use."""
 
+import gc
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.support.kafka"]
@@ -10,3 +13,16 @@ pytest_plugins = ["tests.support.kafka"]
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)
 settings.register_profile("dev", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_told_of_a_broker_later(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module with a broker leaves to the garbage collector is collected here.
+
+    Futures that failed tell the log so when they go, with a traceback, for which Python 3.11 parses source. In the
+    middle of another parse, as hypothesis and pytest make them, that ends the whole run ("AST constructor recursion
+    depth mismatch").
+    """
+    yield
+    if {"integration", "system"} & set(request.path.parts):
+        gc.collect()

@@ -9,7 +9,8 @@ Why not `stop()`: it flushes, so with a frozen broker it waits, and leaves tasks
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -133,10 +134,14 @@ class HardProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka ships no
             if connection._writer is not None:
                 # close() alone would keep unsent bytes for the broker.
                 connection._writer.transport.abort()
+            _forget(request[-1] for request in connection._requests)
             connection.close(reason=CloseReason.SHUTDOWN)
         live = await self._cancel_tasks()
+        waiting = self._message_accumulator
+        for batch in [*chain.from_iterable(waiting._batches.values()), *waiting._pending_batches]:
+            _forget((batch.future, batch._drain_waiter))
         # Whoever waits for a batch of ours hears of it now, not at its own deadline.
-        self._message_accumulator.fail_all(kafka_errors.KafkaConnectionError("producer closed"))
+        waiting.fail_all(kafka_errors.KafkaConnectionError("producer closed"))
         for task in (sender._sender_task, client._sync_task):
             if task is not None and task.done() and not task.cancelled():
                 task.exception()
@@ -205,3 +210,9 @@ class FencedProducer(HardProducer):
         who = (manager.transactional_id, manager.transaction_timeout_ms)
         request = InitProducerIdRequest(*who) if last is None else _InitV4(*who, *last)
         return await self.client.send(node, request, group=ConnectionGroup.COORDINATION)
+
+
+def _forget(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Nobody may be left who asks what became of these; asyncio would log each, some time later, with its stack."""
+    for future in futures:
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -1,6 +1,7 @@
 """Who fences whom, and what a hard close leaves behind, on a real Kafka."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from app.devstack.kafka import KafkaServer
 from app.engine import CheckpointFailed, Connection, NotMember, ProducerTaken
 from app.engine.changelog import FencedChangelog, Write
-from app.engine.producer import FencedProducer
+from app.engine.producer import FencedProducer, HardProducer
 
 pytestmark = pytest.mark.kafka
 
@@ -149,3 +150,29 @@ async def test_a_hard_close_leaves_no_task_and_no_socket_though_the_broker_is_fr
     async with asyncio.timeout(5):
         while len(asyncio.all_tasks()) > tasks or open_sockets() > sockets:
             await asyncio.sleep(0.01)
+
+
+async def test_what_a_hard_close_ends_is_not_told_to_the_log_later(
+    own_kafka: KafkaServer, unique: Callable[[str], str]
+) -> None:
+    log, told = topic(own_kafka, unique("log")), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    one = HardProducer(bootstrap_servers=own_kafka.bootstrap, enable_idempotence=True)
+    await one.start()
+    pid = own_kafka.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            batch = one.create_batch()
+            batch.append(key=None, value=b"v", timestamp=None)
+            sent = await one.send_batch(batch, log, partition=0)
+            sent.add_done_callback(lambda done: done.exception())
+            await asyncio.sleep(0)
+        assert await one.hard_close()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    del one, batch, sent
+    gc.collect()
+
+    assert told == []
