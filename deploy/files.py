@@ -34,7 +34,7 @@ def prometheus_rule(rules: str) -> dict[str, Any]:
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "vault-stream"},
+        "metadata": {"name": "vault-stream", "namespace": "vault-stream"},
         "spec": yaml.safe_load(rules),
     }
 

@@ -23,6 +23,7 @@ INSTALL: Final = {
     "promtool": "apt-get install -y --no-install-recommends prometheus",
     "prometheus": "apt-get install -y --no-install-recommends prometheus",
     "kubectl": "apt-get install -y kubernetes-client, or https://kubernetes.io/docs/tasks/tools/",
+    "openssl": "apt-get install -y --no-install-recommends openssl",
     "go": "apt-get install -y golang-go (1.24 or later), or https://go.dev/dl/",
     "uv": "python -m pip install uv",
 }
