@@ -25,6 +25,7 @@ INSTALL: Final = {
     "kubectl": "apt-get install -y kubernetes-client, or https://kubernetes.io/docs/tasks/tools/",
     "openssl": "apt-get install -y --no-install-recommends openssl",
     "go": "apt-get install -y golang-go (1.24 or later), or https://go.dev/dl/",
+    "unshare": "apt-get install -y util-linux",
     "uv": "python -m pip install uv",
 }
 GO_PACKAGES: Final = {
