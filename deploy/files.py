@@ -54,4 +54,5 @@ def kafka_topics() -> list[dict[str, Any]]:
 
 
 def _documents(*documents: dict[str, Any]) -> str:
-    return NOTE + yaml.safe_dump_all(documents, sort_keys=False, width=120)
+    text: str = yaml.safe_dump_all(documents, sort_keys=False, width=120)
+    return NOTE + text

@@ -35,6 +35,21 @@ def test_a_missing_tool_skips_where_it_may_be_missing(
         deploy_tools.require("promtool")
 
 
+@pytest.mark.foreign
+@pytest.mark.parametrize("script", [".ci/run", "tests/support/boxed.sh"])
+def test_shellcheck_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    monkeypatch.undo()
+    text = (deploy_tools.ROOT / script).read_text()
+    broken = tmp_path / "broken"
+    broken.write_text(text + "\ncd $HOME/$1 && echo $*\n")
+    shellcheck = deploy_tools.python_tool("manifests", "shellcheck")
+
+    good, bad = (deploy_tools.ended(shellcheck, str(file)) for file in (deploy_tools.ROOT / script, broken))
+
+    assert good.returncode == 0, deploy_tools.said(good)
+    assert bad.returncode == 1
+
+
 def test_what_is_installed_by_the_tests_is_pinned_by_hash() -> None:
     locks = sorted(Path(deploy_tools.PINS).glob("*.lock"))
     lines = [line for lock in locks for line in lock.read_text().splitlines() if "==" in line and line[0].isalnum()]
