@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import orjson
-import yaml  # type: ignore[import-untyped]  # ships no types
+import yaml
 
 from app.asyncapi import asyncapi_document
 
