@@ -109,7 +109,7 @@ class Program:
         self.decisions = DecisionReaders()
         self.datasets = DatasetReaders()
         self.readers, self.audits = Readers(), AuditReaders()
-        self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
+        self.signing_keys = _signing_keys(settings)
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
         if self.keys.active_key_id is None:
@@ -321,6 +321,13 @@ def _connection(settings: Settings) -> Connection:
         _secret(kafka.sasl_password),
         *(str(file) if file else None for file in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key)),
     )
+
+
+def _signing_keys(settings: Settings) -> list[SigningKey]:
+    try:
+        return [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
+    except ValueError as error:
+        raise StartRefused(f"VAULT_STREAM_WEBHOOKS__SIGNING_KEYS: {error}") from None
 
 
 def _secret(value: SecretStr | None) -> str | None:
