@@ -208,7 +208,7 @@ class _Chosen:
     def of(cls, range_: Range, batches: Iterable[Batch], *, ends: bool) -> _Chosen:
         ordered = sorted(batches, key=lambda batch: batch.first)
         before = [batch.first for batch in ordered if batch.first <= range_.first and range_.first > range_.begin]
-        start = max(before, default=range_.first)
+        start = max(range_.begin, max(before, default=range_.first))
         stop = range_.until
         if ends:
             ordered = [batch for batch in ordered if batch.first < range_.until]
