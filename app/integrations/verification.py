@@ -86,6 +86,7 @@ class Trailer:
         partitions: How many trailers the export has.
         resource: Only entries of it are in the export, so that they need not be chained to each other.
         unlinked: Records that are left out because retention took what they are chained to.
+        assumed: The chain was begun anew at what retention left: no sealed batch said how it goes on there.
     """
 
     partition: int
@@ -96,11 +97,12 @@ class Trailer:
     partitions: int | None = None
     resource: str | None = None
     unlinked: int | None = None
+    assumed: bool | None = None
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Trailer:
         """What a line of an export says under `trailer`; fields that it does not know are passed over."""
-        kinds = {"hash": str, "previous_hash": str, "resource": str}
+        kinds = {"hash": str, "previous_hash": str, "resource": str, "assumed": bool}
         fields = {name: found.get(name) for name in cls.__slots__}
         known: dict[str, Any] = {
             name: value for name, value in fields.items() if isinstance(value, kinds.get(name, int))
@@ -197,6 +199,7 @@ class _ExportCheck:
         self.verdict.filtered = filtered
         if self.trailer is not None:
             self._compare(self.trailer)
+            self.verdict.from_start = self.verdict.from_start and not self.trailer.assumed
         elif closed and self.verdict.partition >= 0:
             self._say("truncated", self.verdict.head[0] if self.verdict.head else None, "its trailer is missing")
         if noted is not None:

@@ -160,4 +160,5 @@ class TestTheAnchor:
         assert choose_anchor(self.BATCHES, 2, 2) == Anchor(4, "b")
 
     def test_is_the_beginning_where_nothing_was_sealed(self) -> None:
-        assert choose_anchor((), 3, 5) == Anchor(3, GENESIS)
+        assert choose_anchor((), 0, 5) == Anchor(0, GENESIS)
+        assert choose_anchor((), 3, 5) == Anchor(3, GENESIS, assumed=True)
