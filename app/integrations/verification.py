@@ -82,7 +82,8 @@ class Trailer:
         sequence: Of the last entry in the export; -1 if there is none.
         hash: Of that entry; of the one before the export if there is none.
         entries: How many there are.
-        previous_hash: Of the entry before the first one; None if other entries lie between, or nobody said.
+        previous_hash: Of the entry before the first one; None if other entries lie between, or nobody said. Of an empty
+            part of an export: what it begins with, as `hash` is what it ends with.
         partitions: How many trailers the export has.
         resource: Only entries of it are in the export, so that they need not be chained to each other.
         unlinked: Records that are left out because retention took what they are chained to.
@@ -216,6 +217,8 @@ class _ExportCheck:
         if head is not None and before is not None and before != self._first_previous:
             first = self.verdict.first
             self._say("removed", first, f"entry {first} is not the first one: what was before it is missing")
+        if head is None and trailer.sequence < 0 and before is not None and before != trailer.hash:
+            self._say("removed", None, "no entries, and what is behind them is not chained to what is before")
         if trailer.entries is not None and checked != trailer.entries and self.verdict.ok:
             kind = "removed" if checked < trailer.entries else "inserted"
             self._say(kind, None, f"{checked} entries, its trailer says {trailer.entries}")
