@@ -75,6 +75,9 @@ audit.add_command(export)
     type=_Head(),
     help="A sequence and hash that you noted before; shows a cut tail. May be given for each partition.",
 )
+@click.option(
+    "--no-trailer", is_flag=True, help="FILE is a collection of entries, not an export: a cut tail does not show."
+)
 @time_range_options()
 @json_option
 def verify(
@@ -82,6 +85,7 @@ def verify(
     *,
     topic: bool,
     heads: tuple[tuple[int, int, str], ...],
+    no_trailer: bool,
     from_ms: int | None,
     to_ms: int | None,
     as_json: bool,
@@ -94,11 +98,14 @@ def verify(
     """
     if (file is None) != topic:
         raise click.UsageError("give either an export FILE or --topic")
+    if topic and no_trailer:
+        raise click.UsageError("--no-trailer is about a FILE: the topic has no trailers")
     noted = {partition: (sequence, digest) for partition, sequence, digest in heads}
     if file is None:
         verdicts = _verify_topic(load_settings(), noted, from_ms, to_ms)
     else:
-        verdicts = verify_entries(between(_lines(file), *map(_recorded_at, (from_ms, to_ms))), noted)
+        lines = between(_lines(file, no_trailer=no_trailer), *map(_recorded_at, (from_ms, to_ms)))
+        verdicts = verify_entries(lines, noted, trailers=not no_trailer)
     sound = all(verdict.ok for verdict in verdicts)
     if as_json:
         print_json({"ok": sound, "partitions": [{"ok": verdict.ok, **asdict(verdict)} for verdict in verdicts]})
@@ -136,7 +143,7 @@ def _print(verdicts: list[Verdict], *, of_file: bool) -> None:
 # -- an export
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def _lines(file: Path, *, no_trailer: bool) -> Iterator[dict[str, Any]]:
     recognised = False
     with progress_bar() as progress, file.open("rb") as lines:
         task = progress.add_task("checking", total=file.stat().st_size)
@@ -150,6 +157,8 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
                 _require_fields(file, number, entry)
             recognised = True
             yield entry
+    if not recognised and not no_trailer:
+        raise click.ClickException(f"{file} is empty: an export has a trailer for each partition at least")
 
 
 def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:

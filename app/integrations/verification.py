@@ -116,13 +116,19 @@ class Trailer:
         return {"trailer": {name: value for name, value in fields.items() if value is not None}}
 
 
-def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, str]] | None = None) -> list[Verdict]:
+def verify(
+    entries: Iterable[Mapping[str, Any]],
+    heads: Mapping[int, tuple[int, str]] | None = None,
+    *,
+    trailers: bool = False,
+) -> list[Verdict]:
     """Check an export: AuditEvents with their hashes, in the order of each partition; a verdict for each partition.
 
     Args:
         entries: AuditEvents and, as `Trailer.show` writes them, trailers, which say where the export of a partition
             ends.
         heads: By partition, a sequence and its hash that somebody noted elsewhere.
+        trailers: Whether a partition that has neither a trailer nor a noted head was cut.
     """
     checks: dict[int, _ExportCheck] = {}
     noted = heads or {}
@@ -140,7 +146,10 @@ def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, 
     closed = any(check.trailer for check in checks.values())
     for partition in expected:
         checks.setdefault(partition, _ExportCheck(partition))
-    return [checks[partition].end(noted.get(partition), closed=closed) for partition in sorted(checks)]
+    return [
+        check.end(noted.get(partition), closed=closed or (trailers and partition not in noted))
+        for partition, check in sorted(checks.items())
+    ]
 
 
 class _ExportCheck:
@@ -190,7 +199,7 @@ class _ExportCheck:
 
         Args:
             noted: A head that somebody noted elsewhere.
-            closed: Whether the export has any trailers.
+            closed: Whether it has to have a trailer.
         """
         self._settle(None)
         filtered = self.trailer is not None and self.trailer.resource is not None
