@@ -6,6 +6,7 @@ table `audit`. `verify FILE` needs nothing but an export.
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 _DEPTH: Final = 66
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+# By so much this clock and the brokers' may differ.
+_CLOCKS_MS: Final = 60 * 60 * 1000
 _CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
 
 Heads = dict[int, tuple[int, str]]
@@ -196,13 +200,14 @@ def _verify_topic(settings: Settings, noted: Heads, from_ms: int | None, to_ms: 
         ranges = read_ranges(reader, topics.audit, from_ms, to_ms)
         chosen = {
             partition: _Chosen.of(
-                ranges.get(partition, Range(0, 0, 0)), sealed.batches.get(partition, ()), ends=to_ms is not None
+                ranges.get(partition, Range(0, 0, 0)), sealed.batches.get(partition, ()), from_ms, to_ms
             )
             for partition in sorted({*ranges, *sealed.batches, *noted})
         }
         if from_ms is not None or to_ms is not None:
             noted = {partition: head for partition, head in noted.items() if chosen[partition].has(head[0])}
-        return _check_topic(reader, topics.audit, chosen, noted)
+        kept_since_ms = time.time_ns() // 1_000_000 - settings.governance.retention_d * _DAY_MS + _CLOCKS_MS
+        return _check_topic(reader, topics.audit, chosen, noted, kept_since_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,22 +219,33 @@ class _Chosen:
     batches: list[Batch]
 
     @classmethod
-    def of(cls, range_: Range, batches: Iterable[Batch], *, ends: bool) -> _Chosen:
+    def of(cls, range_: Range, batches: Iterable[Batch], from_ms: int | None, to_ms: int | None) -> _Chosen:
+        """Those that lie in the range, and those of its time that the topic does not have any more."""
         ordered = sorted(batches, key=lambda batch: batch.first)
         before = [batch.first for batch in ordered if batch.first <= range_.first and range_.first > range_.begin]
         start = max(range_.begin, max(before, default=range_.first))
         stop = range_.until
-        if ends:
+        if to_ms is not None:
             ordered = [batch for batch in ordered if batch.first < range_.until]
             stop = max([stop, *(batch.last + 1 for batch in ordered)])
-        return cls(start, stop, [batch for batch in ordered if batch.last >= start])
+
+        def gone(batch: Batch) -> bool:
+            in_time = (from_ms is None or batch.newest_ms >= from_ms) and (to_ms is None or batch.oldest_ms < to_ms)
+            return batch.last < range_.begin and in_time
+
+        return cls(start, stop, [batch for batch in ordered if batch.last >= start or gone(batch)])
 
     def has(self, offset: int) -> bool:
         return self.start <= offset < self.stop
 
 
-def _check_topic(reader: TopicReader, topic: str, chosen: dict[int, _Chosen], noted: Heads) -> list[Verdict]:
-    checks = {partition: TopicCheck(partition, one.batches, noted.get(partition)) for partition, one in chosen.items()}
+def _check_topic(
+    reader: TopicReader, topic: str, chosen: dict[int, _Chosen], noted: Heads, kept_since_ms: int
+) -> list[Verdict]:
+    checks = {
+        partition: TopicCheck(partition, one.batches, noted.get(partition), kept_since_ms)
+        for partition, one in chosen.items()
+    }
     spans = {partition: (one.start, one.stop) for partition, one in chosen.items()}
     for message in reader.records(topic, "checking", spans):
         _, timestamp_ms = message.timestamp()

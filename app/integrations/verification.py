@@ -277,14 +277,23 @@ class TopicCheck:
 
     The records carry no hash, so a difference shows in the batch that it lies in, by its range. The check begins with
     the first batch that is there from its first entry on: what retention took cannot be told from what was never there.
+    Of a batch before that, which retention cannot have reached yet, the records were removed.
 
     Args:
         partition: Of the audit topic.
         batches: The sealed batches of its present chain.
         noted: A sequence and its hash that somebody kept elsewhere.
+        kept_since_ms: Retention has taken nothing of this time or later; None: that is not known.
     """
 
-    def __init__(self, partition: int, batches: Iterable[Batch], noted: tuple[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        partition: int,
+        batches: Iterable[Batch],
+        noted: tuple[int, str] | None = None,
+        kept_since_ms: int | None = None,
+    ) -> None:
+        self._kept_since_ms = kept_since_ms
         self._verdict = Verdict(partition)
         self._batches = sorted(batches, key=lambda batch: batch.first, reverse=True)
         self._previous = None if self._batches else GENESIS
@@ -366,7 +375,11 @@ class TopicCheck:
                 self._say("inserted", batch, f"{-missing} records were added to its {batch.count}")
             elif self._previous != batch.last_hash:
                 self._say("edited", batch, "a record was edited, or two were exchanged")
-        self._previous, self._count = batch.last_hash, 0
+        elif self._kept_since_ms is not None and batch.oldest_ms >= self._kept_since_ms:
+            self._say("removed", batch, "its first records are missing, though they are younger than the retention")
+        if self._verdict.first is not None or not self._batches:
+            self._previous = batch.last_hash
+        self._count = 0
 
     def _say(self, kind: str, batch: Batch | None, detail: str, sequence: int | None = None) -> None:
         text = f"batch {batch.id} ({batch.first} to {batch.last}): {detail}" if batch else detail

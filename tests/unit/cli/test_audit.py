@@ -247,6 +247,20 @@ class TestATopic:
         assert result.exit_code == 1
         assert "truncated" in result.stdout
 
+    @pytest.mark.parametrize(("retention_d", "code"), [(36_500, 1), (1, 0)])
+    def test_that_lost_records_before_their_time_exits_1(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch, retention_d: int, code: int
+    ) -> None:
+        monkeypatch.setenv("VAULT_STREAM_GOVERNANCE__RETENTION_D", str(retention_d))
+        deployment.seal(0, 1, 2)
+        deployment.seal(3, 4, 5)
+        # The embedded cluster keeps 5 MB of a partition.
+        deployment.audit(*(audit_value(number, details={"x": "y" * 900_000}) for number in range(12)))
+        for arguments in ([], ["--from", at(0), "--to", at(5)], ["--to", at(1)]):
+            result = run("--topic", *arguments)
+            assert result.exit_code == code, result.output
+            assert ("removed: batch" in result.stdout) is bool(code)
+
     def test_is_checked_in_a_time_range_alone_by_whole_batches(self, deployment: Deployment) -> None:
         values = [audit_value(number) for number in range(12)]
         values[1] = audit_value(1, action="forged")

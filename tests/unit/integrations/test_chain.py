@@ -58,6 +58,8 @@ def batches(offsets: Iterable[int], size: int = 3) -> list[Batch]:
                 count=size,
                 previous_hash=hashes[at],
                 last_hash=hashes[at + size],
+                oldest_ms=AT_MS + first,
+                newest_ms=AT_MS + last,
             )
         )
     return sealed
@@ -257,6 +259,30 @@ class TestATopic:
         verdict = TopicCheck(0, batches(range(6))).end(20)
         assert verdict.ok
         assert verdict.first is None
+
+    @pytest.mark.parametrize(
+        ("left", "kept_since_ms", "missing"),
+        [
+            (20, AT_MS, [0, 1, 2]),
+            (20, AT_MS + 3, [1, 2]),
+            (20, AT_MS + 9, []),
+            (3, AT_MS, [0]),
+            (4, AT_MS, [0, 1]),
+            (4, AT_MS + 1, [1]),
+            (4, AT_MS + 4, []),
+        ],
+    )
+    def test_that_lost_records_which_retention_cannot_have_reached_names_their_batches(
+        self, left: int, kept_since_ms: int, missing: list[int]
+    ) -> None:
+        sealed = batches(range(9))
+        checking = TopicCheck(0, sealed, kept_since_ms=kept_since_ms)
+        for record in topic(9)[left:]:
+            checking.add(*record)
+        findings = checking.end(9).findings
+        assert [(finding.kind, finding.batch) for finding in findings] == [
+            ("removed", sealed[number].id) for number in missing
+        ]
 
     def test_passes_over_records_that_are_no_audit_events(self) -> None:
         records = topic(6)
