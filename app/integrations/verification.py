@@ -7,11 +7,13 @@ entries. Against that helps a head that was noted elsewhere (`--head`), or the d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from app.integrations.audit import UnreadableAudit, read_audit_record
 from app.integrations.chain import GENESIS, Batch, hash_of, make_entry
+from app.integrations.recent import Recent
+from app.integrations.verdicts import Finding, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,58 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "TopicCheck", "Trailer", "Verdict", "verify"]
 
 # The router repeats what it did since its last checkpoint, so that a repeat is never far behind.
-_REMEMBERED_EVENTS: Final = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it was sealed.
-
-    Attributes:
-        kind: `edited`, `removed`, `inserted`, `swapped`, `truncated` or `unreadable`.
-        sequence: The entry that it shows at, if one can be named.
-        batch: The id of the sealed batch that it shows in, on the topic.
-        detail: For a person.
-    """
-
-    kind: str
-    detail: str
-    sequence: int | None = None
-    batch: str | None = None
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What was found in one partition.
-
-    Attributes:
-        first: The sequence from which on everything was checked; None if nothing could be.
-        from_start: Whether that is the beginning of the chain; else what came before it is taken on trust.
-        head: Sequence and hash of the last entry checked.
-        checked: Entries checked.
-        batches: Sealed batches compared (topic only).
-        unsealed: Entries after the last sealed batch (topic only): nothing to compare them with yet.
-        repeats: Entries whose event has one before them: a repeat of the router, not a fault.
-        ended: Whether a trailer or a noted head says where it ends, so that a cut tail shows (export only).
-        filtered: Whether the entries between were left out on purpose, so that they are not chained (export only).
-    """
-
-    partition: int
-    first: int | None = None
-    from_start: bool = False
-    head: tuple[int, str] | None = None
-    checked: int = 0
-    batches: int = 0
-    unsealed: int = 0
-    repeats: int = 0
-    ended: bool = False
-    filtered: bool = False
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+_REMEMBERED_EVENTS: Final = 100_000
+# What is exchanged or put between is chained to something near.
+_REMEMBERED_ENTRIES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +90,7 @@ def verify(
         place = said if isinstance(said, Mapping) else entry
         partition = place.get("partition")
         partition = partition if isinstance(partition, int) else -1
-        check = checks.setdefault(partition, _ExportCheck(partition))
+        check = checks.setdefault(partition, _ExportCheck(partition, noted.get(partition)))
         if place is entry:
             check.add(entry)
         else:
@@ -145,22 +98,28 @@ def verify(
     expected = {*noted, *range(max((check.partitions for check in checks.values()), default=0))}
     closed = any(check.trailer for check in checks.values())
     for partition in expected:
-        checks.setdefault(partition, _ExportCheck(partition))
+        checks.setdefault(partition, _ExportCheck(partition, noted.get(partition)))
     return [
-        check.end(noted.get(partition), closed=closed or (trailers and partition not in noted))
-        for partition, check in sorted(checks.items())
+        check.end(closed=closed or (trailers and partition not in noted)) for partition, check in sorted(checks.items())
     ]
 
 
 class _ExportCheck:
-    """One partition of an export, entry by entry."""
+    """One partition of an export, entry by entry.
 
-    def __init__(self, partition: int) -> None:
+    Args:
+        noted: A head that somebody noted elsewhere.
+    """
+
+    def __init__(self, partition: int, noted: tuple[int, str] | None) -> None:
         self.verdict = Verdict(partition)
         self.trailer: Trailer | None = None
         self._first_previous: str | None = None
-        self._places: dict[str, int] = {}
-        self._seen: dict[int, None] = {}
+        self._noted = noted
+        # Entries by their hashes: those of late, and for good where somebody asks for them at the end.
+        self._places: Recent[str, int] = Recent(_REMEMBERED_ENTRIES)
+        self._kept: dict[str, int] = {}
+        self._seen: Recent[int, bool] = Recent(_REMEMBERED_EVENTS)
         self._suspect: tuple[int, int] | None = None
         self._gaps: list[Finding] = []
 
@@ -185,35 +144,38 @@ class _ExportCheck:
             self._first_previous = previous
         else:
             self._link(verdict.head, sequence, previous)
-        self._places[digest] = sequence
+        self._places.put(digest, sequence)
+        if self._noted is not None and digest == self._noted[1]:
+            self._kept[digest] = sequence
         verdict.head = (sequence, digest)
 
     def close(self, trailer: Trailer) -> None:
         """The partition's trailer; a second one speaks of what somebody put behind the first."""
         if self.trailer is not None:
             self._say("inserted", trailer.sequence, f"partition {trailer.partition} has two trailers")
+        elif (place := self._places.get(trailer.hash)) is not None:
+            self._kept[trailer.hash] = place
         self.trailer = self.trailer or trailer
 
-    def end(self, noted: tuple[int, str] | None, *, closed: bool) -> Verdict:
+    def end(self, *, closed: bool) -> Verdict:
         """No more entries.
 
         Args:
-            noted: A head that somebody noted elsewhere.
             closed: Whether it has to have a trailer.
         """
         self._settle(None)
         filtered = self.trailer is not None and self.trailer.resource is not None
         # In what was chosen by resource, the entries between are elsewhere; its count speaks for it.
         self.verdict.findings += [] if filtered else self._gaps
-        self.verdict.ended = self.trailer is not None or noted is not None
+        self.verdict.ended = self.trailer is not None or self._noted is not None
         self.verdict.filtered = filtered
         if self.trailer is not None:
             self._compare(self.trailer)
             self.verdict.from_start = self.verdict.from_start and not self.trailer.assumed
         elif closed and self.verdict.partition >= 0:
             self._say("truncated", self.verdict.head[0] if self.verdict.head else None, "its trailer is missing")
-        if noted is not None:
-            self._expect(*noted)
+        if self._noted is not None:
+            self._expect(*self._noted)
         return self.verdict
 
     def _compare(self, trailer: Trailer) -> None:
@@ -233,7 +195,7 @@ class _ExportCheck:
             self._say(kind, None, f"{checked} entries, its trailer says {trailer.entries}")
 
     def _expect(self, sequence: int, digest: str) -> None:
-        found = self._places.get(digest)
+        found = self._kept.get(digest, self._places.get(digest))
         reached = self.verdict.head[0] if self.verdict.head else -1
         if found is None and reached < sequence:
             self._say("truncated", sequence, f"ends at {reached}, its head is {sequence}")
@@ -299,7 +261,7 @@ class TopicCheck:
         self._previous = None if self._batches else GENESIS
         self._noted = noted
         self._count = 0
-        self._seen: dict[int, None] = {}
+        self._seen: Recent[int, bool] = Recent(_REMEMBERED_EVENTS)
 
     def add(self, offset: int, timestamp_ms: int, value: bytes | None) -> None:
         """The next record."""
@@ -386,11 +348,9 @@ class TopicCheck:
         self._verdict.findings.append(Finding(kind, text, sequence, batch.id if batch else None))
 
 
-def _count(verdict: Verdict, seen: dict[int, None], audit: Mapping[str, Any]) -> None:
+def _count(verdict: Verdict, seen: Recent[int, bool], audit: Mapping[str, Any]) -> None:
     verdict.checked += 1
     event = hash((audit.get("source"), audit.get("id")))
-    if event in seen:
+    if seen.get(event):
         verdict.repeats += 1
-    seen[event] = None
-    if len(seen) > _REMEMBERED_EVENTS:
-        del seen[next(iter(seen))]
+    seen.put(event, True)

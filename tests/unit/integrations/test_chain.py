@@ -1,5 +1,6 @@
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import canonical_json
+from app.integrations import verification
 from app.integrations.chain import (
     GENESIS,
     Batch,
@@ -183,6 +185,22 @@ class TestAnExport:
         assert verify(whole, head)[0].ok
         assert only(verify(whole[:4], head)[0])[:2] == ("truncated", 4)
         assert only(verify(whole, {0: (4, "f" * 64)})[0])[:2] == ("edited", 4)
+
+    def test_takes_no_more_memory_for_more_entries(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verification, "_REMEMBERED_EVENTS", 100)
+
+        def peak_bytes(count: int) -> int:
+            noted = {0: (1, entries(2)[1]["hash"])}
+            tracemalloc.start()
+            try:
+                (verdict,) = verify((orjson.loads(entry.body) for entry in chain(range(count))), noted)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+                assert verdict.ok
+                assert verdict.checked == count
+
+        assert peak_bytes(9_000) < 1.5 * peak_bytes(3_000)
 
     def test_without_a_partition_that_was_noted_is_truncated(self) -> None:
         assert [only(verdict)[0] for verdict in verify([], {2: (4, "f" * 64)})] == ["truncated"]
