@@ -198,16 +198,17 @@ def _verify_topic(settings: Settings, noted: Heads, from_ms: int | None, to_ms: 
         # The batches first: every record that they speak of is in the topic by then.
         sealed = read_sealed(reader, topics.changelog(AUDIT.name))
         ranges = read_ranges(reader, topics.audit, from_ms, to_ms)
-        chosen = {
-            partition: _Chosen.of(
-                ranges.get(partition, Range(0, 0, 0)), sealed.batches.get(partition, ()), from_ms, to_ms
-            )
-            for partition in sorted({*ranges, *sealed.batches, *noted})
-        }
-        if from_ms is not None or to_ms is not None:
-            noted = {partition: head for partition, head in noted.items() if chosen[partition].has(head[0])}
         kept_since_ms = time.time_ns() // 1_000_000 - settings.governance.retention_d * _DAY_MS + _CLOCKS_MS
-        return _check_topic(reader, topics.audit, chosen, noted, kept_since_ms)
+        verdicts = []
+        # One at a time, for the batches of one are in memory.
+        for partition in sorted({*ranges, *sealed.rows, *noted}):
+            range_, head = ranges.get(partition, Range(0, 0, 0)), noted.get(partition)
+            chosen = _Chosen.of(range_, sealed.batches(partition), from_ms, to_ms)
+            if (from_ms is not None or to_ms is not None) and head is not None and not chosen.has(head[0]):
+                head = None
+            check = TopicCheck(partition, chosen.batches, head, kept_since_ms)
+            verdicts.append(_check_partition(reader, topics.audit, partition, chosen, check))
+        return verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,20 +240,9 @@ class _Chosen:
         return self.start <= offset < self.stop
 
 
-def _check_topic(
-    reader: TopicReader, topic: str, chosen: dict[int, _Chosen], noted: Heads, kept_since_ms: int
-) -> list[Verdict]:
-    checks = {
-        partition: TopicCheck(partition, one.batches, noted.get(partition), kept_since_ms)
-        for partition, one in chosen.items()
-    }
-    spans = {partition: (one.start, one.stop) for partition, one in chosen.items()}
-    for message in reader.records(topic, "checking", spans):
+def _check_partition(reader: TopicReader, topic: str, partition: int, chosen: _Chosen, check: TopicCheck) -> Verdict:
+    for message in reader.records(topic, f"checking partition {partition}", {partition: (chosen.start, chosen.stop)}):
         _, timestamp_ms = message.timestamp()
         value = message.value()
-        checks[message.partition() or 0].add(
-            message.offset() or 0, timestamp_ms, value if isinstance(value, bytes) else None
-        )
-    return [
-        check.end(min(reader.ends.get(partition, 0), chosen[partition].stop)) for partition, check in checks.items()
-    ]
+        check.add(message.offset() or 0, timestamp_ms, value if isinstance(value, bytes) else None)
+    return check.end(min(reader.ends.get(partition, 0), chosen.stop))
