@@ -6,6 +6,7 @@ table `audit`. `verify FILE` needs nothing but an export.
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import click
 
 from app.cli.audit_export import export
 from app.cli.broker import broker_of
-from app.cli.options import time_range_options
+from app.cli.options import require_range, time_range_options
 from app.cli.output import json_option, print_json, show
 from app.cli.sealed import Range, read_ranges, read_sealed
 from app.cli.topic_reader import TopicReader, progress_bar
@@ -41,6 +42,7 @@ _DEPTH: Final = 66
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 # By so much this clock and the brokers' may differ.
 _CLOCKS_MS: Final = 60 * 60 * 1000
+_HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
 
 Heads = dict[int, tuple[int, str]]
@@ -61,8 +63,8 @@ class _Head(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, str]:
         partition, sequence, digest = [*str(value).split(":"), "", "", ""][:3]
-        if not (partition.isdigit() and sequence.isdigit() and digest):
-            self.fail(f"{value!r} is not partition:sequence:hash, such as 0:41:9f86d0…", param, ctx)
+        if not (partition.isdecimal() and sequence.isdecimal() and _HASH.fullmatch(digest.lower())):
+            self.fail(f"{value!r} is not partition:sequence:hash, the hash with all of its 64 digits", param, ctx)
         return int(partition), int(sequence), digest.lower()
 
 
@@ -98,12 +100,13 @@ def verify(
 
     With a time range: what was recorded in it, and on the topic the rest of the batches at its ends.
 
-    Example: vault-stream audit verify --topic --head 0:41:9f86d081884c7d65…
+    Example: vault-stream audit verify --topic --from 2026-01-01
     """
     if (file is None) != topic:
         raise click.UsageError("give either an export FILE or --topic")
     if topic and no_trailer:
         raise click.UsageError("--no-trailer is about a FILE: the topic has no trailers")
+    require_range(from_ms, to_ms)
     noted = {partition: (sequence, digest) for partition, sequence, digest in heads}
     if file is None:
         verdicts = _verify_topic(load_settings(), noted, from_ms, to_ms)

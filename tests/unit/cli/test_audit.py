@@ -160,6 +160,9 @@ class TestAnExport:
         ["--topic", "pyproject.toml"],
         ["--topic", "--head", "0:x:ab"],
         ["--topic", "--head", "0:1"],
+        # A part of a hash would look like a forged one.
+        ["--topic", "--head", "0:1:9f86d081884c"],
+        ["--topic", "--from", "2026-02-01", "--to", "2026-01-01"],
         ["--topic", "--no-trailer"],
     ],
 )
