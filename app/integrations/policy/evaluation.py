@@ -259,6 +259,10 @@ class Evaluator:
         decision = self._front.get(question.key, now_s)
         if decision is None:
             return None
+        if decision.began_ms > self._clocks.now_ms() + times.skew_ms:
+            # The clock was ahead and was put right: what is invalidated now would not end it.
+            self._front.drop(question.key)
+            return None
         if not times.counts(decision):
             metrics.POLICY_CACHE_STALE.inc()
             self._front.drop(question.key)
