@@ -30,7 +30,7 @@ from app.observability.health import HealthRegistry, LoopWatch
 from app.observability.logging import LogError, configure_logging
 from app.readiness import add_checks
 from app.settings import Settings, SettingsError, keep_instance_id, load_settings
-from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, warnings
+from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, refusal, warnings
 from app.web.forward import Forwarder
 from app.web.server import ListenError, WebServer
 from app.webhooks.derived import Publisher
@@ -246,8 +246,8 @@ class Program:
         for line in warnings(replication=settings.replication, broker_count=admin.broker_count):
             log.warning(line)
         for difference in apply(plan_of(settings), admin):
-            if difference.what == "partitions":
-                raise StartRefused(f"{difference}; another number of partitions means another VAULT_STREAM_APP_ID")
+            if (refused := refusal(difference, self.topics, settings.brokers)) is not None:
+                raise StartRefused(refused)
             log.warning("topic %s", difference)
 
     async def _release(self) -> None:
