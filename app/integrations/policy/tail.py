@@ -124,11 +124,15 @@ class InvalidationTail:
             request_timeout_ms=round(ANSWER_S * 1000),
             metadata_max_age_ms=30_000,
         )
+        starting = asyncio.create_task(consumer.start())
         try:
-            await consumer.start()
+            # Cancelled in the middle of it, aiokafka would leave the connection open that it makes just then.
+            await asyncio.shield(starting)
             await self._follow(consumer)
         finally:
+            await asyncio.wait([starting], timeout=STOP_S)
             await _stop(consumer)
+            await _ended(starting)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         # It should be one, but a broker that made the topic by itself may have made more.
@@ -194,6 +198,11 @@ async def _is_behind(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, i
         if await consumer.position(partition) < end:
             return True
     return False
+
+
+async def _ended(starting: asyncio.Task[None]) -> None:
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
