@@ -17,7 +17,7 @@ from app.integrations.registry import DELETED, DatasetRow, Link, is_clean, is_di
 if TYPE_CHECKING:
     from app.events import CloudEvent
 
-__all__ = ["MAX_LINKS", "RELATIONSHIPS", "ask_link", "is_waiting", "link_body", "link_key", "linked", "next_link"]
+__all__ = ["MAX_LINKS", "RELATIONSHIPS", "ask_link", "is_waiting", "link_body", "link_key", "linked", "waiting_links"]
 
 RELATIONSHIPS: Final = ("training_data", "evaluation_data", "validation_data", "test_data")
 MAX_LINKS: Final = 500
@@ -54,16 +54,16 @@ def ask_link(row: DatasetRow | None, event: CloudEvent, asked_ms: int) -> Datase
     )
 
 
-def next_link(row: DatasetRow) -> Link | None:
-    """The link that the registry is to be told of now: the dataset itself comes first."""
+def waiting_links(row: DatasetRow) -> tuple[Link, ...]:
+    """The links that the registry is to be told of now: the dataset itself comes first."""
     if row.status == DELETED or row.registration_id is None or not is_clean(row):
-        return None
-    return next((link for link in row.links if link.status == WAITING), None)
+        return ()
+    return tuple(link for link in row.links if link.status == WAITING)
 
 
 def is_waiting(row: DatasetRow) -> bool:
     """Whether the registry must be told of the dataset or of one of its links."""
-    return is_dirty(row) or next_link(row) is not None
+    return is_dirty(row) or bool(waiting_links(row))
 
 
 def linked(row: DatasetRow, link: Link, *, refused: bool) -> DatasetRow:

@@ -13,6 +13,7 @@ from hypothesis.stateful import invariant
 
 from agents.registry import processor as processor_module
 from agents.registry.gate import OpenGate
+from app.devstack.registry_standin import Answer
 from app.integrations import registry_pull
 from tests.support.machines import Machine, action, caught, play
 from tests.support.registry_world import RegistryWorld
@@ -21,6 +22,9 @@ NAMED = ("a", "b", "c")
 """Datasets of which only the name changes: the newest name is the one that both must have in the end."""
 LOOSE = ("x", "y")
 """Datasets to which everything happens."""
+UNTAKEN = ("p", "q", "r")
+"""Datasets that the registry never takes, however often it is told."""
+UNKNOWN_MODEL = "m-unknown"
 
 
 class RegistryMachine(Machine):
@@ -29,6 +33,9 @@ class RegistryMachine(Machine):
         self.runner = asyncio.Runner()
         self.world = RegistryWorld()
         self.runner.run(self.world.open())
+        self.world.book.models = {"m-1", "m-2"}
+        self.in_vain = 0
+        self._refuse_the_untaken()
         self.names = 0
         # Time, whether it is the vault's (which wins a tie), name.
         self.writes: dict[str, list[tuple[int, bool, str]]] = {}
@@ -40,6 +47,23 @@ class RegistryMachine(Machine):
         self.writes.setdefault(dataset_id, []).append((at_ms, vault, name))
         self.pages_before[name] = len(self.world.registry.pages)
         return name
+
+    def _refuse_the_untaken(self) -> None:
+        book = self.world.book
+        upsert, link = book.upsert, book.link
+
+        def upsert_but(dataset: dict[str, Any]) -> Answer:
+            if dataset["id"] in UNTAKEN:
+                self.in_vain += 1
+                return 500, {}
+            return upsert(dataset)
+
+        def link_but(model_id: str, wanted: dict[str, Any]) -> Answer:
+            self.in_vain += model_id == UNKNOWN_MODEL
+            return link(model_id, wanted)
+
+        book.upsert = upsert_but  # type: ignore[method-assign]
+        book.link = link_but  # type: ignore[method-assign]
 
     @invariant()
     def a_pull_comes_between_a_change_and_its_push(self) -> None:
@@ -95,7 +119,12 @@ class RegistryMachine(Machine):
 
     @action(weight=2)
     def links_are_asked_for(self, data: st.DataObject) -> None:
-        self.world.link(data.draw(st.sampled_from(NAMED)), data.draw(st.sampled_from(["m-1", "m-2"])))
+        self.world.link(data.draw(st.sampled_from(NAMED)), data.draw(st.sampled_from(["m-1", "m-2", UNKNOWN_MODEL])))
+
+    @action()
+    def the_vault_makes_what_the_registry_never_takes(self, _: st.DataObject) -> None:
+        for dataset_id in UNTAKEN:
+            self.world.created(dataset_id)
 
     @action(weight=6)
     def time_passes(self, data: st.DataObject) -> None:
@@ -149,19 +178,21 @@ class RegistryMachine(Machine):
 
     def _judge(self) -> None:
         world = self.world
-        assert world.ours() == world.theirs()
+        assert {id_: told for id_, told in world.ours().items() if id_ not in UNTAKEN} == world.theirs()
         assert world.book.echoes == []
         assert world.book.keys_reused == []
-        calls = len(world.registry.pushes)
+        calls = len(world.registry.pushes) - self.in_vain
         self.runner.run(world.calm())
-        assert len(world.registry.pushes) == calls, "something goes in a circle"
+        assert len(world.registry.pushes) - self.in_vain == calls, "something goes in a circle"
         replaced = {dataset_id for dataset_id, _ in world.book.replaced}
         for dataset_id, writes in self.writes.items():
             _, vault, name = max(writes)
             # What a user writes between a pull and the push that follows it is replaced, and nobody can know.
             if dataset_id in world.ours() and (vault or dataset_id not in replaced):
                 assert world.ours()[dataset_id]["name"] == name, (dataset_id, writes)
-        linked = {(row.id, link.model_id) for row in world.rows().values() for link in row.links}
+        linked = {(row.id, link.model_id) for row in world.rows().values() for link in row.links} - {
+            (id_, UNKNOWN_MODEL) for id_ in NAMED
+        }
         assert {(id_, model) for id_, model, _ in world.book.links} == linked
 
 

@@ -563,6 +563,27 @@ class TestLinks:
         await world.calm()
         assert list(world.book.links) == [("ds-1", "m-1", "training_data")]
 
+    async def test_to_unknown_models_hold_no_dataset_back(self) -> None:
+        world = RegistryWorld(mode=SyncMode.PUSH)
+        await world.open()
+        world.book.models = set()
+        for number in range(20):
+            world.created(f"ds-{number}")
+            world.link(f"ds-{number}", "m-1")
+        await world.calm()
+        world.created("new")
+        await world.turn()
+        assert "new" in world.theirs()
+        await world.close()
+
+    async def test_to_an_unknown_model_hold_no_other_back(self, world: RegistryWorld) -> None:
+        world.book.models = {"m-2"}
+        world.created()
+        world.link("ds-1", "m-1")
+        world.link("ds-1", "m-2")
+        await world.calm()
+        assert list(world.book.links) == [("ds-1", "m-2", "training_data")]
+
     async def test_end_with_their_dataset(self, world: RegistryWorld) -> None:
         world.created()
         world.link("ds-1", "m-1")
