@@ -618,6 +618,28 @@ class TestLinks:
         assert list(world.book.links) == [("ds-1", "m-1", "training_data")]
         await world.close()
 
+    async def test_that_waited_make_no_key_that_another_state_has_had_over_a_crash(self) -> None:
+        world = RegistryWorld(mode=SyncMode.PUSH)
+        await world.open()
+        world.created()
+        await world.turn()
+        world.registry.down = True
+        world.link("ds-1", "m-1")
+        await world.turn()
+        world.save()
+        world.registry.down = False
+        await world.advance(2)
+        # What the registry answered to the link is lost with the crash, and the change that followed it is read anew.
+        world.vault("dataset.updated", name="First")
+        await world.turn()
+        await world.crash()
+        world.registry.failures = deque(["before"])
+        world.vault("dataset.updated", name="Second")
+        await world.calm()
+        assert world.book.keys_reused == []
+        assert world.theirs()["ds-1"]["name"] == "Second"
+        await world.close()
+
     async def test_to_a_dataset_that_nobody_knows_are_none(self, world: RegistryWorld) -> None:
         world.link("ds-1", "m-1")
         await world.calm()
