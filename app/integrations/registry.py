@@ -36,6 +36,7 @@ __all__ = [
     "knows",
     "refused",
     "schema_hash",
+    "status_of",
 ]
 
 ACTIVE: Final = "active"
@@ -91,7 +92,7 @@ class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         id: The dataset id.
         fields: `name`, `version`, `schema_hash`, `tags`, `created_at` as far as an event stated them.
         stated_ms: By field, and for `status` and `record_count`: the time of the event that it is from.
-        status: `active`, `archived` or `deleted`.
+        status: `active`, `archived` or `deleted`, as last stated; `status_of` is what the dataset is.
         deleted_ms: The tombstone: time of the latest deletion; what is older does not count any more.
         record_count: As last stated; None if no event did.
         changed_since: Records that came (and, negative, went) after that.
@@ -155,15 +156,20 @@ def fold(row: DatasetRow | None, event: CloudEvent, time_ms: int) -> DatasetRow:
         return before
     known = (before.known + digest)[-_KNOWN_EVENTS * _DIGEST_BYTES :]
     after = msgspec.structs.replace(apply(before, event, time_ms), known=known)
-    changed = document(after) != document(before) or after.status != before.status
+    changed = document(after) != document(before) or status_of(after) != status_of(before)
     if changed or after.stated_ms != before.stated_ms:
         after = msgspec.structs.replace(after, vault_ms=max(before.vault_ms, time_ms))
     if changed:
         after = again(msgspec.structs.replace(after, origin="vault", insisted=b""))
         after = msgspec.structs.replace(after, own=(after.own + digest_of(after))[-_OWN_STATES * _DIGEST_BYTES :])
-    if after.status == DELETED and after.links:
+    if after.links and status_of(after) == DELETED:
         after = msgspec.structs.replace(after, links=())
     return after
+
+
+def status_of(row: DatasetRow) -> str:
+    """What a dataset is: one that was deleted and not made again stays so, whatever else is said of it later."""
+    return row.status if _counts(row, "created_at") else DELETED
 
 
 def document(row: DatasetRow) -> dict[str, Any] | None:
@@ -171,7 +177,7 @@ def document(row: DatasetRow) -> dict[str, Any] | None:
 
     What no event stated is absent.
     """
-    if row.status == DELETED:
+    if status_of(row) == DELETED:
         return None
     stated = {name: value for name, value in row.fields.items() if _counts(row, name)}
     if "name" not in stated:
@@ -187,7 +193,7 @@ def document(row: DatasetRow) -> dict[str, Any] | None:
 def is_dirty(row: DatasetRow) -> bool:
     """Whether the registry must be told something that it has neither acknowledged nor refused."""
     unsaid = row.version > max(row.pushed, row.refused)
-    return unsaid and (row.status == DELETED or document(row) is not None)
+    return unsaid and (status_of(row) == DELETED or document(row) is not None)
 
 
 def is_clean(row: DatasetRow) -> bool:
@@ -202,7 +208,7 @@ def again(row: DatasetRow) -> DatasetRow:
 
 def digest_of(row: DatasetRow) -> bytes:
     """What tells states apart, however they are written; empty for a row that cannot be told yet."""
-    told: dict[str, Any] | None = {"status": DELETED} if row.status == DELETED else document(row)
+    told: dict[str, Any] | None = {"status": DELETED} if status_of(row) == DELETED else document(row)
     if told is None:
         return b""
     told = {"status": ACTIVE, **told, "id": row.id}
@@ -213,7 +219,7 @@ def digest_of(row: DatasetRow) -> bytes:
 
 def change_kind(row: DatasetRow, pushed: DatasetRow) -> str:
     """What an acknowledged push of `pushed` means for a dataset whose row is `row`."""
-    if pushed.status == DELETED:
+    if status_of(pushed) == DELETED:
         return "deleted"
     return "registered" if row.registration_id is None else "updated"
 

@@ -28,6 +28,7 @@ from app.integrations.registry import (
     document,
     is_clean,
     knows,
+    status_of,
 )
 from app.integrations.upstream import Malformed
 
@@ -256,7 +257,7 @@ def _met_own(row: DatasetRow, pulled: Pulled) -> tuple[DatasetRow, PullOutcome]:
 
 def _confirm(row: DatasetRow) -> DatasetRow:
     """The registry holds what the row has; where the answer to the push was lost, this is the answer."""
-    registration_id = None if row.status == DELETED else row.registration_id or row.id
+    registration_id = None if status_of(row) == DELETED else row.registration_id or row.id
     return msgspec.structs.replace(
         row, pushed=max(row.pushed, row.version), confirmed=True, registration_id=registration_id
     )
@@ -271,7 +272,7 @@ def _adopt(row: DatasetRow, pulled: Pulled) -> DatasetRow:
     return msgspec.structs.replace(
         after,
         pushed=after.version,
-        registration_id=None if after.status == DELETED else after.registration_id or after.id,
+        registration_id=None if status_of(after) == DELETED else after.registration_id or after.id,
         origin="registry",
         adopted_ms=max(pulled.at_ms, row.deleted_ms),
         own=b"" if settled else after.own,
@@ -303,7 +304,7 @@ def conflict_of(before: DatasetRow, pulled: Pulled, outcome: PullOutcome) -> dic
     theirs = {**pulled.fields, "updated_at": format_time(pulled.at_ms), "status": pulled.status}
     if pulled.record_count is not None:
         theirs["record_count"] = pulled.record_count
-    ours: dict[str, Any] = {"status": before.status, **(document(before) or {})}
+    ours: dict[str, Any] = {"status": status_of(before), **(document(before) or {})}
     ours["updated_at"] = format_time(max(before.vault_ms, 0))
     winner = "vault" if outcome is PullOutcome.VAULT_WON else "registry"
     return {"vault": ours, "registry": theirs, "winner": winner}

@@ -40,6 +40,9 @@ class RegistryMachine(Machine):
         # Time, whether it is the vault's (which wins a tie), name.
         self.writes: dict[str, list[tuple[int, bool, str]]] = {}
         self.pages_before: dict[str, int] = {}
+        # By dataset of the loose ones: when the vault last deleted it, and when anybody last made it.
+        self.deleted_ms: dict[str, int] = {}
+        self.made_ms: dict[str, int] = {}
 
     def _name(self, dataset_id: str, at_ms: int, *, vault: bool) -> str:
         self.names += 1
@@ -106,6 +109,9 @@ class RegistryMachine(Machine):
             )
         )
         self.world.vault(type_, dataset_id, at_ms=at_ms, **more)
+        if type_ in {"dataset.created", "dataset.deleted"}:
+            last = self.made_ms if type_ == "dataset.created" else self.deleted_ms
+            last[dataset_id] = max(at_ms, last.get(dataset_id, 0))
 
     @action(weight=2)
     def a_user_does_something(self, data: st.DataObject) -> None:
@@ -116,6 +122,7 @@ class RegistryMachine(Machine):
         else:
             fields = data.draw(st.sampled_from([{"name": "A"}, {"name": "B"}, {"name": "C", "record_count": 1}]))
             self.world.book.change(dataset_id, **fields)
+            self.made_ms[dataset_id] = self.world.clock.now_ms()
 
     @action(weight=2)
     def links_are_asked_for(self, data: st.DataObject) -> None:
@@ -190,6 +197,9 @@ class RegistryMachine(Machine):
             # What a user writes between a pull and the push that follows it is replaced, and nobody can know.
             if dataset_id in world.ours() and (vault or dataset_id not in replaced):
                 assert world.ours()[dataset_id]["name"] == name, (dataset_id, writes)
+        for dataset_id, deleted_ms in self.deleted_ms.items():
+            if deleted_ms > self.made_ms.get(dataset_id, 0):
+                assert dataset_id not in world.ours(), (dataset_id, "was deleted")
         linked = {(row.id, link.model_id) for row in world.rows().values() for link in row.links} - {
             (id_, UNKNOWN_MODEL) for id_ in NAMED
         }

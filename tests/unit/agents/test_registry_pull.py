@@ -333,6 +333,19 @@ class TestDeletions:
         assert "record_count" not in world.theirs()["ds-1"]
         assert world.kinds() == ["registered", "deleted", "registered"]
 
+    @pytest.mark.parametrize("mode", [SyncMode.PUSH, SyncMode.BOTH])
+    async def test_of_the_vault_are_told_though_it_archived_the_dataset_after_them(self, mode: SyncMode) -> None:
+        world = RegistryWorld(mode=mode)
+        await world.open()
+        world.created()
+        await world.calm()
+        world.vault("dataset.deleted")
+        world.vault("dataset.archived", at_ms=world.clock.now_ms() + 1)
+        await world.calm()
+        assert world.theirs() == world.ours() == {}
+        assert world.kinds() == ["registered", "deleted"]
+        await world.close()
+
     async def test_a_user_makes_again_what_the_vault_deleted(self, world: RegistryWorld) -> None:
         world.created(name="A")
         await world.calm()
