@@ -154,7 +154,7 @@ class _Registry(Processor):
         changed: set[bytes] = set()
         for record in slice_.records:
             try:
-                event = _read(record)
+                event = _read(record, self._options.numbers)
             except InvalidEvent as error:
                 unit.quarantine(record, error.reason, error.detail)
                 continue
@@ -285,15 +285,18 @@ def _kind(before: DatasetRow, after: DatasetRow) -> str:
     return "registered" if before.registration_id is None else "updated"
 
 
-def _read(record: Record) -> CloudEvent:
+def _read(record: Record, numbers: int) -> CloudEvent:
     """The dataset event, or the message, in a record.
+
+    Args:
+        numbers: How many there are.
 
     Raises:
         InvalidEvent: It is neither.
     """
     event = decode_record(record.value, record.headers)
     if is_message(event):
-        check_message(event)
+        check_message(event, numbers)
         return event
     decode_payload(event)
     if "dataset_id" not in event.data:

@@ -7,9 +7,11 @@ import orjson
 import pytest
 
 from agents.registry.pulling import OVERLAP_MS
+from app.events import STRUCTURED_HEADERS
+from app.integrations.registry_messages import PASS_OVER, PASS_WANTED, key_of_number, pass_message
 from app.integrations.registry_sync import SyncMode
 from tables.datasets import CURSOR_KEY, DATASETS
-from tests.support.registry_world import START_MS, RegistryWorld
+from tests.support.registry_world import SOURCE, START_MS, RegistryWorld
 
 
 @pytest.fixture
@@ -428,6 +430,21 @@ class TestPushesWaitForAPull:
         await world.crash()
         await world.calm()
         assert world.ours() == world.theirs()
+
+    @pytest.mark.parametrize("type_", [PASS_WANTED, PASS_OVER])
+    @pytest.mark.parametrize("number", [-1, 1, 99])
+    async def test_and_a_wish_of_a_number_that_there_is_not_is_put_aside(
+        self, world: RegistryWorld, type_: str, number: int
+    ) -> None:
+        world.append(pass_message(type_, number, "t", SOURCE, START_MS), key_of_number(0, 1), STRUCTURED_HEADERS)
+        world.created()
+        await world.calm()
+        assert [item.reason for item in world.context.quarantined] == ["invalid_data"]
+        assert list(world.theirs()) == ["ds-1"]
+
+    async def test_a_key_of_a_number_that_there_is_not_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="no number 12 of 12"):
+            key_of_number(12, 12)
 
 
 class TestWhatWasAskedFor:
