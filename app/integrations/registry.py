@@ -28,6 +28,7 @@ __all__ = [
     "again",
     "apply",
     "change_kind",
+    "counts",
     "digest_of",
     "document",
     "fold",
@@ -155,7 +156,9 @@ def fold(row: DatasetRow | None, event: CloudEvent, time_ms: int) -> DatasetRow:
     if knows(before.known, digest):
         return before
     known = (before.known + digest)[-_KNOWN_EVENTS * _DIGEST_BYTES :]
-    after = msgspec.structs.replace(apply(before, event, time_ms), known=known)
+    after = msgspec.structs.replace(apply(_still_there(before, event, time_ms), event, time_ms), known=known)
+    if event.type == VaultEventType.DATASET_DELETED and status_of(after) == DELETED:
+        after = msgspec.structs.replace(after, origin="vault")
     changed = document(after) != document(before) or status_of(after) != status_of(before)
     if changed or after.stated_ms != before.stated_ms:
         after = msgspec.structs.replace(after, vault_ms=max(before.vault_ms, time_ms))
@@ -169,7 +172,7 @@ def fold(row: DatasetRow | None, event: CloudEvent, time_ms: int) -> DatasetRow:
 
 def status_of(row: DatasetRow) -> str:
     """What a dataset is: one that was deleted and not made again stays so, whatever else is said of it later."""
-    return row.status if _counts(row, "created_at") else DELETED
+    return row.status if counts(row, "created_at") else DELETED
 
 
 def document(row: DatasetRow) -> dict[str, Any] | None:
@@ -179,11 +182,11 @@ def document(row: DatasetRow) -> dict[str, Any] | None:
     """
     if status_of(row) == DELETED:
         return None
-    stated = {name: value for name, value in row.fields.items() if _counts(row, name)}
+    stated = {name: value for name, value in row.fields.items() if counts(row, name)}
     if "name" not in stated:
         return None
     told = {"id": row.id, "tags": [], **stated}
-    if row.record_count is not None and _counts(row, "record_count"):
+    if row.record_count is not None and counts(row, "record_count"):
         told["record_count"] = max(0, row.record_count + row.changed_since)
     if row.status == ARCHIVED:
         told["status"] = ARCHIVED
@@ -254,6 +257,18 @@ def schema_hash(schema: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(schema)).hexdigest()
 
 
+def _still_there(row: DatasetRow, event: CloudEvent, time_ms: int) -> DatasetRow:
+    """The row that an event of the vault finds: it undoes an older deletion that is only the registry's."""
+    ends = {VaultEventType.DATASET_CREATED, VaultEventType.DATASET_DELETED}
+    only_there = status_of(row) == DELETED and row.origin == "registry"
+    if not only_there or event.type in ends or time_ms < row.adopted_ms:
+        return row
+    stated_ms = {name: max(at_ms, row.deleted_ms) for name, at_ms in row.stated_ms.items()}
+    return msgspec.structs.replace(
+        row, status=ACTIVE, stated_ms={**stated_ms, "created_at": row.deleted_ms, "status": row.deleted_ms}
+    )
+
+
 def knows(known: bytes, digest: bytes) -> bool:
     """Whether a digest is among others."""
     at = known.find(digest)
@@ -262,7 +277,8 @@ def knows(known: bytes, digest: bytes) -> bool:
     return at != -1
 
 
-def _counts(row: DatasetRow, name: str) -> bool:
+def counts(row: DatasetRow, name: str) -> bool:
+    """Whether what was stated last is no older than a deletion."""
     return row.stated_ms.get(name, NEVER) >= row.deleted_ms
 
 

@@ -43,6 +43,9 @@ class RegistryMachine(Machine):
         # By dataset of the loose ones: when the vault last deleted it, and when anybody last made it.
         self.deleted_ms: dict[str, int] = {}
         self.made_ms: dict[str, int] = {}
+        # When a user last deleted it, and when the vault last named it.
+        self.removed_ms: dict[str, int] = {}
+        self.named_ms: dict[str, int] = {}
 
     def _name(self, dataset_id: str, at_ms: int, *, vault: bool) -> str:
         self.names += 1
@@ -112,6 +115,8 @@ class RegistryMachine(Machine):
         if type_ in {"dataset.created", "dataset.deleted"}:
             last = self.made_ms if type_ == "dataset.created" else self.deleted_ms
             last[dataset_id] = max(at_ms, last.get(dataset_id, 0))
+        if "name" in more:
+            self.named_ms[dataset_id] = max(at_ms, self.named_ms.get(dataset_id, 0))
 
     @action(weight=2)
     def a_user_does_something(self, data: st.DataObject) -> None:
@@ -119,6 +124,7 @@ class RegistryMachine(Machine):
         dataset_id = data.draw(st.sampled_from(LOOSE))
         if dataset_id in self.world.theirs() and data.draw(st.booleans()):
             self.world.book.remove(dataset_id)
+            self.removed_ms[dataset_id] = self.world.clock.now_ms()
         else:
             fields = data.draw(st.sampled_from([{"name": "A"}, {"name": "B"}, {"name": "C", "record_count": 1}]))
             self.world.book.change(dataset_id, **fields)
@@ -200,6 +206,9 @@ class RegistryMachine(Machine):
         for dataset_id, deleted_ms in self.deleted_ms.items():
             if deleted_ms > self.made_ms.get(dataset_id, 0):
                 assert dataset_id not in world.ours(), (dataset_id, "was deleted")
+        for dataset_id, removed_ms in self.removed_ms.items():
+            if self.named_ms.get(dataset_id, 0) > removed_ms and dataset_id not in self.deleted_ms:
+                assert dataset_id in world.ours(), (dataset_id, "was deleted by a user, and lives on")
         linked = {(row.id, link.model_id) for row in world.rows().values() for link in row.links} - {
             (id_, UNKNOWN_MODEL) for id_ in NAMED
         }

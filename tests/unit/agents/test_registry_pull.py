@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -322,6 +323,81 @@ class TestDeletions:
         assert world.row().status == "deleted"
         assert world.kinds() == ["registered", "deleted"]
         assert len(world.registry.pushes) == 1
+
+    @pytest.mark.parametrize(
+        ("type_", "more"),
+        [
+            ("dataset.updated", {"name": "Renamed"}),
+            ("version.created", {"version_id": "2"}),
+            ("records.ingested", {"record_count": 2}),
+            ("dataset.archived", {}),
+        ],
+    )
+    async def test_of_the_registry_give_way_to_what_the_vault_says_later(
+        self, world: RegistryWorld, type_: str, more: dict[str, Any]
+    ) -> None:
+        world.created(record_count=5, tags=["pii"])
+        await world.calm()
+        before = world.theirs()["ds-1"]
+        world.book.remove("ds-1")
+        await world.calm()
+        world.vault(type_, **more)
+        await world.calm()
+        changed = {
+            "dataset.updated": {"name": "Renamed"},
+            "version.created": {"version": "2"},
+            "records.ingested": {"record_count": 7},
+            "dataset.archived": {"status": "archived"},
+        }
+        assert world.theirs()["ds-1"] == {**before, **changed[type_]}
+        assert world.ours() == world.theirs()
+        assert world.kinds() == ["registered", "deleted", "registered"]
+
+    async def test_of_the_registry_stand_against_what_the_vault_said_before(self, world: RegistryWorld) -> None:
+        world.created()
+        await world.calm()
+        world.book.remove("ds-1")
+        late_ms = world.clock.now_ms() - 1
+        await world.calm()
+        world.vault("dataset.updated", name="Late", at_ms=late_ms)
+        await world.calm()
+        assert world.ours() == world.theirs() == {}
+
+    async def test_of_both_are_not_undone_by_what_else_the_vault_says(self, world: RegistryWorld) -> None:
+        world.created()
+        await world.calm()
+        world.book.remove("ds-1")
+        await world.calm()
+        world.vault("dataset.deleted")
+        world.vault("records.deleted", record_count=1, at_ms=world.clock.now_ms() + 5)
+        await world.calm()
+        assert world.ours() == world.theirs() == {}
+
+    async def test_of_the_registry_leave_nothing_to_a_dataset_that_is_made_again(self, world: RegistryWorld) -> None:
+        world.created(record_count=5, tags=["pii"])
+        await world.calm()
+        world.book.remove("ds-1")
+        await world.calm()
+        world.created(name="Again")
+        await world.calm()
+        assert world.ours() == world.theirs()
+        assert "record_count" not in world.theirs()["ds-1"]
+        assert world.theirs()["ds-1"]["tags"] == []
+
+    async def test_of_the_registry_bring_nothing_back_that_the_vault_has_deleted(self, world: RegistryWorld) -> None:
+        world.created(record_count=5, tags=["pii"])
+        world.clock.advance(1)
+        world.vault("dataset.deleted")
+        world.clock.advance(1)
+        world.created(name="Again")
+        await world.calm()
+        world.book.remove("ds-1")
+        await world.calm()
+        world.vault("dataset.updated", name="Renamed")
+        await world.calm()
+        assert world.theirs()["ds-1"]["name"] == "Renamed"
+        assert world.theirs()["ds-1"]["tags"] == []
+        assert "record_count" not in world.theirs()["ds-1"]
 
     async def test_of_the_vault_and_a_dataset_made_again(self, world: RegistryWorld) -> None:
         world.created(name="A", record_count=9)
