@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from agents.registry.pulling import OVERLAP_MS
+from agents.registry import pulling
+from agents.registry.pulling import MAX_EMPTY_PAGES, OVERLAP_MS
 from app.events import STRUCTURED_HEADERS
 from app.integrations.registry_messages import PASS_OVER, PASS_WANTED, key_of_number, pass_message
 from app.integrations.registry_sync import SyncMode
@@ -123,6 +124,51 @@ async def test_cursors_that_go_round_end_the_pass_and_it_begins_anew(world: Regi
     assert len(world.registry.asked) <= 10
     world.registry.answers.clear()
     await world.calm()
+    assert world.ours() == world.theirs()
+
+
+async def test_cursors_without_an_end_and_without_datasets_end_the_pass(world: RegistryWorld) -> None:
+    world.registry.answers = deque(orjson.dumps({"datasets": [], "cursor": f"c-{n}"}) for n in range(100_000))
+    world.created()
+    await world.turn()
+    assert len(world.registry.pages) <= MAX_EMPTY_PAGES + 1
+    for _ in range(20):
+        await world.advance(1)
+    assert list(world.theirs()) == ["ds-1"]
+
+
+async def test_pages_without_an_end_hold_no_push_back_for_ever(
+    world: RegistryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "MAX_PAGES", 20)
+    item = {"id": "ds-9", "name": "n", "tags": [], "updated_at": "2025-06-15T15:06:40.000Z"}
+    world.registry.answers = deque(orjson.dumps({"datasets": [item], "cursor": f"c-{n}"}) for n in range(100_000))
+    world.created()
+    await world.turn()
+    assert len(world.registry.pages) == 20
+    for _ in range(20):
+        await world.advance(1)
+    assert "ds-1" in world.theirs()
+
+
+async def test_a_drain_ends_a_pass_behind_the_page_that_is_under_way(world: RegistryWorld) -> None:
+    for number in range(9):
+        world.book.change(f"ds-{number}")
+    world.registry.answer_gate.clear()
+    world.ask("s-1", SyncMode.PULL)
+    await world.read()
+    assert world.processor is not None
+    await world.context.settle(world.processor)
+    world.processor.begin_drain()
+    world.registry.answer_gate.set()
+    await world.turn()
+    assert not world.processor.busy()
+    assert len(world.registry.pages) == 1
+    # What it has read is kept, and whoever has the number next reads on from there.
+    world.save()
+    await world.crash()
+    await world.calm()
+    assert world.registry.pages[1] != ""
     assert world.ours() == world.theirs()
 
 
