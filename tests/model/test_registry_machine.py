@@ -22,6 +22,8 @@ NAMED = ("a", "b", "c")
 """Datasets of which only the name changes: the newest name is the one that both must have in the end."""
 LOOSE = ("x", "y")
 """Datasets to which everything happens."""
+ENDED, FOUGHT_OVER = "g", "h"
+"""One that only the vault makes, archives and deletes, and one that it names, and users delete."""
 UNTAKEN = ("p", "q", "r")
 """Datasets that the registry never takes, however often it is told."""
 UNKNOWN_MODEL = "m-unknown"
@@ -40,7 +42,7 @@ class RegistryMachine(Machine):
         # Time, whether it is the vault's (which wins a tie), name.
         self.writes: dict[str, list[tuple[int, bool, str]]] = {}
         self.pages_before: dict[str, int] = {}
-        # By dataset of the loose ones: when the vault last deleted it, and when anybody last made it.
+        # By dataset: when the vault last deleted it, and when anybody last made it.
         self.deleted_ms: dict[str, int] = {}
         self.made_ms: dict[str, int] = {}
         # When a user last deleted it, and when the vault last named it.
@@ -74,7 +76,7 @@ class RegistryMachine(Machine):
     @invariant()
     def a_pull_comes_between_a_change_and_its_push(self) -> None:
         for dataset_id, name in self.world.book.replaced:
-            assert dataset_id in LOOSE or len(self.world.registry.pages) > self.pages_before[name]
+            assert dataset_id not in NAMED or len(self.world.registry.pages) > self.pages_before[name]
 
     @action(weight=5)
     def the_vault_names(self, data: st.DataObject) -> None:
@@ -111,6 +113,26 @@ class RegistryMachine(Machine):
                 ]
             )
         )
+        self._vault(type_, dataset_id, at_ms, more)
+
+    @action(weight=5)
+    def the_vault_ends_a_dataset(self, data: st.DataObject) -> None:
+        self.world.clock.advance(0.001)
+        type_ = data.draw(st.sampled_from(["dataset.created", "dataset.deleted", "dataset.archived"]))
+        more = {"name": "G"} if type_ == "dataset.created" else {}
+        self._vault(type_, ENDED, self.world.clock.now_ms(), more)
+
+    @action(weight=5)
+    def a_user_deletes_what_the_vault_goes_on_with(self, data: st.DataObject) -> None:
+        self.world.clock.advance(0.001)
+        now_ms = self.world.clock.now_ms()
+        if FOUGHT_OVER in self.world.theirs() and data.draw(st.booleans()):
+            self.world.book.remove(FOUGHT_OVER)
+            self.removed_ms[FOUGHT_OVER] = now_ms
+        else:
+            self._vault("dataset.updated", FOUGHT_OVER, now_ms, {"name": f"h{now_ms}"})
+
+    def _vault(self, type_: str, dataset_id: str, at_ms: int, more: dict[str, Any]) -> None:
         self.world.vault(type_, dataset_id, at_ms=at_ms, **more)
         if type_ in {"dataset.created", "dataset.deleted"}:
             last = self.made_ms if type_ == "dataset.created" else self.deleted_ms
@@ -151,6 +173,10 @@ class RegistryMachine(Machine):
     @action(weight=3)
     def everything_is_read(self, _: st.DataObject) -> None:
         self.runner.run(self.world.turn())
+
+    @action(weight=3)
+    def both_come_to_rest(self, _: st.DataObject) -> None:
+        self.runner.run(self._calm())
 
     @action()
     def the_order_of_its_pages_is_another(self, _: st.DataObject) -> None:
