@@ -36,6 +36,8 @@ log = logging.getLogger("app.agents.governance")
 
 _DUPLICATE: Final = 409
 _REFUSING: Final = frozenset({400, 413, 422})
+# Success for a part of it at most.
+_PARTIAL: Final = frozenset({206, 207})
 _ROOM_RECORDS: Final = 768
 _ROOM_BYTES: Final = 16 << 20
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -272,6 +274,9 @@ class _Governance(Processor):
             return await self._settle(way, part, Reply.REFUSED, error.status)
         except Unavailable as error:
             return self._back_off(way, part, str(error), error.retry_after_s)
+        if answer.status != _DUPLICATE and (answer.is_page or answer.status in _PARTIAL):
+            kind = "a web page" if answer.is_page else "of which nobody knows what was taken"
+            return self._back_off(way, part, f"answered {answer.status}, {kind}", None)
         outcome = "duplicate" if answer.status == _DUPLICATE else "accepted"
         metrics.AUDIT_BATCHES.labels(outcome=outcome).inc()
         return await self._settle(way, part, Reply.ACCEPTED, answer.status)

@@ -30,7 +30,7 @@ from app.observability.health import HealthRegistry, LoopWatch
 from app.observability.logging import LogError, configure_logging
 from app.readiness import add_checks
 from app.settings import Settings, SettingsError, keep_instance_id, load_settings
-from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, warnings
+from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, refusal, warnings
 from app.web.forward import Forwarder
 from app.web.server import ListenError, WebServer
 from app.webhooks.derived import Publisher
@@ -109,7 +109,7 @@ class Program:
         self.decisions = DecisionReaders()
         self.datasets = DatasetReaders()
         self.readers, self.audits = Readers(), AuditReaders()
-        self.signing_keys = [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
+        self.signing_keys = _signing_keys(settings)
         self.keys = KeyRing(_secrets(settings.webhooks.encryption_keys), os.urandom)
         metrics.ENCRYPTION_KEY_MISSING.set(self.keys.active_key_id is None)
         if self.keys.active_key_id is None:
@@ -246,8 +246,8 @@ class Program:
         for line in warnings(replication=settings.replication, broker_count=admin.broker_count):
             log.warning(line)
         for difference in apply(plan_of(settings), admin):
-            if difference.what == "partitions":
-                raise StartRefused(f"{difference}; another number of partitions means another VAULT_STREAM_APP_ID")
+            if (refused := refusal(difference, self.topics, settings.brokers)) is not None:
+                raise StartRefused(refused)
             log.warning("topic %s", difference)
 
     async def _release(self) -> None:
@@ -321,6 +321,13 @@ def _connection(settings: Settings) -> Connection:
         _secret(kafka.sasl_password),
         *(str(file) if file else None for file in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key)),
     )
+
+
+def _signing_keys(settings: Settings) -> list[SigningKey]:
+    try:
+        return [SigningKey(entry) for entry in _secrets(settings.webhooks.signing_keys)]
+    except ValueError as error:
+        raise StartRefused(f"VAULT_STREAM_WEBHOOKS__SIGNING_KEYS: {error}") from None
 
 
 def _secret(value: SecretStr | None) -> str | None:

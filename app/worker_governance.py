@@ -66,7 +66,7 @@ def governance_of(program: Program) -> list[web.RouteDef]:
     """The routes of governance; the connections to the dashboard end with the application."""
     settings, engine, topics = program.settings, program.engine, program.topics
     client_id = f"{settings.app_id}-{settings.instance_id}-export"
-    stream = LogStream(engine.connection, client_id, (topics.audit,), engine.readers.api)
+    stream = LogStream(engine.connection, client_id, (topics.audit,), engine.readers.api, gapless=True)
     api = AuditApi(
         readers=program.audits,
         ownership=engine.ownership,

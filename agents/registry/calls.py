@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from app.integrations.registry import DatasetRow, Link, PullCursor
     from app.integrations.upstream import Answer, Upstream
 
-__all__ = ["CONFLICT", "Pushed", "Refused", "RegistryCalls", "RegistryPaths"]
+__all__ = ["CONFLICT", "GONE", "Pushed", "Refused", "RegistryCalls", "RegistryPaths"]
 
 CONFLICT: Final = 409
-_GONE: Final = 404
+GONE: Final = 404
 # An id goes into a row and a record, which have limits of their own; whoever answers with more has none.
 _MAX_ID_CHARS: Final = 512
 
@@ -80,7 +80,7 @@ class RegistryCalls:
         try:
             if told is None:
                 path = self._paths.dataset.replace("{id}", quote(row.id, safe=""))
-                await self._registry.send("DELETE", path, headers=headers, accept={_GONE})
+                await self._registry.send("DELETE", path, headers=headers, accept={GONE})
                 return Pushed(None)
             answer = await self._registry.send(
                 "POST", self._paths.datasets, canonical_json(told), headers=headers, accept={CONFLICT}

@@ -15,7 +15,7 @@ from agents.registry.pushing import LOOK_AHEAD, Pusher
 from agents.registry.syncs import Syncs
 from app.engine import Agent, Processor
 from app.events import STRUCTURED_HEADERS, InvalidEvent, decode_payload, decode_record, format_time, parse_time_ms
-from app.integrations.registry import DELETED, DatasetRow, document, fold, is_clean
+from app.integrations.registry import DELETED, DatasetRow, document, fold, is_clean, status_of
 from app.integrations.registry_links import ask_link, is_waiting
 from app.integrations.registry_messages import (
     LINK_ASKED,
@@ -154,7 +154,7 @@ class _Registry(Processor):
         changed: set[bytes] = set()
         for record in slice_.records:
             try:
-                event = _read(record)
+                event = _read(record, self._options.numbers)
             except InvalidEvent as error:
                 unit.quarantine(record, error.reason, error.detail)
                 continue
@@ -195,7 +195,7 @@ class _Registry(Processor):
         version = row.version + 1
         after = msgspec.structs.replace(row, version=version, pushed=version if is_clean(row) else row.pushed)
         ours = {"event_type": event.type, "event_id": event.id, "updated_at": format_time(time_ms)}
-        theirs = {"status": row.status, **(document(row) or {}), "updated_at": format_time(row.adopted_ms)}
+        theirs = {"status": status_of(row), **(document(row) or {}), "updated_at": format_time(row.adopted_ms)}
         self._outcomes.conflict(unit, row.id, version, {"vault": ours, "registry": theirs, "winner": "registry"})
         return after
 
@@ -211,7 +211,7 @@ class _Registry(Processor):
         # Also where the answer to a push was lost, and this is the answer.
         told = is_clean(after) and not is_clean(before)
         # Of what was deleted before anybody here has heard of it there is nothing to tell.
-        if told or (taken_over and (before.version or after.status != DELETED)):
+        if told or (taken_over and (before.version or status_of(after) != DELETED)):
             self._outcomes.change(unit, _kind(before, after), after, after.registration_id)
         return after if after is not before else row
 
@@ -280,20 +280,23 @@ def _waits(row: DatasetRow | None) -> bool:
 
 
 def _kind(before: DatasetRow, after: DatasetRow) -> str:
-    if after.status == DELETED:
+    if status_of(after) == DELETED:
         return "deleted"
     return "registered" if before.registration_id is None else "updated"
 
 
-def _read(record: Record) -> CloudEvent:
+def _read(record: Record, numbers: int) -> CloudEvent:
     """The dataset event, or the message, in a record.
+
+    Args:
+        numbers: How many there are.
 
     Raises:
         InvalidEvent: It is neither.
     """
     event = decode_record(record.value, record.headers)
     if is_message(event):
-        check_message(event)
+        check_message(event, numbers)
         return event
     decode_payload(event)
     if "dataset_id" not in event.data:

@@ -44,6 +44,9 @@ OVERLAP_MS: Final = 2000
 # A first pass has no earlier one to go by: so long may it and our clocks differ.
 FIRST_OVERLAP_MS: Final = 600_000
 MAX_REPEATS: Final = 5
+MAX_EMPTY_PAGES: Final = 100
+# 10 million datasets, where a page has 100.
+MAX_PAGES: Final = 100_000
 GIVE_UP_AFTER: Final = 3
 # Pushes wait for a pass: not for ever where pulls alone fail.
 PUSH_ANYWAY_AFTER: Final = 10
@@ -183,12 +186,18 @@ class Puller:
     async def _pass(self) -> bool:
         """Read to the end; whether from the first page on.
 
-        Where another pass was broken off, its end says nothing of what has changed on its first pages since.
+        Where another pass was broken off, its end says nothing of what has changed on its first pages since. A drain
+        ends it behind a page.
+
+        Raises:
+            UpstreamError: It failed, or has no end; what was read until then is kept.
         """
         place = await self._context.submit(_place)
         whole = place.cursor is None
-        asked, repeats = {place.cursor}, 0
-        while True:
+        asked, repeats, empty = {hash(place.cursor)}, 0, 0
+        for _ in range(MAX_PAGES):
+            if self._draining:
+                return False
             await self._context.until_may_act()
             page = await self._page(place)
             for id_, why in page.refused:
@@ -199,12 +208,16 @@ class Puller:
             self._remember(page, after)
             if page.cursor is None:
                 return whole
-            repeats += page.cursor in asked
-            if repeats > MAX_REPEATS:
+            repeats += hash(page.cursor) in asked
+            empty = 0 if page.items or page.refused else empty + 1
+            if repeats > MAX_REPEATS or empty >= MAX_EMPTY_PAGES:
                 await self._from_the_start_of(place)
-                raise Malformed("the registry's cursors go round")
-            asked.add(page.cursor)
+                raise Malformed(
+                    "the registry's cursors go round" if repeats > MAX_REPEATS else "the registry's pages are empty"
+                )
+            asked.add(hash(page.cursor))
             place = after
+        raise Malformed("the registry's pages have no end")
 
     async def _page(self, place: PullCursor) -> Page:
         try:

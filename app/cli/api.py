@@ -6,6 +6,7 @@ import json as json_codec
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -173,6 +174,8 @@ def _refusal(status: int, headers: Message, body: bytes) -> ApiError:
     retry_after = headers.get("Retry-After")
     if retry_after:
         parts.append(f"try again in {retry_after} s")
+    if status == HTTPStatus.UNAUTHORIZED:
+        parts.append("the command line takes it from VAULT_STREAM_API__ADMIN_TOKEN, or VAULT_STREAM_API__VIEWER_TOKEN")
     # Sentences that go on.
     told = "; ".join([*(part.removesuffix(".") for part in parts[:-1]), parts[-1]])
     return ApiError(f"{status} {document['code']}: {told}", status, document)

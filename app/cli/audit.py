@@ -6,6 +6,8 @@ table `audit`. `verify FILE` needs nothing but an export.
 
 from __future__ import annotations
 
+import re
+import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ import click
 
 from app.cli.audit_export import export
 from app.cli.broker import broker_of
-from app.cli.options import time_range_options
+from app.cli.options import require_range, time_range_options
 from app.cli.output import json_option, print_json, show
 from app.cli.sealed import Range, read_ranges, read_sealed
 from app.cli.topic_reader import TopicReader, progress_bar
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 _DEPTH: Final = 66
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+# By so much this clock and the brokers' may differ.
+_CLOCKS_MS: Final = 60 * 60 * 1000
+_HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
 
 Heads = dict[int, tuple[int, str]]
@@ -57,8 +63,8 @@ class _Head(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, str]:
         partition, sequence, digest = [*str(value).split(":"), "", "", ""][:3]
-        if not (partition.isdigit() and sequence.isdigit() and digest):
-            self.fail(f"{value!r} is not partition:sequence:hash, such as 0:41:9f86d0…", param, ctx)
+        if not (partition.isdecimal() and sequence.isdecimal() and _HASH.fullmatch(digest.lower())):
+            self.fail(f"{value!r} is not partition:sequence:hash, the hash with all of its 64 digits", param, ctx)
         return int(partition), int(sequence), digest.lower()
 
 
@@ -75,6 +81,9 @@ audit.add_command(export)
     type=_Head(),
     help="A sequence and hash that you noted before; shows a cut tail. May be given for each partition.",
 )
+@click.option(
+    "--no-trailer", is_flag=True, help="FILE is a collection of entries, not an export: a cut tail does not show."
+)
 @time_range_options()
 @json_option
 def verify(
@@ -82,6 +91,7 @@ def verify(
     *,
     topic: bool,
     heads: tuple[tuple[int, int, str], ...],
+    no_trailer: bool,
     from_ms: int | None,
     to_ms: int | None,
     as_json: bool,
@@ -90,15 +100,19 @@ def verify(
 
     With a time range: what was recorded in it, and on the topic the rest of the batches at its ends.
 
-    Example: vault-stream audit verify --topic --head 0:41:9f86d081884c7d65…
+    Example: vault-stream audit verify --topic --from 2026-01-01
     """
     if (file is None) != topic:
         raise click.UsageError("give either an export FILE or --topic")
+    if topic and no_trailer:
+        raise click.UsageError("--no-trailer is about a FILE: the topic has no trailers")
+    require_range(from_ms, to_ms)
     noted = {partition: (sequence, digest) for partition, sequence, digest in heads}
     if file is None:
         verdicts = _verify_topic(load_settings(), noted, from_ms, to_ms)
     else:
-        verdicts = verify_entries(between(_lines(file), *map(_recorded_at, (from_ms, to_ms))), noted)
+        lines = between(_lines(file, no_trailer=no_trailer), *map(_recorded_at, (from_ms, to_ms)))
+        verdicts = verify_entries(lines, noted, trailers=not no_trailer)
     sound = all(verdict.ok for verdict in verdicts)
     if as_json:
         print_json({"ok": sound, "partitions": [{"ok": verdict.ok, **asdict(verdict)} for verdict in verdicts]})
@@ -136,7 +150,7 @@ def _print(verdicts: list[Verdict], *, of_file: bool) -> None:
 # -- an export
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def _lines(file: Path, *, no_trailer: bool) -> Iterator[dict[str, Any]]:
     recognised = False
     with progress_bar() as progress, file.open("rb") as lines:
         task = progress.add_task("checking", total=file.stat().st_size)
@@ -150,6 +164,8 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
                 _require_fields(file, number, entry)
             recognised = True
             yield entry
+    if not recognised and not no_trailer:
+        raise click.ClickException(f"{file} is empty: an export has a trailer for each partition at least")
 
 
 def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -185,15 +201,17 @@ def _verify_topic(settings: Settings, noted: Heads, from_ms: int | None, to_ms: 
         # The batches first: every record that they speak of is in the topic by then.
         sealed = read_sealed(reader, topics.changelog(AUDIT.name))
         ranges = read_ranges(reader, topics.audit, from_ms, to_ms)
-        chosen = {
-            partition: _Chosen.of(
-                ranges.get(partition, Range(0, 0, 0)), sealed.batches.get(partition, ()), ends=to_ms is not None
-            )
-            for partition in sorted({*ranges, *sealed.batches, *noted})
-        }
-        if from_ms is not None or to_ms is not None:
-            noted = {partition: head for partition, head in noted.items() if chosen[partition].has(head[0])}
-        return _check_topic(reader, topics.audit, chosen, noted)
+        kept_since_ms = time.time_ns() // 1_000_000 - settings.governance.retention_d * _DAY_MS + _CLOCKS_MS
+        verdicts = []
+        # One at a time, for the batches of one are in memory.
+        for partition in sorted({*ranges, *sealed.rows, *noted}):
+            range_, head = ranges.get(partition, Range(0, 0, 0)), noted.get(partition)
+            chosen = _Chosen.of(range_, sealed.batches(partition), from_ms, to_ms)
+            if (from_ms is not None or to_ms is not None) and head is not None and not chosen.has(head[0]):
+                head = None
+            check = TopicCheck(partition, chosen.batches, head, kept_since_ms)
+            verdicts.append(_check_partition(reader, topics.audit, partition, chosen, check))
+        return verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,29 +223,29 @@ class _Chosen:
     batches: list[Batch]
 
     @classmethod
-    def of(cls, range_: Range, batches: Iterable[Batch], *, ends: bool) -> _Chosen:
+    def of(cls, range_: Range, batches: Iterable[Batch], from_ms: int | None, to_ms: int | None) -> _Chosen:
+        """Those that lie in the range, and those of its time that the topic does not have any more."""
         ordered = sorted(batches, key=lambda batch: batch.first)
         before = [batch.first for batch in ordered if batch.first <= range_.first and range_.first > range_.begin]
-        start = max(before, default=range_.first)
+        start = max(range_.begin, max(before, default=range_.first))
         stop = range_.until
-        if ends:
+        if to_ms is not None:
             ordered = [batch for batch in ordered if batch.first < range_.until]
             stop = max([stop, *(batch.last + 1 for batch in ordered)])
-        return cls(start, stop, [batch for batch in ordered if batch.last >= start])
+
+        def gone(batch: Batch) -> bool:
+            in_time = (from_ms is None or batch.newest_ms >= from_ms) and (to_ms is None or batch.oldest_ms < to_ms)
+            return batch.last < range_.begin and in_time
+
+        return cls(start, stop, [batch for batch in ordered if batch.last >= start or gone(batch)])
 
     def has(self, offset: int) -> bool:
         return self.start <= offset < self.stop
 
 
-def _check_topic(reader: TopicReader, topic: str, chosen: dict[int, _Chosen], noted: Heads) -> list[Verdict]:
-    checks = {partition: TopicCheck(partition, one.batches, noted.get(partition)) for partition, one in chosen.items()}
-    spans = {partition: (one.start, one.stop) for partition, one in chosen.items()}
-    for message in reader.records(topic, "checking", spans):
+def _check_partition(reader: TopicReader, topic: str, partition: int, chosen: _Chosen, check: TopicCheck) -> Verdict:
+    for message in reader.records(topic, f"checking partition {partition}", {partition: (chosen.start, chosen.stop)}):
         _, timestamp_ms = message.timestamp()
         value = message.value()
-        checks[message.partition() or 0].add(
-            message.offset() or 0, timestamp_ms, value if isinstance(value, bytes) else None
-        )
-    return [
-        check.end(min(reader.ends.get(partition, 0), chosen[partition].stop)) for partition, check in checks.items()
-    ]
+        check.add(message.offset() or 0, timestamp_ms, value if isinstance(value, bytes) else None)
+    return check.end(min(reader.ends.get(partition, 0), chosen.stop))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from app.cli.broker import broker_of
-from app.cli.options import time_range_options
+from app.cli.options import require_range, time_range_options
 from app.cli.output import json_option, print_json
 from app.cli.sealed import export_spans, read_ranges, read_sealed
 from app.cli.topic_reader import TopicReader
@@ -38,7 +38,10 @@ __all__ = ["export", "saved_whole"]
 @click.option("--resource", help="Only of this resource or dataset id.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="jsonl", show_default=True)
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Into this file; else standard output."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Into this file; else, and for -, standard output.",
 )
 @json_option
 def export(
@@ -56,6 +59,8 @@ def export(
 
     Example: vault-stream audit export --from 2026-01-01 --to 2026-02-01 -o january.jsonl
     """
+    require_range(from_ms, to_ms)
+    output = None if output == Path("-") else output
     settings = load_settings()
     asked = {"from": _shown(from_ms), "to": _shown(to_ms), "resource": resource, "format": format_}
     topics = Topics(settings.topic_prefix, settings.app_id)

@@ -12,7 +12,7 @@ from app.events import parse_time_ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TIME", "Time", "time_range_options"]
+__all__ = ["TIME", "Time", "require_range", "time_range_options"]
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
@@ -46,3 +46,13 @@ def time_range_options(*, required: bool = False) -> Callable[[Callable[..., Any
         )(command)
 
     return decorate
+
+
+def require_range(from_ms: int | None, to_ms: int | None) -> None:
+    """Refuse a range that nothing can be in.
+
+    Raises:
+        click.UsageError: It ends where it begins, or before.
+    """
+    if from_ms is not None and to_ms is not None and to_ms <= from_ms:
+        raise click.UsageError("--to must be after --from")

@@ -53,6 +53,8 @@ class TopicReader:
                 **broker.config,
                 "group.id": "vault-stream-reader",
                 "enable.auto.commit": False,
+                # By default librdkafka goes to the end where retention took what is read next, and says nothing.
+                "auto.offset.reset": "error",
                 "enable.partition.eof": True,
                 "isolation.level": "read_uncommitted" if broker.embedded else "read_committed",
                 # The end of a topic is an empty answer to a fetch, and while the broker holds one back (500 ms by
@@ -119,7 +121,8 @@ class TopicReader:
             spans: By partition the first offset to read, and the one behind the last; None: all.
 
         Raises:
-            click.ClickException: There is no such topic, or the broker fell silent.
+            click.ClickException: There is no such topic, the broker fell silent, or retention took records that were
+                not read yet.
         """
         bounds = {partition: self.bounds(topic, partition) for partition in self.partitions(topic)}
         self.ends = {partition: high for partition, (_, high) in bounds.items()}
@@ -147,6 +150,8 @@ class TopicReader:
                     partition = message.partition() or 0
                     open_.pop(partition, None)
                     self.ends[partition] = message.offset() or 0
+                elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # see _UNSETTLED
+                    raise click.ClickException(f"retention took records of {topic} before they were read: try again")
                 elif error.code() not in _UNSETTLED or time.monotonic() > settled_s:
                     raise KafkaException(error)
         self._consumer.unassign()

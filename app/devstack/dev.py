@@ -93,7 +93,9 @@ async def run_dev(broker: RunningBroker, folder: Path, say: Callable[[str], None
     broker.create_topics(plan(Topics("vault", APP_ID), partitions=EMBEDDED_PARTITIONS, replication=1))
     observations = Observations()
     upstreams, receiver = Upstreams.new(observations), Receiver("honest", observations)
-    web_port = WEB_PORT if port_is_free(WEB_PORT) else free_port()
+    chosen = os.environ.get("VAULT_STREAM_WEB_PORT", "")
+    wanted = int(chosen) if chosen.isdecimal() else WEB_PORT
+    web_port = wanted if port_is_free(wanted) else free_port()
     async with listening(*upstreams.all, receiver, ports={receiver: kept.receiver_port}):
         settings = worker_settings(
             brokers=broker.bootstrap,
@@ -138,6 +140,8 @@ def _addresses(
     yield f"registry    {upstreams.registry.url}/observed"
     yield f"receiver    {receiver.url}/observed"
     yield f"worker log  {worker.log}"
+    yield "For the other commands, in another terminal:"
+    yield f"  export VAULT_STREAM_BROKERS={broker.bootstrap} VAULT_STREAM_API__URL={api.url}"
 
 
 async def _for_ever() -> None:

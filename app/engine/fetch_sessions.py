@@ -41,10 +41,12 @@ class FetchSession:
 
     Attributes:
         offsets: Where it reads each partition.
+        silent: The last request had no answer.
     """
 
     def __init__(self) -> None:
         self.offsets: dict[tuple[str, int], int] = {}
+        self.silent = False
         self._id = 0
         self._epoch = _FULL_EPOCH
 
@@ -72,6 +74,7 @@ class FetchSession:
 
     def answered(self, response: Any) -> bool:
         """Note an answer; False: it refuses the session, and says nothing of any partition."""
+        self.silent = False
         if response.API_VERSION < SESSION_VERSION:
             return True
         if response.error_code:
@@ -139,7 +142,9 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
             response = await self._client.send(node_id, request)
         except kafka_errors.KafkaError as error:
             session.lost()
-            log.error("fetch from broker %s: %r", node_id, error)  # noqa: TRY400  # it is the broker's
+            # Once an outage: it is tried again ten times a second.
+            log.log(logging.DEBUG if session.silent else logging.WARNING, "fetch from broker %s: %r", node_id, error)
+            session.silent = True
             self._invalidate_preferred_read_replica_for_node(node_id, request)
             await asyncio.sleep(self._retry_backoff)
             return False

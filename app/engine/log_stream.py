@@ -105,13 +105,23 @@ class LogStream:
         client_id: Shown in the broker's logs.
         topics: Which.
         reader: Knows the ends.
+        gapless: Whether a read breaks off where retention took what it had not read yet; else it goes on behind that.
     """
 
-    def __init__(self, connection: Connection, client_id: str, topics: Sequence[str], reader: LogReader) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        client_id: str,
+        topics: Sequence[str],
+        reader: LogReader,
+        *,
+        gapless: bool = False,
+    ) -> None:
         self._connection = connection
         self._client_id = client_id
         self._topics = topics
         self._reader = reader
+        self._on_gap = "none" if gapless else "earliest"
 
     async def bounds(self) -> dict[TP, tuple[int, int]]:
         """First offset and (committed) end of every partition of the topics that there are.
@@ -187,7 +197,7 @@ class LogStream:
             client_id=self._client_id,
             group_id=None,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset=self._on_gap,
             isolation_level="read_committed" if self._reader.committed_only else "read_uncommitted",
             max_partition_fetch_bytes=PART_BYTES,
             fetch_max_wait_ms=POLL_MS,

@@ -59,10 +59,12 @@ class Anchor:
     Attributes:
         first: The offset of the first record to fold.
         previous_hash: Of the entry before it.
+        assumed: Retention took what is before it, and no sealed batch says its hash.
     """
 
     first: int = 0
     previous_hash: str = GENESIS
+    assumed: bool = False
 
 
 def choose_anchor(anchors: Iterable[Anchor], begin: int, wanted: int) -> Anchor:
@@ -87,7 +89,7 @@ def choose_anchor(anchors: Iterable[Anchor], begin: int, wanted: int) -> Anchor:
     if best is not None:
         return best
     # Retention cut into the first batch: what is left of it can be linked to nothing.
-    return after if sealed and begin > 0 and after is not None else Anchor(begin)
+    return after if sealed and begin > 0 and after is not None else Anchor(begin, assumed=begin > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ class PartitionExport:
             partitions=partitions,
             resource=self.resource,
             unlinked=self.unlinked or None,
+            assumed=self.span.anchor.assumed or None,
         )
 
     def _concerns(self, audit: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "again",
     "apply",
     "change_kind",
+    "counts",
     "digest_of",
     "document",
     "fold",
@@ -36,6 +37,7 @@ __all__ = [
     "knows",
     "refused",
     "schema_hash",
+    "status_of",
 ]
 
 ACTIVE: Final = "active"
@@ -91,7 +93,7 @@ class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         id: The dataset id.
         fields: `name`, `version`, `schema_hash`, `tags`, `created_at` as far as an event stated them.
         stated_ms: By field, and for `status` and `record_count`: the time of the event that it is from.
-        status: `active`, `archived` or `deleted`.
+        status: `active`, `archived` or `deleted`, as last stated; `status_of` is what the dataset is.
         deleted_ms: The tombstone: time of the latest deletion; what is older does not count any more.
         record_count: As last stated; None if no event did.
         changed_since: Records that came (and, negative, went) after that.
@@ -154,16 +156,23 @@ def fold(row: DatasetRow | None, event: CloudEvent, time_ms: int) -> DatasetRow:
     if knows(before.known, digest):
         return before
     known = (before.known + digest)[-_KNOWN_EVENTS * _DIGEST_BYTES :]
-    after = msgspec.structs.replace(apply(before, event, time_ms), known=known)
-    changed = document(after) != document(before) or after.status != before.status
+    after = msgspec.structs.replace(apply(_still_there(before, event, time_ms), event, time_ms), known=known)
+    if event.type == VaultEventType.DATASET_DELETED and status_of(after) == DELETED:
+        after = msgspec.structs.replace(after, origin="vault")
+    changed = document(after) != document(before) or status_of(after) != status_of(before)
     if changed or after.stated_ms != before.stated_ms:
         after = msgspec.structs.replace(after, vault_ms=max(before.vault_ms, time_ms))
     if changed:
         after = again(msgspec.structs.replace(after, origin="vault", insisted=b""))
         after = msgspec.structs.replace(after, own=(after.own + digest_of(after))[-_OWN_STATES * _DIGEST_BYTES :])
-    if after.status == DELETED and after.links:
+    if after.links and status_of(after) == DELETED:
         after = msgspec.structs.replace(after, links=())
     return after
+
+
+def status_of(row: DatasetRow) -> str:
+    """What a dataset is: one that was deleted and not made again stays so, whatever else is said of it later."""
+    return row.status if counts(row, "created_at") else DELETED
 
 
 def document(row: DatasetRow) -> dict[str, Any] | None:
@@ -171,13 +180,13 @@ def document(row: DatasetRow) -> dict[str, Any] | None:
 
     What no event stated is absent.
     """
-    if row.status == DELETED:
+    if status_of(row) == DELETED:
         return None
-    stated = {name: value for name, value in row.fields.items() if _counts(row, name)}
+    stated = {name: value for name, value in row.fields.items() if counts(row, name)}
     if "name" not in stated:
         return None
     told = {"id": row.id, "tags": [], **stated}
-    if row.record_count is not None and _counts(row, "record_count"):
+    if row.record_count is not None and counts(row, "record_count"):
         told["record_count"] = max(0, row.record_count + row.changed_since)
     if row.status == ARCHIVED:
         told["status"] = ARCHIVED
@@ -187,7 +196,7 @@ def document(row: DatasetRow) -> dict[str, Any] | None:
 def is_dirty(row: DatasetRow) -> bool:
     """Whether the registry must be told something that it has neither acknowledged nor refused."""
     unsaid = row.version > max(row.pushed, row.refused)
-    return unsaid and (row.status == DELETED or document(row) is not None)
+    return unsaid and (status_of(row) == DELETED or document(row) is not None)
 
 
 def is_clean(row: DatasetRow) -> bool:
@@ -202,7 +211,7 @@ def again(row: DatasetRow) -> DatasetRow:
 
 def digest_of(row: DatasetRow) -> bytes:
     """What tells states apart, however they are written; empty for a row that cannot be told yet."""
-    told: dict[str, Any] | None = {"status": DELETED} if row.status == DELETED else document(row)
+    told: dict[str, Any] | None = {"status": DELETED} if status_of(row) == DELETED else document(row)
     if told is None:
         return b""
     told = {"status": ACTIVE, **told, "id": row.id}
@@ -213,7 +222,7 @@ def digest_of(row: DatasetRow) -> bytes:
 
 def change_kind(row: DatasetRow, pushed: DatasetRow) -> str:
     """What an acknowledged push of `pushed` means for a dataset whose row is `row`."""
-    if pushed.status == DELETED:
+    if status_of(pushed) == DELETED:
         return "deleted"
     return "registered" if row.registration_id is None else "updated"
 
@@ -248,6 +257,18 @@ def schema_hash(schema: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(schema)).hexdigest()
 
 
+def _still_there(row: DatasetRow, event: CloudEvent, time_ms: int) -> DatasetRow:
+    """The row that an event of the vault finds: it undoes an older deletion that is only the registry's."""
+    ends = {VaultEventType.DATASET_CREATED, VaultEventType.DATASET_DELETED}
+    only_there = status_of(row) == DELETED and row.origin == "registry"
+    if not only_there or event.type in ends or time_ms < row.adopted_ms:
+        return row
+    stated_ms = {name: max(at_ms, row.deleted_ms) for name, at_ms in row.stated_ms.items()}
+    return msgspec.structs.replace(
+        row, status=ACTIVE, stated_ms={**stated_ms, "created_at": row.deleted_ms, "status": row.deleted_ms}
+    )
+
+
 def knows(known: bytes, digest: bytes) -> bool:
     """Whether a digest is among others."""
     at = known.find(digest)
@@ -256,7 +277,8 @@ def knows(known: bytes, digest: bytes) -> bool:
     return at != -1
 
 
-def _counts(row: DatasetRow, name: str) -> bool:
+def counts(row: DatasetRow, name: str) -> bool:
+    """Whether what was stated last is no older than a deletion."""
     return row.stated_ms.get(name, NEVER) >= row.deleted_ms
 
 

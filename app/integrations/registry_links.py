@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from app.events import format_time
-from app.integrations.registry import DELETED, DatasetRow, Link, is_clean, is_dirty, knows
+from app.integrations.registry import DELETED, DatasetRow, Link, is_clean, is_dirty, knows, status_of
 
 if TYPE_CHECKING:
     from app.events import CloudEvent
 
-__all__ = ["MAX_LINKS", "RELATIONSHIPS", "ask_link", "is_waiting", "link_body", "link_key", "linked", "next_link"]
+__all__ = ["MAX_LINKS", "RELATIONSHIPS", "ask_link", "is_waiting", "link_body", "link_key", "linked", "waiting_links"]
 
 RELATIONSHIPS: Final = ("training_data", "evaluation_data", "validation_data", "test_data")
 MAX_LINKS: Final = 500
@@ -34,7 +34,7 @@ def ask_link(row: DatasetRow | None, event: CloudEvent, asked_ms: int) -> Datase
     and its idempotency key that of another state.
     """
     data: dict[str, Any] = event.data
-    if row is None or row.status == DELETED:
+    if row is None or status_of(row) == DELETED:
         return row
     digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=8).digest()
     if knows(row.known, digest):
@@ -54,16 +54,16 @@ def ask_link(row: DatasetRow | None, event: CloudEvent, asked_ms: int) -> Datase
     )
 
 
-def next_link(row: DatasetRow) -> Link | None:
-    """The link that the registry is to be told of now: the dataset itself comes first."""
-    if row.status == DELETED or row.registration_id is None or not is_clean(row):
-        return None
-    return next((link for link in row.links if link.status == WAITING), None)
+def waiting_links(row: DatasetRow) -> tuple[Link, ...]:
+    """The links that the registry is to be told of now: the dataset itself comes first."""
+    if status_of(row) == DELETED or row.registration_id is None or not is_clean(row):
+        return ()
+    return tuple(link for link in row.links if link.status == WAITING)
 
 
 def is_waiting(row: DatasetRow) -> bool:
     """Whether the registry must be told of the dataset or of one of its links."""
-    return is_dirty(row) or next_link(row) is not None
+    return is_dirty(row) or bool(waiting_links(row))
 
 
 def linked(row: DatasetRow, link: Link, *, refused: bool) -> DatasetRow:

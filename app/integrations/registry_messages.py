@@ -55,7 +55,13 @@ _DERIVED: Final = "llm.vault-stream."
 
 
 def key_of_number(number: int, numbers: int) -> bytes:
-    """A record key whose records go to this number."""
+    """A record key whose records go to this number.
+
+    Raises:
+        ValueError: There is no such number: no key would ever be found.
+    """
+    if not 0 <= number < numbers:
+        raise ValueError(f"there is no number {number} of {numbers}")
     return next(key for key in (b"sync-%d" % n for n in count()) if partition_for(key, numbers) == number)
 
 
@@ -64,8 +70,11 @@ def is_message(event: CloudEvent) -> bool:
     return event.type.startswith(_NAMESPACE)
 
 
-def check_message(event: CloudEvent) -> None:
+def check_message(event: CloudEvent, numbers: int) -> None:
     """Refuse what is none of these.
+
+    Args:
+        numbers: How many there are.
 
     Raises:
         InvalidEvent: `unknown_type` or `invalid_data`.
@@ -79,12 +88,12 @@ def check_message(event: CloudEvent) -> None:
         elif event.type == LINK_ASKED:
             _check_link(data)
         elif event.type in {PASS_WANTED, PASS_OVER}:
-            int(data["number"])
+            key_of_number(int(data["number"]), numbers)
             str(data["token"])
         else:
             SyncMode(data["mode"])
             str(data["sync_id"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InvalidEvent("invalid_data", f"data: {error}") from error
 
 

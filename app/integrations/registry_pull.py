@@ -24,10 +24,12 @@ from app.integrations.registry import (
     DatasetRow,
     again,
     apply,
+    counts,
     digest_of,
     document,
     is_clean,
     knows,
+    status_of,
 )
 from app.integrations.upstream import Malformed
 
@@ -200,17 +202,26 @@ def adopted_form(pulled: Pulled, row: DatasetRow) -> DatasetRow:
     """The row with the state of the registry in place of its own: every field is the registry's, or is gone."""
     # Newer than all that the row has, for whoever counts by time: it has won already.
     at_ms = max(pulled.at_ms, row.deleted_ms)
+    if pulled.status == DELETED:
+        # Hidden, as by a deletion of the vault; should it have more to say of the dataset, it is all there.
+        stated_ms = {**row.stated_ms, "status": at_ms}
+        return msgspec.structs.replace(
+            row,
+            fields={name: value for name, value in row.fields.items() if counts(row, name)},
+            stated_ms=stated_ms,
+            status=DELETED,
+            deleted_ms=at_ms,
+            record_count=row.record_count if counts(row, "record_count") else None,
+            links=(),
+        )
     names = (*_TEXTS, "tags", "status", "record_count")
-    deleted = pulled.status == DELETED
     return msgspec.structs.replace(
         row,
-        fields={} if deleted else dict(pulled.fields),
+        fields=dict(pulled.fields),
         stated_ms=dict.fromkeys(names, at_ms),
         status=pulled.status,
-        deleted_ms=at_ms if deleted else row.deleted_ms,
         record_count=pulled.record_count,
         changed_since=0,
-        links=() if deleted else row.links,
     )
 
 
@@ -256,7 +267,7 @@ def _met_own(row: DatasetRow, pulled: Pulled) -> tuple[DatasetRow, PullOutcome]:
 
 def _confirm(row: DatasetRow) -> DatasetRow:
     """The registry holds what the row has; where the answer to the push was lost, this is the answer."""
-    registration_id = None if row.status == DELETED else row.registration_id or row.id
+    registration_id = None if status_of(row) == DELETED else row.registration_id or row.id
     return msgspec.structs.replace(
         row, pushed=max(row.pushed, row.version), confirmed=True, registration_id=registration_id
     )
@@ -271,7 +282,7 @@ def _adopt(row: DatasetRow, pulled: Pulled) -> DatasetRow:
     return msgspec.structs.replace(
         after,
         pushed=after.version,
-        registration_id=None if after.status == DELETED else after.registration_id or after.id,
+        registration_id=None if status_of(after) == DELETED else after.registration_id or after.id,
         origin="registry",
         adopted_ms=max(pulled.at_ms, row.deleted_ms),
         own=b"" if settled else after.own,
@@ -284,7 +295,7 @@ def _adopt_unheard(row: DatasetRow, pulled: Pulled) -> DatasetRow:
     """The state of a dataset that the vault has only counted records of; those that came since are told."""
     after = _adopt(row, pulled)
     since = sum(number for at_ms, number in row.changes if at_ms > pulled.at_ms)
-    if not since or after.record_count is None:
+    if not since or after.record_count is None or status_of(after) == DELETED:
         return after
     after = again(msgspec.structs.replace(after, changed_since=since))
     return msgspec.structs.replace(after, own=after.own + digest_of(after))
@@ -303,7 +314,7 @@ def conflict_of(before: DatasetRow, pulled: Pulled, outcome: PullOutcome) -> dic
     theirs = {**pulled.fields, "updated_at": format_time(pulled.at_ms), "status": pulled.status}
     if pulled.record_count is not None:
         theirs["record_count"] = pulled.record_count
-    ours: dict[str, Any] = {"status": before.status, **(document(before) or {})}
+    ours: dict[str, Any] = {"status": status_of(before), **(document(before) or {})}
     ours["updated_at"] = format_time(max(before.vault_ms, 0))
     winner = "vault" if outcome is PullOutcome.VAULT_WON else "registry"
     return {"vault": ours, "registry": theirs, "winner": winner}

@@ -7,7 +7,6 @@ must reach nobody else, and a dashboard must not make us ask our own network.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Report", "ReportFormat", "ReportRequest", "ReportType", "Reports", "origin_of"]
 
 _PLAIN_URL: Final = re.compile(r"[\x21-\x5b\x5d-\x7e]+")
+_PARTIAL: Final = 206
+_PDF_BEGINS: Final = b"%PDF-"
+_PAGE_BEGINS: Final = ("<!doctype html", "<html")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -187,8 +189,10 @@ class Reports:
         parts = urlsplit(url)
         target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         answer = await self._downloads.send("GET", target, headers={"Accept": "*/*"})
-        if not answer.complete:
+        if not answer.complete or answer.status == _PARTIAL:
             raise _malformed("is too large, or broke off", answer)
+        if answer.compressed or answer.is_page:
+            raise _malformed("is compressed" if answer.compressed else "is a web page", answer)
         content: Any
         if format_ is ReportFormat.JSON:
             content = answer.json()
@@ -235,12 +239,12 @@ def _fits(content: Any, format_: ReportFormat) -> bool:
     if not isinstance(content, str):
         return False
     if format_ is ReportFormat.CSV:
-        return True
+        begin = content.lstrip("\ufeff \t\r\n")[:16].lower()
+        return bool(begin) and not begin.startswith(_PAGE_BEGINS)
     try:
-        base64.b64decode(content, validate=True)
-    except binascii.Error:
+        return base64.b64decode(content, validate=True).startswith(_PDF_BEGINS)
+    except ValueError:
         return False
-    return True
 
 
 def _malformed(what: str, answer: Answer) -> Malformed:

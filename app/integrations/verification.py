@@ -7,11 +7,13 @@ entries. Against that helps a head that was noted elsewhere (`--head`), or the d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from app.integrations.audit import UnreadableAudit, read_audit_record
 from app.integrations.chain import GENESIS, Batch, hash_of, make_entry
+from app.integrations.recent import Recent
+from app.integrations.verdicts import Finding, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,58 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "TopicCheck", "Trailer", "Verdict", "verify"]
 
 # The router repeats what it did since its last checkpoint, so that a repeat is never far behind.
-_REMEMBERED_EVENTS: Final = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it was sealed.
-
-    Attributes:
-        kind: `edited`, `removed`, `inserted`, `swapped`, `truncated` or `unreadable`.
-        sequence: The entry that it shows at, if one can be named.
-        batch: The id of the sealed batch that it shows in, on the topic.
-        detail: For a person.
-    """
-
-    kind: str
-    detail: str
-    sequence: int | None = None
-    batch: str | None = None
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What was found in one partition.
-
-    Attributes:
-        first: The sequence from which on everything was checked; None if nothing could be.
-        from_start: Whether that is the beginning of the chain; else what came before it is taken on trust.
-        head: Sequence and hash of the last entry checked.
-        checked: Entries checked.
-        batches: Sealed batches compared (topic only).
-        unsealed: Entries after the last sealed batch (topic only): nothing to compare them with yet.
-        repeats: Entries whose event has one before them: a repeat of the router, not a fault.
-        ended: Whether a trailer or a noted head says where it ends, so that a cut tail shows (export only).
-        filtered: Whether the entries between were left out on purpose, so that they are not chained (export only).
-    """
-
-    partition: int
-    first: int | None = None
-    from_start: bool = False
-    head: tuple[int, str] | None = None
-    checked: int = 0
-    batches: int = 0
-    unsealed: int = 0
-    repeats: int = 0
-    ended: bool = False
-    filtered: bool = False
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+_REMEMBERED_EVENTS: Final = 100_000
+# What is exchanged or put between is chained to something near.
+_REMEMBERED_ENTRIES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +35,12 @@ class Trailer:
         sequence: Of the last entry in the export; -1 if there is none.
         hash: Of that entry; of the one before the export if there is none.
         entries: How many there are.
-        previous_hash: Of the entry before the first one; None if other entries lie between, or nobody said.
+        previous_hash: Of the entry before the first one; None if other entries lie between, or nobody said. Of an empty
+            part of an export: what it begins with, as `hash` is what it ends with.
         partitions: How many trailers the export has.
         resource: Only entries of it are in the export, so that they need not be chained to each other.
         unlinked: Records that are left out because retention took what they are chained to.
+        assumed: The chain was begun anew at what retention left: no sealed batch said how it goes on there.
     """
 
     partition: int
@@ -96,11 +51,12 @@ class Trailer:
     partitions: int | None = None
     resource: str | None = None
     unlinked: int | None = None
+    assumed: bool | None = None
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Trailer:
         """What a line of an export says under `trailer`; fields that it does not know are passed over."""
-        kinds = {"hash": str, "previous_hash": str, "resource": str}
+        kinds = {"hash": str, "previous_hash": str, "resource": str, "assumed": bool}
         fields = {name: found.get(name) for name in cls.__slots__}
         known: dict[str, Any] = {
             name: value for name, value in fields.items() if isinstance(value, kinds.get(name, int))
@@ -113,13 +69,19 @@ class Trailer:
         return {"trailer": {name: value for name, value in fields.items() if value is not None}}
 
 
-def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, str]] | None = None) -> list[Verdict]:
+def verify(
+    entries: Iterable[Mapping[str, Any]],
+    heads: Mapping[int, tuple[int, str]] | None = None,
+    *,
+    trailers: bool = False,
+) -> list[Verdict]:
     """Check an export: AuditEvents with their hashes, in the order of each partition; a verdict for each partition.
 
     Args:
         entries: AuditEvents and, as `Trailer.show` writes them, trailers, which say where the export of a partition
             ends.
         heads: By partition, a sequence and its hash that somebody noted elsewhere.
+        trailers: Whether a partition that has neither a trailer nor a noted head was cut.
     """
     checks: dict[int, _ExportCheck] = {}
     noted = heads or {}
@@ -128,7 +90,7 @@ def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, 
         place = said if isinstance(said, Mapping) else entry
         partition = place.get("partition")
         partition = partition if isinstance(partition, int) else -1
-        check = checks.setdefault(partition, _ExportCheck(partition))
+        check = checks.setdefault(partition, _ExportCheck(partition, noted.get(partition)))
         if place is entry:
             check.add(entry)
         else:
@@ -136,19 +98,28 @@ def verify(entries: Iterable[Mapping[str, Any]], heads: Mapping[int, tuple[int, 
     expected = {*noted, *range(max((check.partitions for check in checks.values()), default=0))}
     closed = any(check.trailer for check in checks.values())
     for partition in expected:
-        checks.setdefault(partition, _ExportCheck(partition))
-    return [checks[partition].end(noted.get(partition), closed=closed) for partition in sorted(checks)]
+        checks.setdefault(partition, _ExportCheck(partition, noted.get(partition)))
+    return [
+        check.end(closed=closed or (trailers and partition not in noted)) for partition, check in sorted(checks.items())
+    ]
 
 
 class _ExportCheck:
-    """One partition of an export, entry by entry."""
+    """One partition of an export, entry by entry.
 
-    def __init__(self, partition: int) -> None:
+    Args:
+        noted: A head that somebody noted elsewhere.
+    """
+
+    def __init__(self, partition: int, noted: tuple[int, str] | None) -> None:
         self.verdict = Verdict(partition)
         self.trailer: Trailer | None = None
         self._first_previous: str | None = None
-        self._places: dict[str, int] = {}
-        self._seen: dict[int, None] = {}
+        self._noted = noted
+        # Entries by their hashes: those of late, and for good where somebody asks for them at the end.
+        self._places: Recent[str, int] = Recent(_REMEMBERED_ENTRIES)
+        self._kept: dict[str, int] = {}
+        self._seen: Recent[int, bool] = Recent(_REMEMBERED_EVENTS)
         self._suspect: tuple[int, int] | None = None
         self._gaps: list[Finding] = []
 
@@ -173,34 +144,38 @@ class _ExportCheck:
             self._first_previous = previous
         else:
             self._link(verdict.head, sequence, previous)
-        self._places[digest] = sequence
+        self._places.put(digest, sequence)
+        if self._noted is not None and digest == self._noted[1]:
+            self._kept[digest] = sequence
         verdict.head = (sequence, digest)
 
     def close(self, trailer: Trailer) -> None:
         """The partition's trailer; a second one speaks of what somebody put behind the first."""
         if self.trailer is not None:
             self._say("inserted", trailer.sequence, f"partition {trailer.partition} has two trailers")
+        elif (place := self._places.get(trailer.hash)) is not None:
+            self._kept[trailer.hash] = place
         self.trailer = self.trailer or trailer
 
-    def end(self, noted: tuple[int, str] | None, *, closed: bool) -> Verdict:
+    def end(self, *, closed: bool) -> Verdict:
         """No more entries.
 
         Args:
-            noted: A head that somebody noted elsewhere.
-            closed: Whether the export has any trailers.
+            closed: Whether it has to have a trailer.
         """
         self._settle(None)
         filtered = self.trailer is not None and self.trailer.resource is not None
         # In what was chosen by resource, the entries between are elsewhere; its count speaks for it.
         self.verdict.findings += [] if filtered else self._gaps
-        self.verdict.ended = self.trailer is not None or noted is not None
+        self.verdict.ended = self.trailer is not None or self._noted is not None
         self.verdict.filtered = filtered
         if self.trailer is not None:
             self._compare(self.trailer)
+            self.verdict.from_start = self.verdict.from_start and not self.trailer.assumed
         elif closed and self.verdict.partition >= 0:
             self._say("truncated", self.verdict.head[0] if self.verdict.head else None, "its trailer is missing")
-        if noted is not None:
-            self._expect(*noted)
+        if self._noted is not None:
+            self._expect(*self._noted)
         return self.verdict
 
     def _compare(self, trailer: Trailer) -> None:
@@ -213,12 +188,14 @@ class _ExportCheck:
         if head is not None and before is not None and before != self._first_previous:
             first = self.verdict.first
             self._say("removed", first, f"entry {first} is not the first one: what was before it is missing")
+        if head is None and trailer.sequence < 0 and before is not None and before != trailer.hash:
+            self._say("removed", None, "no entries, and what is behind them is not chained to what is before")
         if trailer.entries is not None and checked != trailer.entries and self.verdict.ok:
             kind = "removed" if checked < trailer.entries else "inserted"
             self._say(kind, None, f"{checked} entries, its trailer says {trailer.entries}")
 
     def _expect(self, sequence: int, digest: str) -> None:
-        found = self._places.get(digest)
+        found = self._kept.get(digest, self._places.get(digest))
         reached = self.verdict.head[0] if self.verdict.head else -1
         if found is None and reached < sequence:
             self._say("truncated", sequence, f"ends at {reached}, its head is {sequence}")
@@ -262,20 +239,29 @@ class TopicCheck:
 
     The records carry no hash, so a difference shows in the batch that it lies in, by its range. The check begins with
     the first batch that is there from its first entry on: what retention took cannot be told from what was never there.
+    Of a batch before that, which retention cannot have reached yet, the records were removed.
 
     Args:
         partition: Of the audit topic.
         batches: The sealed batches of its present chain.
         noted: A sequence and its hash that somebody kept elsewhere.
+        kept_since_ms: Retention has taken nothing of this time or later; None: that is not known.
     """
 
-    def __init__(self, partition: int, batches: Iterable[Batch], noted: tuple[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        partition: int,
+        batches: Iterable[Batch],
+        noted: tuple[int, str] | None = None,
+        kept_since_ms: int | None = None,
+    ) -> None:
+        self._kept_since_ms = kept_since_ms
         self._verdict = Verdict(partition)
         self._batches = sorted(batches, key=lambda batch: batch.first, reverse=True)
         self._previous = None if self._batches else GENESIS
         self._noted = noted
         self._count = 0
-        self._seen: dict[int, None] = {}
+        self._seen: Recent[int, bool] = Recent(_REMEMBERED_EVENTS)
 
     def add(self, offset: int, timestamp_ms: int, value: bytes | None) -> None:
         """The next record."""
@@ -351,18 +337,20 @@ class TopicCheck:
                 self._say("inserted", batch, f"{-missing} records were added to its {batch.count}")
             elif self._previous != batch.last_hash:
                 self._say("edited", batch, "a record was edited, or two were exchanged")
-        self._previous, self._count = batch.last_hash, 0
+        elif self._kept_since_ms is not None and batch.oldest_ms >= self._kept_since_ms:
+            self._say("removed", batch, "its first records are missing, though they are younger than the retention")
+        if self._verdict.first is not None or not self._batches:
+            self._previous = batch.last_hash
+        self._count = 0
 
     def _say(self, kind: str, batch: Batch | None, detail: str, sequence: int | None = None) -> None:
         text = f"batch {batch.id} ({batch.first} to {batch.last}): {detail}" if batch else detail
         self._verdict.findings.append(Finding(kind, text, sequence, batch.id if batch else None))
 
 
-def _count(verdict: Verdict, seen: dict[int, None], audit: Mapping[str, Any]) -> None:
+def _count(verdict: Verdict, seen: Recent[int, bool], audit: Mapping[str, Any]) -> None:
     verdict.checked += 1
     event = hash((audit.get("source"), audit.get("id")))
-    if event in seen:
+    if seen.get(event):
         verdict.repeats += 1
-    seen[event] = None
-    if len(seen) > _REMEMBERED_EVENTS:
-        del seen[next(iter(seen))]
+    seen.put(event, True)

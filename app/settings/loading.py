@@ -30,11 +30,13 @@ class SettingsError(ValueError):
 
     Attributes:
         problems: The lines, each with the variable and the fix, none with a value.
+        unread: The system did not let a secret be read: the next try may.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], unread: OSError | None = None) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+        self.unread = unread
 
 
 def load_settings(environ: Mapping[str, str] = os.environ, *, dotenv: Path = Path(".env")) -> Settings:
@@ -54,7 +56,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, *, dotenv: Path = Pat
             at once.
     """
     lines: list[str] = []
-    given = _gather(environ, dotenv, lines)
+    given, unread = _gather(environ, dotenv, lines)
     lines.extend(_unknown(name, given.pop(name)) for name in sorted(given.keys() - BY_NAME.keys()))
     _add_instance_id(given)
     settings, invalid = _validate(given)
@@ -66,7 +68,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, *, dotenv: Path = Pat
             name = f"{PREFIX}{problem.names[0]}"
             lines.append(f"{name}: {problem.fix}{_origin(given.get(name))}")
     if lines:
-        raise SettingsError(lines)
+        raise SettingsError(lines, unread)
     return settings
 
 
@@ -87,7 +89,7 @@ def keep_instance_id(settings: Settings) -> None:
     fresh.replace(file)
 
 
-def _gather(environ: Mapping[str, str], dotenv: Path, lines: list[str]) -> dict[str, Raw]:
+def _gather(environ: Mapping[str, str], dotenv: Path, lines: list[str]) -> tuple[dict[str, Raw], OSError | None]:
     given = sources.from_environment(environ)
     try:
         given = sources.from_dotenv(dotenv) | given
@@ -95,16 +97,17 @@ def _gather(environ: Mapping[str, str], dotenv: Path, lines: list[str]) -> dict[
         lines.append(f"{dotenv}: cannot be read as UTF-8 ({_reason(error)}); correct or remove it")
     folder = given.get(_SECRETS)
     if folder is None or not Path(folder.text).is_dir():
-        return given  # a folder that is not there is an error of its field
+        return given, None  # a folder that is not there is an error of its field
     try:
         found = sources.from_folder(Path(folder.text))
     except (OSError, UnicodeDecodeError) as error:
         lines.append(f"{_SECRETS}: {_reason(error)}; each file must be readable UTF-8, one for a setting")
-        return given
+        # Without a number it is ours: two files for one setting, which only a change mends.
+        return given, error if isinstance(error, OSError) and error.errno is not None else None
     if _SECRETS in found:
         lines.append(f"{_SECRETS}: cannot come from the folder that it names; remove that file")
         del found[_SECRETS]
-    return found | given
+    return found | given, None
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

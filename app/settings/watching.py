@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.settings.loading import SettingsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -29,13 +31,22 @@ class SecretsWatch:
 
         Raises:
             SettingsError: The new content is refused, said once for each change; what runs keeps its old settings.
-            OSError: The folder is gone; the next call tries again.
+            OSError: The folder is gone, or a file of it cannot be read now; the next call tries again.
         """
         state = self._state()
         if state == self._seen:
             return None
-        self._seen = state
-        return self._load()
+        before, self._seen = self._seen, state
+        try:
+            return self._load()
+        except SettingsError as error:
+            if error.unread is None:
+                raise
+            self._seen = before
+            raise error.unread from None
+        except OSError:
+            self._seen = before
+            raise
 
     def _state(self) -> frozenset[tuple[str, int, int, int]]:
         # An inode tells a swapped symlink (how Kubernetes updates a volume) from a file with the same size and time.

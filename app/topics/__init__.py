@@ -22,6 +22,7 @@ from app.topics.planning import (
     apply,
     check,
     plan,
+    refusal,
     warnings,
 )
 
@@ -41,5 +42,6 @@ __all__ = [
     "check",
     "client_config",
     "plan",
+    "refusal",
     "warnings",
 ]

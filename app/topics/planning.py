@@ -22,6 +22,9 @@ THREE_BROKERS: Final = 3
 AT_LEAST: Final = frozenset({"retention.ms", "delete.retention.ms", "max.message.bytes", "min.insync.replicas"})
 """Settings of which more than the plan asks for is no difference."""
 
+_FORGETTING: Final = frozenset({"retention.ms", "retention.bytes", "message.timestamp.type"})
+"""What decides how long an invalidation is there for a worker that starts, and from when on it counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -109,6 +112,7 @@ def plan(
         }
         return TopicSpec(name, count, replication, MappingProxyType(config), foreign)
 
+    whole = {"retention.bytes": "-1"}  # brokers may have a default
     broker_clock = {"message.timestamp.type": "LogAppendTime"}
     compacted = {
         "cleanup.policy": "compact",
@@ -123,10 +127,10 @@ def plan(
         spec(topics.commands, 7, broker_clock),
         spec(topics.attempts, 30),
         spec(topics.dead_letters, 30),
-        spec(topics.audit, audit_retention_d),
+        spec(topics.audit, audit_retention_d, whole),
         spec(topics.violations, 30),
         spec(topics.decisions, 7),
-        spec(topics.invalidations, 2 * policy_ttl_s * 1000 / DAY_MS, broker_clock, count=1),
+        spec(topics.invalidations, 2 * policy_ttl_s * 1000 / DAY_MS, broker_clock | whole, count=1),
         spec(topics.registry_datasets, 7),
         spec(topics.registry_changes, 30),
         spec(topics.quarantine, 30, {"max.message.bytes": str(QUARANTINE_MAX_BYTES)}),
@@ -159,6 +163,23 @@ def apply(specs: Iterable[TopicSpec], broker: TopicBroker) -> tuple[Difference, 
         return differences
     broker.create([spec for spec in wanted if spec.name in missing])
     return check(wanted, broker)
+
+
+def refusal(difference: Difference, topics: Topics, brokers: str) -> str | None:
+    """Why no worker may start while this differs, and what to do, in one line; None: it may.
+
+    Args:
+        brokers: `host:port`, separated by commas.
+    """
+    if difference.what == "partitions":
+        return f"{difference}; another number of partitions means another VAULT_STREAM_APP_ID"
+    if difference.topic != topics.invalidations or difference.what not in _FORGETTING:
+        return None
+    return (
+        f"{difference}; a worker that starts would not know of a revocation that ends a kept decision. Run"
+        f" kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics"
+        f" --entity-name {difference.topic} --add-config {difference.what}={difference.wanted}"
+    )
 
 
 def warnings(*, replication: int, broker_count: int) -> tuple[str, ...]:

@@ -204,12 +204,11 @@ def _failed(index: int, event: CloudEvent, error: OutputFailed) -> _Refused:
 
 def _none_accepted(refused: Sequence[_Refused], *, batch: bool) -> Problem:
     errors = [FieldError(f"/{one.index}" if batch else "", one.code, one.message) for one in refused]
-    extra = {"accepted": 0}
     if any(one.code == NOT_ACKNOWLEDGED for one in refused):
         detail = "Kafka has acknowledged none of the events; send them again under the same ids."
-        return Problem(503, "broker_unavailable", detail, errors=errors, retry_after_s=RETRY_AFTER_S, extra=extra)
+        return Problem(503, "broker_unavailable", detail, errors=errors, retry_after_s=RETRY_AFTER_S)
     detail = f"No event was accepted: {refused[0].message}."
-    return Problem(422, refused[0].code, detail, errors=errors, extra=extra)
+    return Problem(422, refused[0].code, detail, errors=errors)
 
 
 def _unreadable(why: str) -> Problem:

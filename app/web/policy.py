@@ -97,10 +97,10 @@ class _Handlers:
         Raises:
             PolicyUnavailable, NotOwner: There is none.
         """
-        evaluator = self._api.evaluator
+        evaluator, hopped = self._api.evaluator, HOP_HEADER in request.headers
         if evaluator is None:
-            raise PolicyUnavailable(OFF)
-        return await evaluator.evaluate(question, request.headers, hopped=HOP_HEADER in request.headers)
+            raise NotOwner(question.principal_id) if hopped else PolicyUnavailable(OFF)
+        return await evaluator.evaluate(question, request.headers, hopped=hopped)
 
     async def _one(self, request: web.Request, question: Question) -> Answered:
         try:

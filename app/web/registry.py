@@ -18,7 +18,7 @@ from aiohttp import web
 
 from app.engine import OutputFailed, Revoked
 from app.events import STRUCTURED_HEADERS, format_time
-from app.integrations.registry import DELETED, document, is_clean
+from app.integrations.registry import DELETED, document, is_clean, status_of
 from app.integrations.registry_links import MAX_LINKS, RELATIONSHIPS
 from app.integrations.registry_messages import SYNC_ASKED, key_of_number, link_message, sync_message
 from app.integrations.registry_sync import SyncMode, merge_parts
@@ -143,7 +143,7 @@ class _Handlers:
         row = await self._owned(request, dataset_id)
         if isinstance(row, web.StreamResponse):
             return row
-        if row is None or row.status == DELETED:
+        if row is None or status_of(row) == DELETED:
             raise _unknown()
         known = next((one for one in row.links if (one.model_id, one.relationship) == (model_id, relationship)), None)
         if known is not None and known.status != "refused":
@@ -191,7 +191,7 @@ class _Handlers:
 def show_dataset(row: DatasetRow) -> dict[str, Any]:
     """A dataset as the API shows it."""
     told = document(row)
-    if told is None and row.status != DELETED:
+    if told is None and status_of(row) != DELETED:
         state = "unnamed"
     elif is_clean(row):
         state = "synced"
@@ -199,7 +199,7 @@ def show_dataset(row: DatasetRow) -> dict[str, Any]:
         state = "refused" if row.refused >= row.version else "waiting"
     shown = {
         "id": row.id,
-        "status": row.status,
+        "status": status_of(row),
         "state": state,
         "origin": row.origin,
         "state_version": row.version,

@@ -57,7 +57,7 @@ class SigningKey:
         """Read one entry of ``WEBHOOKS__SIGNING_KEYS``.
 
         Args:
-            entry: ``<key id>:whsk_<base64>`` of the 32-byte seed followed by the 32-byte public key.
+            entry: ``<key id>:whsk_<base64>`` of the 32-byte seed, alone or followed by the 32-byte public key.
 
         Raises:
             ValueError: the entry is malformed, or its halves do not belong together; the message holds no key.
@@ -69,10 +69,12 @@ class SigningKey:
             raw = base64.b64decode(text.removeprefix(SIGNING_KEY_PREFIX), validate=True)
         except (binascii.Error, ValueError):
             raise ValueError(f"signing key {key_id!r}: the part after {SIGNING_KEY_PREFIX} is not base64") from None
-        if len(raw) != 2 * _SEED_BYTES:
-            raise ValueError(f"signing key {key_id!r}: must hold 64 bytes (seed, public key), holds {len(raw)}")
+        if len(raw) not in (_SEED_BYTES, 2 * _SEED_BYTES):
+            raise ValueError(
+                f"signing key {key_id!r}: must hold 32 bytes (the seed) or 64 (seed, public key), holds {len(raw)}"
+            )
         self._private = Ed25519PrivateKey.from_private_bytes(raw[:_SEED_BYTES])
-        if self._public() != raw[_SEED_BYTES:]:
+        if len(raw) > _SEED_BYTES and self._public() != raw[_SEED_BYTES:]:
             raise ValueError(f"signing key {key_id!r}: its public half does not belong to its seed")
         self.key_id = key_id
 

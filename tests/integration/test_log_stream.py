@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from app.devstack.kafka import KafkaServer
@@ -36,15 +36,18 @@ def produce(
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True})
     for place in range(first, first + count):
         producer.produce(topic, b"%d" % place, partition=partition, timestamp=START_MS + place * step_ms)
+        if place % 1_000 == 0:
+            # In batches of which a fetch takes a few.
+            producer.flush(30)
     assert producer.flush(30) == 0
 
 
 @contextlib.asynccontextmanager
-async def stream_of(kafka: KafkaServer, *names: str) -> AsyncIterator[LogStream]:
+async def stream_of(kafka: KafkaServer, *names: str, gapless: bool = False) -> AsyncIterator[LogStream]:
     connection = Connection(kafka.bootstrap)
     reader = LogReader(connection, "test")
     try:
-        yield LogStream(connection, "test", names, reader)
+        yield LogStream(connection, "test", names, reader, gapless=gapless)
     finally:
         await reader.close()
 
@@ -93,6 +96,39 @@ async def test_a_time_is_found_in_each_partition(kafka: KafkaServer, unique: Cal
         assert await stream.offsets_at(partitions, START_MS + 501) == {(topic, 0): 51, (topic, 1): None}
         assert await stream.offsets_at(partitions, 0) == {(topic, 0): 0, (topic, 1): None}
         assert await stream.offsets_at(partitions, START_MS + 10_000) == {(topic, 0): None, (topic, 1): None}
+
+
+@pytest.mark.parametrize("gapless", [True, False])
+async def test_what_retention_took_before_it_was_read_breaks_a_gapless_read_off(
+    kafka: KafkaServer, unique: Callable[[str], str], *, gapless: bool
+) -> None:
+    topic = unique("gap")
+    topics(kafka, topic)
+    produce(kafka, topic, 20_000, step_ms=0)
+    seen: list[int] = []
+
+    async def read(stream: LogStream) -> None:
+        async with contextlib.aclosing(stream.read({(topic, 0): 0}, {(topic, 0): 20_000})) as blocks:
+            async for records in blocks:
+                if not seen:
+                    await asyncio.to_thread(delete_records, kafka, topic, 0, 19_990)
+                seen.extend(record.offset for record in records)
+
+    async with stream_of(kafka, topic, gapless=gapless) as stream:
+        if gapless:
+            with pytest.raises(LogUnreadable, match="OffsetOutOfRange"):
+                await read(stream)
+            assert seen == list(range(len(seen)))
+        else:
+            await read(stream)
+            assert seen[-1] == 19_999
+            assert len(seen) < 20_000
+
+
+def delete_records(kafka: KafkaServer, topic: str, partition: int, before: int) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+    for future in admin.delete_records([TopicPartition(topic, partition, before)]).values():
+        future.result(30)
 
 
 async def test_of_transactions_what_was_committed_is_read_and_their_markers_are_passed(

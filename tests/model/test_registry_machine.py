@@ -13,6 +13,7 @@ from hypothesis.stateful import invariant
 
 from agents.registry import processor as processor_module
 from agents.registry.gate import OpenGate
+from app.devstack.registry_standin import Answer
 from app.integrations import registry_pull
 from tests.support.machines import Machine, action, caught, play
 from tests.support.registry_world import RegistryWorld
@@ -21,6 +22,11 @@ NAMED = ("a", "b", "c")
 """Datasets of which only the name changes: the newest name is the one that both must have in the end."""
 LOOSE = ("x", "y")
 """Datasets to which everything happens."""
+ENDED, FOUGHT_OVER = "g", "h"
+"""One that only the vault makes, archives and deletes, and one that it names, and users delete."""
+UNTAKEN = ("p", "q", "r")
+"""Datasets that the registry never takes, however often it is told."""
+UNKNOWN_MODEL = "m-unknown"
 
 
 class RegistryMachine(Machine):
@@ -29,10 +35,19 @@ class RegistryMachine(Machine):
         self.runner = asyncio.Runner()
         self.world = RegistryWorld()
         self.runner.run(self.world.open())
+        self.world.book.models = {"m-1", "m-2"}
+        self.in_vain = 0
+        self._refuse_the_untaken()
         self.names = 0
         # Time, whether it is the vault's (which wins a tie), name.
         self.writes: dict[str, list[tuple[int, bool, str]]] = {}
         self.pages_before: dict[str, int] = {}
+        # By dataset: when the vault last deleted it, and when anybody last made it.
+        self.deleted_ms: dict[str, int] = {}
+        self.made_ms: dict[str, int] = {}
+        # When a user last deleted it, and when the vault last named it.
+        self.removed_ms: dict[str, int] = {}
+        self.named_ms: dict[str, int] = {}
 
     def _name(self, dataset_id: str, at_ms: int, *, vault: bool) -> str:
         self.names += 1
@@ -41,10 +56,27 @@ class RegistryMachine(Machine):
         self.pages_before[name] = len(self.world.registry.pages)
         return name
 
+    def _refuse_the_untaken(self) -> None:
+        book = self.world.book
+        upsert, link = book.upsert, book.link
+
+        def upsert_but(dataset: dict[str, Any]) -> Answer:
+            if dataset["id"] in UNTAKEN:
+                self.in_vain += 1
+                return 500, {}
+            return upsert(dataset)
+
+        def link_but(model_id: str, wanted: dict[str, Any]) -> Answer:
+            self.in_vain += model_id == UNKNOWN_MODEL
+            return link(model_id, wanted)
+
+        book.upsert = upsert_but  # type: ignore[method-assign]
+        book.link = link_but  # type: ignore[method-assign]
+
     @invariant()
     def a_pull_comes_between_a_change_and_its_push(self) -> None:
         for dataset_id, name in self.world.book.replaced:
-            assert dataset_id in LOOSE or len(self.world.registry.pages) > self.pages_before[name]
+            assert dataset_id not in NAMED or len(self.world.registry.pages) > self.pages_before[name]
 
     @action(weight=5)
     def the_vault_names(self, data: st.DataObject) -> None:
@@ -81,7 +113,32 @@ class RegistryMachine(Machine):
                 ]
             )
         )
+        self._vault(type_, dataset_id, at_ms, more)
+
+    @action(weight=5)
+    def the_vault_ends_a_dataset(self, data: st.DataObject) -> None:
+        self.world.clock.advance(0.001)
+        type_ = data.draw(st.sampled_from(["dataset.created", "dataset.deleted", "dataset.archived"]))
+        more = {"name": "G"} if type_ == "dataset.created" else {}
+        self._vault(type_, ENDED, self.world.clock.now_ms(), more)
+
+    @action(weight=5)
+    def a_user_deletes_what_the_vault_goes_on_with(self, data: st.DataObject) -> None:
+        self.world.clock.advance(0.001)
+        now_ms = self.world.clock.now_ms()
+        if FOUGHT_OVER in self.world.theirs() and data.draw(st.booleans()):
+            self.world.book.remove(FOUGHT_OVER)
+            self.removed_ms[FOUGHT_OVER] = now_ms
+        else:
+            self._vault("dataset.updated", FOUGHT_OVER, now_ms, {"name": f"h{now_ms}"})
+
+    def _vault(self, type_: str, dataset_id: str, at_ms: int, more: dict[str, Any]) -> None:
         self.world.vault(type_, dataset_id, at_ms=at_ms, **more)
+        if type_ in {"dataset.created", "dataset.deleted"}:
+            last = self.made_ms if type_ == "dataset.created" else self.deleted_ms
+            last[dataset_id] = max(at_ms, last.get(dataset_id, 0))
+        if "name" in more:
+            self.named_ms[dataset_id] = max(at_ms, self.named_ms.get(dataset_id, 0))
 
     @action(weight=2)
     def a_user_does_something(self, data: st.DataObject) -> None:
@@ -89,13 +146,20 @@ class RegistryMachine(Machine):
         dataset_id = data.draw(st.sampled_from(LOOSE))
         if dataset_id in self.world.theirs() and data.draw(st.booleans()):
             self.world.book.remove(dataset_id)
+            self.removed_ms[dataset_id] = self.world.clock.now_ms()
         else:
             fields = data.draw(st.sampled_from([{"name": "A"}, {"name": "B"}, {"name": "C", "record_count": 1}]))
             self.world.book.change(dataset_id, **fields)
+            self.made_ms[dataset_id] = self.world.clock.now_ms()
 
     @action(weight=2)
     def links_are_asked_for(self, data: st.DataObject) -> None:
-        self.world.link(data.draw(st.sampled_from(NAMED)), data.draw(st.sampled_from(["m-1", "m-2"])))
+        self.world.link(data.draw(st.sampled_from(NAMED)), data.draw(st.sampled_from(["m-1", "m-2", UNKNOWN_MODEL])))
+
+    @action()
+    def the_vault_makes_what_the_registry_never_takes(self, _: st.DataObject) -> None:
+        for dataset_id in UNTAKEN:
+            self.world.created(dataset_id)
 
     @action(weight=6)
     def time_passes(self, data: st.DataObject) -> None:
@@ -109,6 +173,10 @@ class RegistryMachine(Machine):
     @action(weight=3)
     def everything_is_read(self, _: st.DataObject) -> None:
         self.runner.run(self.world.turn())
+
+    @action(weight=3)
+    def both_come_to_rest(self, _: st.DataObject) -> None:
+        self.runner.run(self._calm())
 
     @action()
     def the_order_of_its_pages_is_another(self, _: st.DataObject) -> None:
@@ -149,19 +217,27 @@ class RegistryMachine(Machine):
 
     def _judge(self) -> None:
         world = self.world
-        assert world.ours() == world.theirs()
+        assert {id_: told for id_, told in world.ours().items() if id_ not in UNTAKEN} == world.theirs()
         assert world.book.echoes == []
         assert world.book.keys_reused == []
-        calls = len(world.registry.pushes)
+        calls = len(world.registry.pushes) - self.in_vain
         self.runner.run(world.calm())
-        assert len(world.registry.pushes) == calls, "something goes in a circle"
+        assert len(world.registry.pushes) - self.in_vain == calls, "something goes in a circle"
         replaced = {dataset_id for dataset_id, _ in world.book.replaced}
         for dataset_id, writes in self.writes.items():
             _, vault, name = max(writes)
             # What a user writes between a pull and the push that follows it is replaced, and nobody can know.
             if dataset_id in world.ours() and (vault or dataset_id not in replaced):
                 assert world.ours()[dataset_id]["name"] == name, (dataset_id, writes)
-        linked = {(row.id, link.model_id) for row in world.rows().values() for link in row.links}
+        for dataset_id, deleted_ms in self.deleted_ms.items():
+            if deleted_ms > self.made_ms.get(dataset_id, 0):
+                assert dataset_id not in world.ours(), (dataset_id, "was deleted")
+        for dataset_id, removed_ms in self.removed_ms.items():
+            if self.named_ms.get(dataset_id, 0) > removed_ms and dataset_id not in self.deleted_ms:
+                assert dataset_id in world.ours(), (dataset_id, "was deleted by a user, and lives on")
+        linked = {(row.id, link.model_id) for row in world.rows().values() for link in row.links} - {
+            (id_, UNKNOWN_MODEL) for id_ in NAMED
+        }
         assert {(id_, model) for id_, model, _ in world.book.links} == linked
 
 

@@ -44,6 +44,10 @@ class FakeClock(Clock):
     def advance(self, seconds: float) -> None:
         self._passed_ms += round(seconds * 1000)
 
+    def advance_wall(self, seconds: float) -> None:
+        """The time of day is set."""
+        self._start_ms += round(seconds * 1000)
+
 
 @dataclass(frozen=True, slots=True)
 class FakeRecord:

@@ -13,6 +13,7 @@ from app.integrations.policy import (
     Evaluator,
     Invalidations,
     Lifetimes,
+    NotRecorded,
     PolicyEngine,
     PolicyUnavailable,
     Question,
@@ -85,11 +86,13 @@ class Log:
 
     async def made(self, decision: Decision, source: str) -> str:
         if self.full:
-            raise PolicyUnavailable("the decision cannot be written down")
+            raise NotRecorded("the decision cannot be written down")
         self.made_.append((source, decision))
         return str(uuid.UUID(int=len(self.made_)))
 
     async def failed(self, question: Question, why: str, began_ms: int) -> None:
+        if self.full:
+            raise NotRecorded("the decision cannot be written down")
         self.failed_.append(why)
 
 

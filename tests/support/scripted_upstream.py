@@ -40,6 +40,8 @@ class ScriptedUpstream:
     script: deque[int | None] = field(default_factory=deque)
     judge: Callable[[Call], int | None] = lambda _: 200
     body: Callable[[Call], bytes] = lambda _: b""
+    content_type: str = "application/json"
+    content_encoding: str = ""
     retry_after_s: float | None = None
     calls: list[Call] = field(default_factory=list)
     under_way: int = 0
@@ -69,7 +71,7 @@ class ScriptedUpstream:
         status = self.script.popleft() if self.script else self.judge(call)
         if status is None:
             raise Unavailable("no answer: connect")
-        answer = Answer(status, self.body(call))
+        answer = Answer(status, self.body(call), content_type=self.content_type, content_encoding=self.content_encoding)
         if 200 <= status < 300 or status in accept:
             return answer
         if status in REJECTING:

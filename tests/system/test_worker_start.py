@@ -1,5 +1,6 @@
 """How a worker begins and ends: what it refuses, in one line each, and what it answers before there is a broker."""
 
+import asyncio
 import fcntl
 import json
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from app.devstack.kafka import free_port
 from app.devstack.workload import make_workload
+from app.topics import TopicAdmin, apply, client_config, plan
 from tests.support.workers import DEADLINE_S, Deployment, RunningWorker, until
 
 END_S = 5.0
@@ -83,6 +85,18 @@ async def test_another_number_of_partitions_than_the_data_has_is_one_line_and_ex
     line = await refusal(deployment.worker("w1"))
     assert "partitions" in line
     assert "VAULT_STREAM_APP_ID" in line
+
+
+@pytest.mark.kafka
+async def test_invalidations_that_end_before_the_decisions_they_end_are_one_line_and_exit_1(
+    deployment: Deployment,
+) -> None:
+    specs = plan(deployment.topics, partitions=2, replication=1, policy_ttl_s=300)
+    await asyncio.to_thread(apply, specs, TopicAdmin(client_config(deployment.brokers)))
+
+    worker = deployment.worker("w1", PARTITIONS="2", POLICY__CACHE_TTL_S="7200")
+    line = await refusal(worker)
+    assert f"--entity-name {deployment.topics.invalidations} --add-config retention.ms=14400000" in line
 
 
 @pytest.mark.kafka

@@ -347,6 +347,41 @@ def test_a_refused_change_is_raised_once_and_the_next_one_is_read(tmp_path: Path
     assert watch.poll() is not None
 
 
+def test_a_change_that_could_not_be_read_is_read_at_the_next_look(tmp_path: Path) -> None:
+    failures = [OSError(24, "Too many open files")]
+
+    def load_again() -> Settings:
+        if failures:
+            raise failures.pop()
+        return load(SECRETS_DIR=str(tmp_path))
+
+    watch = SecretsWatch(tmp_path, load_again)
+    (tmp_path / "API__ADMIN_TOKEN").write_text("newer")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        watch.poll()
+    assert watch.poll() is not None
+    assert watch.poll() is None
+
+
+def test_a_secret_that_cannot_be_opened_at_the_moment_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = SecretsWatch(tmp_path, lambda: load(SECRETS_DIR=str(tmp_path)))
+    (tmp_path / "API__ADMIN_TOKEN").write_text("newer")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        with pytest.raises(OSError, match="Too many open files"):
+            watch.poll()
+    changed = watch.poll()
+    assert changed is not None
+    assert changed.api.admin_token is not None
+
+
 def test_every_variable_can_be_shown_with_secrets_masked() -> None:
     settings = load(
         API__ADMIN_TOKEN="hunter2",

@@ -15,6 +15,7 @@ from app.topics import (
     check,
     client_config,
     plan,
+    refusal,
     warnings,
 )
 
@@ -127,6 +128,14 @@ def test_changelogs_are_compacted_and_keep_tombstones_a_week() -> None:
     assert "retention.ms" not in config
 
 
+def test_of_the_audit_trail_and_of_invalidations_no_size_of_the_brokers_takes_records() -> None:
+    specs = plan(TOPICS, partitions=1, replication=1)
+    assert {spec.name for spec in specs if spec.config.get("retention.bytes") == "-1"} == {
+        TOPICS.audit,
+        TOPICS.invalidations,
+    }
+
+
 def test_only_commands_and_invalidations_carry_the_brokers_clock() -> None:
     specs = plan(TOPICS, partitions=1, replication=1)
     by_broker = {spec.name for spec in specs if spec.config.get("message.timestamp.type") == "LogAppendTime"}
@@ -215,6 +224,46 @@ def test_of_a_topic_that_the_broker_does_not_describe_only_the_presence_is_check
     spec = planned(TOPICS.invalidations)
     assert check([spec], FakeBroker({spec.name: ExistingTopic(4, 1, None)})) == ()
     assert [difference.missing for difference in check([spec], FakeBroker())] == [True]
+
+
+def refusals(spec: TopicSpec, **config: str) -> list[str]:
+    found = replace(as_existing(spec), config={**spec.config, **{k.replace("_", "."): v for k, v in config.items()}})
+    told = (refusal(one, TOPICS, "kafka:9092") for one in check([spec], FakeBroker({spec.name: found})))
+    return [line for line in told if line is not None]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("retention.ms", "600000"), ("retention.bytes", "1000"), ("message.timestamp.type", "CreateTime")],
+)
+def test_invalidations_that_are_forgotten_too_early_refuse_the_start_and_say_what_to_run(
+    setting: str, value: str
+) -> None:
+    spec = planned(TOPICS.invalidations, policy_ttl_s=7200)
+    (line,) = refusals(spec, **{setting: value})
+    assert f"{spec.name}: {setting} is {value}, wanted {spec.config[setting]}" in line
+    assert (
+        "kafka-configs.sh --bootstrap-server kafka:9092 --alter --entity-type topics"
+        f" --entity-name {spec.name} --add-config {setting}={spec.config[setting]}"
+    ) in line
+    assert "\n" not in line
+
+
+def test_invalidations_that_are_kept_longer_or_otherwise_configured_do_not_refuse_it() -> None:
+    spec = planned(TOPICS.invalidations)
+    for retention_ms in (spec.config["retention.ms"], "86400000", "-1"):
+        assert refusals(spec, retention_ms=retention_ms) == []
+    assert refusals(spec, unclean_leader_election_enable="true") == []
+
+
+def test_a_shorter_retention_of_another_topic_is_for_an_operator_to_judge() -> None:
+    assert refusals(planned(TOPICS.audit), retention_ms="1000", retention_bytes="1000") == []
+
+
+def test_another_number_of_partitions_refuses_the_start() -> None:
+    spec = planned(TOPICS.deliveries)
+    (found,) = check([spec], FakeBroker({spec.name: replace(as_existing(spec), partitions=5)}))
+    assert "another VAULT_STREAM_APP_ID" in str(refusal(found, TOPICS, "kafka:9092"))
 
 
 def test_one_replica_on_three_brokers_is_warned_of() -> None:

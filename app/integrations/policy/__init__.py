@@ -14,7 +14,7 @@ from app.integrations.policy.decisions import (
     read_decision,
 )
 from app.integrations.policy.engine import Dialect, PolicyEngine
-from app.integrations.policy.errors import NotOwner, PolicyUnavailable
+from app.integrations.policy.errors import NotOwner, NotRecorded, PolicyUnavailable
 from app.integrations.policy.evaluation import Answered, Evaluator, OwnersAnswer, Place, Records, Shared
 from app.integrations.policy.invalidations import Invalidations, scope_of
 from app.integrations.policy.journal import DecisionJournal
@@ -36,6 +36,7 @@ __all__ = [
     "Invalidations",
     "Lifetimes",
     "NotOwner",
+    "NotRecorded",
     "Obligation",
     "OwnersAnswer",
     "Place",

@@ -9,6 +9,7 @@ import msgspec
 
 from app.events import canonical_json, derived_event, format_time, parse_time_ms
 from app.integrations.policy.verdicts import Obligation, Verdict
+from app.integrations.redaction import may_hold_secrets, redact, redact_text
 
 if TYPE_CHECKING:
     from app.integrations.policy.questions import Question
@@ -85,12 +86,22 @@ class Lifetimes:
 def decision_record(decision: Decision, *, id_: str, source: str, from_: str, at_ms: int) -> bytes:
     """The record of `policy.decisions` that says that somebody was given this decision.
 
+    What the engine told is redacted as the audit trail is. It says until when it is kept, and so makes a row, only if
+    it has all that binds who is given it: what the vault dialect has no name for is left out, and so are secrets in
+    obligations.
+
     Args:
         source: Of the event.
         from_: `engine` if it was asked for this, else `cache`.
         at_ms: When it was given.
     """
     verdict = decision.verdict
+    reason, obligations = verdict.reason, [msgspec.structs.asdict(obligation) for obligation in verdict.obligations]
+    is_whole = not verdict.extra
+    if may_hold_secrets([reason, obligations]):
+        reason, shown = redact_text(reason), redact(obligations)
+        is_whole = is_whole and shown == obligations
+        obligations = shown
     data: dict[str, Any] = {
         "principal_id": decision.principal_id,
         "action": decision.action,
@@ -98,16 +109,14 @@ def decision_record(decision: Decision, *, id_: str, source: str, from_: str, at
         "context_hash": decision.context_hash,
         "cache_key": decision.key,
         "allowed": verdict.allowed,
-        "reason": verdict.reason,
+        "reason": reason,
         "matched_policies": verdict.matched_policies,
-        "obligations": [msgspec.structs.asdict(obligation) for obligation in verdict.obligations],
+        "obligations": obligations,
         "source": from_,
         "began_at": format_time(decision.began_ms),
     }
-    if decision.expires_ms is not None:
+    if decision.expires_ms is not None and is_whole:
         data["expires_at"] = format_time(decision.expires_ms)
-    if verdict.extra:
-        data["answer_context"] = verdict.extra
     return _event(id_, source, decision.principal_id, at_ms, data)
 
 
@@ -148,7 +157,6 @@ class _Data(msgspec.Struct, kw_only=True):
     source: str
     began_at: str
     expires_at: str | None = None
-    answer_context: dict[str, Any] = {}  # msgspec copies it
 
 
 class _Record(msgspec.Struct, kw_only=True):
@@ -184,7 +192,6 @@ def read_decision(value: bytes | None) -> Decision | None:
                 reason=data.reason,
                 matched_policies=data.matched_policies,
                 obligations=data.obligations,
-                extra=data.answer_context,
             ),
             began_ms=parse_time_ms(data.began_at),
             decided_ms=parse_time_ms(record.time),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NotOwner", "PolicyUnavailable"]
+__all__ = ["NotOwner", "NotRecorded", "PolicyUnavailable"]
 
 
 class PolicyUnavailable(Exception):
@@ -20,5 +20,9 @@ class PolicyUnavailable(Exception):
         self.recorded = recorded
 
 
+class NotRecorded(PolicyUnavailable):
+    """What cannot be written down is not given: the log is full, or this worker stops."""
+
+
 class NotOwner(Exception):
-    """The question was passed on to this worker, which does not own it (any more)."""
+    """The question was passed on to this worker, which does not own it (any more), or cannot act as its owner."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from app.integrations.policy.errors import NotOwner, PolicyUnavailable
+from app.integrations.policy.errors import NotOwner, NotRecorded, PolicyUnavailable
 from app.integrations.policy.front import Front
 from app.integrations.policy.invalidations import FRESH_S
 from app.observability import metrics
@@ -111,14 +111,14 @@ class Records(Protocol):
             The id of the record.
 
         Raises:
-            PolicyUnavailable: It cannot be written down.
+            NotRecorded: It cannot be written down.
         """
 
     async def failed(self, question: Question, why: str, began_ms: int) -> None:
         """Write down that somebody is given none.
 
         Raises:
-            PolicyUnavailable: It cannot be written down.
+            NotRecorded: It cannot be written down.
         """
 
 
@@ -196,26 +196,32 @@ class Evaluator:
 
         Raises:
             PolicyUnavailable: There is none.
-            NotOwner: It was passed on to the wrong worker.
+            NotOwner: It was passed on to the wrong worker, or to one that cannot write it down.
         """
+        try:
+            return await self._recorded(question, caller, hopped=hopped)
+        except NotRecorded:
+            if hopped:
+                # Nobody knows of it: whoever passed it on asks the engine himself.
+                raise NotOwner(question.principal_id) from None
+            _count_failure()
+            raise
+
+    async def _recorded(self, question: Question, caller: Any, *, hopped: bool) -> Answered:
         began_ms = self._clocks.now_ms()
         records = self._records
         try:
             outcome = await self._outcome(question, caller, hopped=hopped)
         except PolicyUnavailable as error:
             if not error.recorded:
-                _count_failure()
                 if records is not None:
                     await records.failed(question, str(error), began_ms)
+                _count_failure()
             raise
         if outcome.decision_id is not None:
             # Its owner has counted and recorded it.
             return Answered(outcome.decision, outcome.decision_id, outcome.source)
-        try:
-            decision_id = "" if records is None else await records.made(outcome.decision, outcome.source)
-        except PolicyUnavailable:
-            _count_failure()
-            raise
+        decision_id = "" if records is None else await records.made(outcome.decision, outcome.source)
         _count(outcome)
         return Answered(outcome.decision, decision_id, outcome.source)
 
@@ -252,6 +258,10 @@ class Evaluator:
             return None
         decision = self._front.get(question.key, now_s)
         if decision is None:
+            return None
+        if decision.began_ms > self._clocks.now_ms() + times.skew_ms:
+            # The clock was ahead and was put right: what is invalidated now would not end it.
+            self._front.drop(question.key)
             return None
         if not times.counts(decision):
             metrics.POLICY_CACHE_STALE.inc()

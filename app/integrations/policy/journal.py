@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.integrations.policy.decisions import decision_record, error_record
-from app.integrations.policy.errors import PolicyUnavailable
+from app.integrations.policy.errors import NotRecorded
 from app.observability import metrics
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class DecisionJournal:
 
     async def _add(self, entry: _Entry) -> None:
         if self._closing:
-            raise PolicyUnavailable("this worker stops")
+            raise NotRecorded("this worker stops")
         if entry.written is None and not self._full:
             self._append(entry)
             return
@@ -121,7 +121,7 @@ class DecisionJournal:
                 if entry.written is not None:
                     await entry.written
         except TimeoutError:
-            raise PolicyUnavailable("the decision cannot be written down: Kafka does not take it") from None
+            raise NotRecorded("the decision cannot be written down: Kafka does not take it") from None
 
     @property
     def _full(self) -> bool:

@@ -81,6 +81,10 @@ def vault_question(asked: Any) -> Question:
             raise BadQuestion(f"/{_escaped(name)}", f"one of {', '.join(_VAULT_FIELDS)}", "unknown")
     principal_id, action, resource_id = (_name(asked, name, f"/{name}") for name in _VAULT_FIELDS[:3])
     context = _object(asked, "context", "/context") or {}
+    if AUTHZEN_CONTEXT in context:
+        raise BadQuestion(
+            f"/context/{AUTHZEN_CONTEXT}", "absent: what a caller of AuthZEN said stands there", "reserved"
+        )
     _object(context, "subject_properties", "/context/subject_properties")
     whole = {"principal_id": principal_id, "action": action, "resource_id": resource_id, "context": context}
     return Question(principal_id, action, resource_id, context, whole, authzen=False, key=_key(whole))

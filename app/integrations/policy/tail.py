@@ -1,7 +1,9 @@
 """Reads `policy.invalidations` privately, to its end and on, and knows when it last was there.
 
 Its end is asked for again and again, and the time before the question counts: what was in the log then has been read
-once this much has been read. With a plain consumer of the topic nobody knows what he has missed.
+once this much has been read. With a plain consumer of the topic nobody knows what he has missed: he is set to the first
+record that is left without a word. Where retention, or whoever deleted the topic, took what was not read, everything
+that was decided until then is over.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any, Final, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.integrations.policy.invalidations import Invalidations, scope_of
+from app.integrations.policy.invalidations import EVERYTHING, Invalidations, scope_of
 
 __all__ = ["InvalidationTail"]
 
@@ -71,6 +73,8 @@ class InvalidationTail:
             **(options or {}),
         }
         self._monotonic_s = monotonic_s
+        # To where all was read once; kept from one consumer to the next, which begins at what is left.
+        self._read_to: dict[TopicPartition, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -120,35 +124,66 @@ class InvalidationTail:
             request_timeout_ms=round(ANSWER_S * 1000),
             metadata_max_age_ms=30_000,
         )
+        starting = asyncio.create_task(consumer.start())
         try:
-            await consumer.start()
+            # Cancelled in the middle of it, aiokafka would leave the connection open that it makes just then.
+            await asyncio.shield(starting)
             await self._follow(consumer)
         finally:
+            await asyncio.wait([starting], timeout=STOP_S)
             await _stop(consumer)
+            await _ended(starting)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         # It should be one, but a broker that made the topic by itself may have made more.
         partitions = sorted(consumer.assignment())
         if not partitions:
+            if self._read_to:
+                self._missed_some()
             raise _StartAgain("there is no such topic")
         # It is fetched when there is something to fetch: asking for the end says so, and costs a third of long polls.
         consumer.pause(*partitions)
+        at_first = True
         while True:
             asked_s = self._monotonic_s()
             before = {partition: await consumer.position(partition) for partition in partitions}
             async with asyncio.timeout(ANSWER_S):
                 ends = await consumer.end_offsets(partitions)
             if any(ends[partition] < before[partition] for partition in partitions):
+                self._missed_some()
                 raise _StartAgain("the topic ends before what was read of it: it was made again")
-            if await _is_behind(consumer, ends):
+            is_behind = await _is_behind(consumer, ends)
+            if is_behind:
                 consumer.resume(*partitions)
                 while await _is_behind(consumer, ends):
                     await self._take(consumer, ASK_EVERY_S)
                 consumer.pause(*partitions)
             if consumer.assignment() != set(partitions):
                 raise _StartAgain("the topic has other partitions now")
+            if is_behind or at_first:
+                await self._look_for_gaps(consumer, before, ends)
+            self._read_to = {partition: await consumer.position(partition) for partition in partitions}
+            at_first = False
             self.times.confirmed(asked_s)
             await asyncio.sleep(max(0.0, asked_s + ASK_EVERY_S - self._monotonic_s()))
+
+    async def _look_for_gaps(
+        self, consumer: AIOKafkaConsumer, before: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    ) -> None:
+        """Whether all was read from where it had been read to; asked after reading, as beginnings only ever grow."""
+        async with asyncio.timeout(ANSWER_S):
+            begins = await consumer.beginning_offsets(list(before))
+        known = self._read_to or before
+        # A partition that is new to a topic began with nothing.
+        held = all(begins[one] <= known.get(one, 0) <= ends[one] for one in before)
+        if not held or known.keys() - before.keys():
+            self._missed_some()
+
+    def _missed_some(self) -> None:
+        """What was not read may have ended anything that was decided until now."""
+        log.warning("%s: records are gone that were not read: no decision counts any more", self._topic)
+        self._read_to = {}
+        self.times.add(EVERYTHING, time.time_ns() // 1_000_000, self._monotonic_s())
 
     async def _take(self, consumer: AIOKafkaConsumer, within_s: float) -> None:
         for records in (await consumer.getmany(timeout_ms=max(1, round(within_s * 1000)))).values():
@@ -163,6 +198,11 @@ async def _is_behind(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, i
         if await consumer.position(partition) < end:
             return True
     return False
+
+
+async def _ended(starting: asyncio.Task[None]) -> None:
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

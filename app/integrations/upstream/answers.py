@@ -11,6 +11,8 @@ from app.integrations.upstream.errors import Malformed
 _JSON: Final = "application/json"
 _CHARSETS: Final = frozenset({"", "utf-8", "utf8", "us-ascii"})
 _PLAIN: Final = frozenset({"", "identity"})
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
+_PAGE_BEGINS: Final = (b"<!doctype html", b"<html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,22 @@ class Answer:
     content_type: str = _JSON
     content_encoding: str = ""
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the body is in a form that nobody asked for."""
+        return self.content_encoding.strip().lower() not in _PLAIN
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page for a person: a login page in between answers 200 to anything.
+
+        A body that is empty is none, though some servers call that text/html, too.
+        """
+        kind = self.content_type.partition(";")[0].strip().lower()
+        if kind in _PAGES:
+            return bool(self.body) or not self.complete
+        return self.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:16].lower().startswith(_PAGE_BEGINS)
+
     def json_bytes(self) -> bytes:
         """The body as it came, for who reads it with rules of its own.
 
@@ -39,7 +57,7 @@ class Answer:
         """
         if not self.complete:
             raise Malformed("the answer's body is too large, or broke off", status=self.status)
-        if self.content_encoding.strip().lower() not in _PLAIN:
+        if self.compressed:
             raise Malformed("the answer's body is compressed, which was not asked for", status=self.status)
         if not _is_json(self.content_type):
             raise Malformed("the answer's Content-Type is not application/json in UTF-8", status=self.status)

@@ -167,6 +167,36 @@ async def test_a_dashboard_that_does_not_take_it_costs_lag_and_nothing_else(scen
     assert scene.unfinished() == []
 
 
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [
+        (200, "text/html; charset=utf-8", b"<html>Please log in</html>"),
+        (202, "text/html", b"\x1f\x8bcompressed"),
+        (200, "text/plain", b"\n<!DOCTYPE html><title>Please log in</title>"),
+        (206, "application/json", b"{}"),
+        (207, "application/json", b"{}"),
+    ],
+)
+async def test_a_login_page_and_a_part_of_a_success_are_no_acceptance(
+    scene: Scene, status: int, content_type: str, body: bytes
+) -> None:
+    scene.dashboard.judge, scene.dashboard.body, scene.dashboard.content_type = (
+        lambda _: status,
+        lambda _: body,
+        content_type,
+    )
+    await scene.deliver(*audits(0, 1, 2))
+    assert scene.unfinished() == [0, 1, 2]
+    scene.dashboard.judge, scene.dashboard.body, scene.dashboard.content_type = (
+        lambda _: 204,
+        lambda _: b"",
+        "text/html",
+    )
+    await scene.advance(61)
+    assert scene.unfinished() == []
+    assert len({(call.key, call.body) for call in scene.dashboard.calls}) == 1
+
+
 async def test_the_back_off_grows_and_honours_retry_after(scene: Scene) -> None:
     scene.dashboard.judge = lambda _: 503
     scene.dashboard.retry_after_s = 30.0

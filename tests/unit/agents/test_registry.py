@@ -278,6 +278,30 @@ async def test_a_dataset_that_alone_is_not_taken_holds_no_other_back(scene: Scen
     assert scene.dirty()
 
 
+@pytest.mark.parametrize("count", [1, 3, WINDOW])
+async def test_datasets_that_are_never_taken_hold_a_new_one_back_for_a_minute_at_most(scene: Scene, count: int) -> None:
+    scene.upstream.judge = fails_for("bad-")
+    await scene.deliver(*(created(f"bad-{number}") for number in range(count)))
+    for _ in range(200):
+        await scene.advance(1)
+    await scene.deliver(created("new"))
+    for _ in range(61):
+        await scene.advance(1)
+    assert scene.row("new").pushed == 1
+
+
+async def test_a_dataset_that_is_due_again_waits_for_no_end_of_new_ones(scene: Scene) -> None:
+    scene.upstream.script = deque([503])
+    await scene.deliver(created())
+    scene.upstream.gate.clear()
+    await scene.deliver(*(created(f"new-{number}") for number in range(LOOK_AHEAD)))
+    await scene.advance(1)
+    scene.upstream.gate.set()
+    await scene.advance(0)
+    ids = [orjson.loads(call.body)["id"] for call in scene.upstream.calls]
+    assert ids.index("ds-1", 1) <= 2 * WINDOW + 1
+
+
 async def test_at_most_16_pushes_are_under_way(scene: Scene) -> None:
     scene.upstream.gate.clear()
     await scene.deliver(*(created(f"ds-{number}") for number in range(50)))

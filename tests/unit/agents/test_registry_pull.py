@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
 
-from agents.registry.pulling import OVERLAP_MS
+from agents.registry import pulling
+from agents.registry.pulling import MAX_EMPTY_PAGES, OVERLAP_MS
+from app.events import STRUCTURED_HEADERS
+from app.integrations.registry_messages import PASS_OVER, PASS_WANTED, key_of_number, pass_message
 from app.integrations.registry_sync import SyncMode
 from tables.datasets import CURSOR_KEY, DATASETS
-from tests.support.registry_world import START_MS, RegistryWorld
+from tests.support.registry_world import SOURCE, START_MS, RegistryWorld
 
 
 @pytest.fixture
@@ -120,6 +124,51 @@ async def test_cursors_that_go_round_end_the_pass_and_it_begins_anew(world: Regi
     assert len(world.registry.asked) <= 10
     world.registry.answers.clear()
     await world.calm()
+    assert world.ours() == world.theirs()
+
+
+async def test_cursors_without_an_end_and_without_datasets_end_the_pass(world: RegistryWorld) -> None:
+    world.registry.answers = deque(orjson.dumps({"datasets": [], "cursor": f"c-{n}"}) for n in range(100_000))
+    world.created()
+    await world.turn()
+    assert len(world.registry.pages) <= MAX_EMPTY_PAGES + 1
+    for _ in range(20):
+        await world.advance(1)
+    assert list(world.theirs()) == ["ds-1"]
+
+
+async def test_pages_without_an_end_hold_no_push_back_for_ever(
+    world: RegistryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "MAX_PAGES", 20)
+    item = {"id": "ds-9", "name": "n", "tags": [], "updated_at": "2025-06-15T15:06:40.000Z"}
+    world.registry.answers = deque(orjson.dumps({"datasets": [item], "cursor": f"c-{n}"}) for n in range(100_000))
+    world.created()
+    await world.turn()
+    assert len(world.registry.pages) == 20
+    for _ in range(20):
+        await world.advance(1)
+    assert "ds-1" in world.theirs()
+
+
+async def test_a_drain_ends_a_pass_behind_the_page_that_is_under_way(world: RegistryWorld) -> None:
+    for number in range(9):
+        world.book.change(f"ds-{number}")
+    world.registry.answer_gate.clear()
+    world.ask("s-1", SyncMode.PULL)
+    await world.read()
+    assert world.processor is not None
+    await world.context.settle(world.processor)
+    world.processor.begin_drain()
+    world.registry.answer_gate.set()
+    await world.turn()
+    assert not world.processor.busy()
+    assert len(world.registry.pages) == 1
+    # What it has read is kept, and whoever has the number next reads on from there.
+    world.save()
+    await world.crash()
+    await world.calm()
+    assert world.registry.pages[1] != ""
     assert world.ours() == world.theirs()
 
 
@@ -321,6 +370,81 @@ class TestDeletions:
         assert world.kinds() == ["registered", "deleted"]
         assert len(world.registry.pushes) == 1
 
+    @pytest.mark.parametrize(
+        ("type_", "more"),
+        [
+            ("dataset.updated", {"name": "Renamed"}),
+            ("version.created", {"version_id": "2"}),
+            ("records.ingested", {"record_count": 2}),
+            ("dataset.archived", {}),
+        ],
+    )
+    async def test_of_the_registry_give_way_to_what_the_vault_says_later(
+        self, world: RegistryWorld, type_: str, more: dict[str, Any]
+    ) -> None:
+        world.created(record_count=5, tags=["pii"])
+        await world.calm()
+        before = world.theirs()["ds-1"]
+        world.book.remove("ds-1")
+        await world.calm()
+        world.vault(type_, **more)
+        await world.calm()
+        changed = {
+            "dataset.updated": {"name": "Renamed"},
+            "version.created": {"version": "2"},
+            "records.ingested": {"record_count": 7},
+            "dataset.archived": {"status": "archived"},
+        }
+        assert world.theirs()["ds-1"] == {**before, **changed[type_]}
+        assert world.ours() == world.theirs()
+        assert world.kinds() == ["registered", "deleted", "registered"]
+
+    async def test_of_the_registry_stand_against_what_the_vault_said_before(self, world: RegistryWorld) -> None:
+        world.created()
+        await world.calm()
+        world.book.remove("ds-1")
+        late_ms = world.clock.now_ms() - 1
+        await world.calm()
+        world.vault("dataset.updated", name="Late", at_ms=late_ms)
+        await world.calm()
+        assert world.ours() == world.theirs() == {}
+
+    async def test_of_both_are_not_undone_by_what_else_the_vault_says(self, world: RegistryWorld) -> None:
+        world.created()
+        await world.calm()
+        world.book.remove("ds-1")
+        await world.calm()
+        world.vault("dataset.deleted")
+        world.vault("records.deleted", record_count=1, at_ms=world.clock.now_ms() + 5)
+        await world.calm()
+        assert world.ours() == world.theirs() == {}
+
+    async def test_of_the_registry_leave_nothing_to_a_dataset_that_is_made_again(self, world: RegistryWorld) -> None:
+        world.created(record_count=5, tags=["pii"])
+        await world.calm()
+        world.book.remove("ds-1")
+        await world.calm()
+        world.created(name="Again")
+        await world.calm()
+        assert world.ours() == world.theirs()
+        assert "record_count" not in world.theirs()["ds-1"]
+        assert world.theirs()["ds-1"]["tags"] == []
+
+    async def test_of_the_registry_bring_nothing_back_that_the_vault_has_deleted(self, world: RegistryWorld) -> None:
+        world.created(record_count=5, tags=["pii"])
+        world.clock.advance(1)
+        world.vault("dataset.deleted")
+        world.clock.advance(1)
+        world.created(name="Again")
+        await world.calm()
+        world.book.remove("ds-1")
+        await world.calm()
+        world.vault("dataset.updated", name="Renamed")
+        await world.calm()
+        assert world.theirs()["ds-1"]["name"] == "Renamed"
+        assert world.theirs()["ds-1"]["tags"] == []
+        assert "record_count" not in world.theirs()["ds-1"]
+
     async def test_of_the_vault_and_a_dataset_made_again(self, world: RegistryWorld) -> None:
         world.created(name="A", record_count=9)
         await world.calm()
@@ -332,6 +456,19 @@ class TestDeletions:
         assert world.ours() == world.theirs()
         assert "record_count" not in world.theirs()["ds-1"]
         assert world.kinds() == ["registered", "deleted", "registered"]
+
+    @pytest.mark.parametrize("mode", [SyncMode.PUSH, SyncMode.BOTH])
+    async def test_of_the_vault_are_told_though_it_archived_the_dataset_after_them(self, mode: SyncMode) -> None:
+        world = RegistryWorld(mode=mode)
+        await world.open()
+        world.created()
+        await world.calm()
+        world.vault("dataset.deleted")
+        world.vault("dataset.archived", at_ms=world.clock.now_ms() + 1)
+        await world.calm()
+        assert world.theirs() == world.ours() == {}
+        assert world.kinds() == ["registered", "deleted"]
+        await world.close()
 
     async def test_a_user_makes_again_what_the_vault_deleted(self, world: RegistryWorld) -> None:
         world.created(name="A")
@@ -415,6 +552,21 @@ class TestPushesWaitForAPull:
         await world.crash()
         await world.calm()
         assert world.ours() == world.theirs()
+
+    @pytest.mark.parametrize("type_", [PASS_WANTED, PASS_OVER])
+    @pytest.mark.parametrize("number", [-1, 1, 99])
+    async def test_and_a_wish_of_a_number_that_there_is_not_is_put_aside(
+        self, world: RegistryWorld, type_: str, number: int
+    ) -> None:
+        world.append(pass_message(type_, number, "t", SOURCE, START_MS), key_of_number(0, 1), STRUCTURED_HEADERS)
+        world.created()
+        await world.calm()
+        assert [item.reason for item in world.context.quarantined] == ["invalid_data"]
+        assert list(world.theirs()) == ["ds-1"]
+
+    async def test_a_key_of_a_number_that_there_is_not_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="no number 12 of 12"):
+            key_of_number(12, 12)
 
 
 class TestWhatWasAskedFor:
@@ -563,6 +715,27 @@ class TestLinks:
         await world.calm()
         assert list(world.book.links) == [("ds-1", "m-1", "training_data")]
 
+    async def test_to_unknown_models_hold_no_dataset_back(self) -> None:
+        world = RegistryWorld(mode=SyncMode.PUSH)
+        await world.open()
+        world.book.models = set()
+        for number in range(20):
+            world.created(f"ds-{number}")
+            world.link(f"ds-{number}", "m-1")
+        await world.calm()
+        world.created("new")
+        await world.turn()
+        assert "new" in world.theirs()
+        await world.close()
+
+    async def test_to_an_unknown_model_hold_no_other_back(self, world: RegistryWorld) -> None:
+        world.book.models = {"m-2"}
+        world.created()
+        world.link("ds-1", "m-1")
+        world.link("ds-1", "m-2")
+        await world.calm()
+        assert list(world.book.links) == [("ds-1", "m-2", "training_data")]
+
     async def test_end_with_their_dataset(self, world: RegistryWorld) -> None:
         world.created()
         world.link("ds-1", "m-1")
@@ -595,6 +768,28 @@ class TestLinks:
         assert world.book.keys_reused == []
         assert world.ours() == world.theirs()
         assert list(world.book.links) == [("ds-1", "m-1", "training_data")]
+        await world.close()
+
+    async def test_that_waited_make_no_key_that_another_state_has_had_over_a_crash(self) -> None:
+        world = RegistryWorld(mode=SyncMode.PUSH)
+        await world.open()
+        world.created()
+        await world.turn()
+        world.registry.down = True
+        world.link("ds-1", "m-1")
+        await world.turn()
+        world.save()
+        world.registry.down = False
+        await world.advance(2)
+        # What the registry answered to the link is lost with the crash, and the change that followed it is read anew.
+        world.vault("dataset.updated", name="First")
+        await world.turn()
+        await world.crash()
+        world.registry.failures = deque(["before"])
+        world.vault("dataset.updated", name="Second")
+        await world.calm()
+        assert world.book.keys_reused == []
+        assert world.theirs()["ds-1"]["name"] == "Second"
         await world.close()
 
     async def test_to_a_dataset_that_nobody_knows_are_none(self, world: RegistryWorld) -> None:

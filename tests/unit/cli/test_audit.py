@@ -60,11 +60,21 @@ def export(path: Path, lines: list[dict[str, Any]]) -> str:
 
 class TestAnExport:
     def test_that_is_whole_exits_0_and_says_from_where_it_checked(self, tmp_path: Path) -> None:
-        result = run(export(tmp_path, entries(3)))
+        result = run(export(tmp_path, entries(3)), "--no-trailer")
         assert result.exit_code == 0
         assert "3 entries, from 0 (the beginning of the chain) to 2" in result.stdout
         assert "0 repeats: ok" in result.stdout
         assert "without a trailer or --head: a cut tail would not show" in result.stdout
+
+    @pytest.mark.parametrize("count", [0, 1, 3])
+    def test_that_was_cut_before_its_trailers_exits_1(self, tmp_path: Path, count: int) -> None:
+        file = tmp_path / "export.jsonl"
+        file.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in entries(count)))
+        result = run(str(file))
+        assert result.exit_code == 1
+        assert ("truncated: its trailer is missing" in result.stdout) is bool(count)
+        assert ("is empty" in result.stderr) is not bool(count)
+        assert run(str(file), "--no-trailer").exit_code == 0
 
     def test_that_is_broken_exits_1_and_names_the_entry(self, tmp_path: Path) -> None:
         lines = entries(3)
@@ -82,7 +92,7 @@ class TestAnExport:
         assert "truncated" in cut.stdout
 
     def test_is_told_as_json(self, tmp_path: Path) -> None:
-        result = run(export(tmp_path, entries(3)[1:]), "--json")
+        result = run(export(tmp_path, entries(3)[1:]), "--no-trailer", "--json")
         told = json.loads(result.stdout)
         assert told["ok"] is True
         (partition,) = told["partitions"]
@@ -144,7 +154,17 @@ class TestAnExport:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--topic", "pyproject.toml"], ["--topic", "--head", "0:x:ab"], ["--topic", "--head", "0:1"]]
+    "arguments",
+    [
+        [],
+        ["--topic", "pyproject.toml"],
+        ["--topic", "--head", "0:x:ab"],
+        ["--topic", "--head", "0:1"],
+        # A part of a hash would look like a forged one.
+        ["--topic", "--head", "0:1:9f86d081884c"],
+        ["--topic", "--from", "2026-02-01", "--to", "2026-01-01"],
+        ["--topic", "--no-trailer"],
+    ],
 )
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
@@ -229,6 +249,20 @@ class TestATopic:
         result = run("--topic")
         assert result.exit_code == 1
         assert "truncated" in result.stdout
+
+    @pytest.mark.parametrize(("retention_d", "code"), [(36_500, 1), (1, 0)])
+    def test_that_lost_records_before_their_time_exits_1(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch, retention_d: int, code: int
+    ) -> None:
+        monkeypatch.setenv("VAULT_STREAM_GOVERNANCE__RETENTION_D", str(retention_d))
+        deployment.seal(0, 1, 2)
+        deployment.seal(3, 4, 5)
+        # The embedded cluster keeps 5 MB of a partition.
+        deployment.audit(*(audit_value(number, details={"x": "y" * 900_000}) for number in range(12)))
+        for arguments in ([], ["--from", at(0), "--to", at(5)], ["--to", at(1)]):
+            result = run("--topic", *arguments)
+            assert result.exit_code == code, result.output
+            assert ("removed: batch" in result.stdout) is bool(code)
 
     def test_is_checked_in_a_time_range_alone_by_whole_batches(self, deployment: Deployment) -> None:
         values = [audit_value(number) for number in range(12)]

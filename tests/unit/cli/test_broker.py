@@ -1,6 +1,7 @@
 """The commands that ask a broker, when it is not there, and when it has no topics yet."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.cli import broker, cli, topic_reader
 from app.cli.broker import Broker, broker_of
@@ -96,6 +97,19 @@ def test_a_topic_that_is_missing_is_said_with_what_makes_it(monkeypatch: pytest.
     assert caught.value.message == (
         "there is no topic vault.events: run `vault-stream topics apply`, or a worker, with these settings"
     )
+
+
+def test_what_retention_took_before_it_was_read_is_an_error_and_no_end(embedded: RunningBroker) -> None:
+    topic, record = "taken", b"x" * 500_000
+    producer = Producer({"bootstrap.servers": embedded.bootstrap, "log_level": 0})
+    for _ in range(20):
+        producer.produce(topic, record, partition=0)
+        producer.flush(15)
+    with closing(TopicReader(Broker({"bootstrap.servers": embedded.bootstrap}, embedded=True))) as reader:
+        begin, end = reader.bounds(topic, 0)
+        assert begin > 0, "the embedded cluster keeps 5 MB of a partition"
+        with pytest.raises(click.ClickException, match="retention took records of taken"):
+            list(reader.records(topic, "reading", {0: (0, end)}))
 
 
 @pytest.mark.parametrize("where", ["middle", "-1", "²", ""])

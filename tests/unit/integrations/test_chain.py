@@ -1,5 +1,6 @@
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import canonical_json
+from app.integrations import verification
 from app.integrations.chain import (
     GENESIS,
     Batch,
@@ -58,6 +60,8 @@ def batches(offsets: Iterable[int], size: int = 3) -> list[Batch]:
                 count=size,
                 previous_hash=hashes[at],
                 last_hash=hashes[at + size],
+                oldest_ms=AT_MS + first,
+                newest_ms=AT_MS + last,
             )
         )
     return sealed
@@ -182,6 +186,22 @@ class TestAnExport:
         assert only(verify(whole[:4], head)[0])[:2] == ("truncated", 4)
         assert only(verify(whole, {0: (4, "f" * 64)})[0])[:2] == ("edited", 4)
 
+    def test_takes_no_more_memory_for_more_entries(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verification, "_REMEMBERED_EVENTS", 100)
+
+        def peak_bytes(count: int) -> int:
+            noted = {0: (1, entries(2)[1]["hash"])}
+            tracemalloc.start()
+            try:
+                (verdict,) = verify((orjson.loads(entry.body) for entry in chain(range(count))), noted)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+                assert verdict.ok
+                assert verdict.checked == count
+
+        assert peak_bytes(9_000) < 1.5 * peak_bytes(3_000)
+
     def test_without_a_partition_that_was_noted_is_truncated(self) -> None:
         assert [only(verdict)[0] for verdict in verify([], {2: (4, "f" * 64)})] == ["truncated"]
 
@@ -257,6 +277,30 @@ class TestATopic:
         verdict = TopicCheck(0, batches(range(6))).end(20)
         assert verdict.ok
         assert verdict.first is None
+
+    @pytest.mark.parametrize(
+        ("left", "kept_since_ms", "missing"),
+        [
+            (20, AT_MS, [0, 1, 2]),
+            (20, AT_MS + 3, [1, 2]),
+            (20, AT_MS + 9, []),
+            (3, AT_MS, [0]),
+            (4, AT_MS, [0, 1]),
+            (4, AT_MS + 1, [1]),
+            (4, AT_MS + 4, []),
+        ],
+    )
+    def test_that_lost_records_which_retention_cannot_have_reached_names_their_batches(
+        self, left: int, kept_since_ms: int, missing: list[int]
+    ) -> None:
+        sealed = batches(range(9))
+        checking = TopicCheck(0, sealed, kept_since_ms=kept_since_ms)
+        for record in topic(9)[left:]:
+            checking.add(*record)
+        findings = checking.end(9).findings
+        assert [(finding.kind, finding.batch) for finding in findings] == [
+            ("removed", sealed[number].id) for number in missing
+        ]
 
     def test_passes_over_records_that_are_no_audit_events(self) -> None:
         records = topic(6)

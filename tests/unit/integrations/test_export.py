@@ -5,8 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
-from app.integrations.chain import GENESIS
+from app.events import format_time
+from app.integrations.chain import GENESIS, hash_of
 from app.integrations.export import CSV_COLUMNS, Anchor, PartitionExport, Span, Writer, choose_anchor, writer_of
+from app.integrations.export_range import between
 from app.integrations.verification import Verdict, verify
 from tests.support.audit_records import audit_value
 
@@ -91,6 +93,78 @@ def test_a_time_range_begins_in_the_middle_of_the_chain() -> None:
     assert kinds(ranged[1:]) == {"removed"}
 
 
+class TestATimeRangeOfAFile:
+    """Of records 0 to 9, a second apart: 4, 5 and 6, unless said otherwise."""
+
+    def part(self, found: list[dict[str, Any]], first: int | None = 4, until: int | None = 7) -> Verdict:
+        times = (None if at is None else format_time(AT_MS + at * 1000) for at in (first, until))
+        return check(list(between(found, *times)))
+
+    def whole(self, resource: str | None = None) -> list[dict[str, Any]]:
+        found, writer = PartitionExport(WHOLE, resource), writer_of("jsonl")
+        made = (
+            found.add(offset, AT_MS + offset * 1000, audit_value(offset, resource=self.named(offset)))
+            for offset in range(10)
+        )
+        exported = [writer.entry(entry) for entry in made if entry is not None]
+        return lines(b"".join([*exported, writer.trailer(found.trailer(1))]))
+
+    @staticmethod
+    def named(offset: int) -> dict[str, str]:
+        return {"type": "dataset", "id": f"ds-{offset % 2}"}
+
+    @pytest.mark.parametrize(
+        ("first", "until", "checked"),
+        [
+            (4, 7, 3),
+            (0, 7, 7),
+            (4, 10, 6),
+            (None, 7, 7),
+            (4, None, 6),
+            (None, None, 10),
+            (20, 30, 0),
+            (4, 4, 0),
+            (None, 0, 0),
+        ],
+    )
+    def test_of_a_whole_one_is_whole(self, first: int | None, until: int | None, checked: int) -> None:
+        verdict = self.part(self.whole(), first, until)
+        assert (verdict.ok, verdict.ended, verdict.checked) == (True, True, checked)
+        assert self.part(self.whole("ds-0"), first, until).ok
+
+    @pytest.mark.parametrize("removed", [[4], [5], [6], [4, 5], [5, 6], [4, 5, 6]])
+    def test_shows_what_was_removed_anywhere_in_it(self, removed: list[int]) -> None:
+        found = [line for line in self.whole() if line.get("sequence") not in removed]
+        assert not self.part(found).ok
+
+    @pytest.mark.parametrize(("first", "until", "removed"), [(None, 3, 0), (7, None, 9), (9, None, 9), (None, 1, 0)])
+    def test_shows_what_was_removed_where_it_ends_with_the_file(
+        self, first: int | None, until: int | None, removed: int
+    ) -> None:
+        found = [line for line in self.whole() if line.get("sequence") != removed]
+        assert not self.part(found, first, until).ok
+
+    @pytest.mark.parametrize("at", [4, 5, 6])
+    def test_shows_what_was_edited_and_hashed_anew(self, at: int) -> None:
+        found = self.whole()
+        found[at]["action"] = "forged"
+        found[at]["hash"] = hash_of(found[at])
+        assert [finding.kind for finding in self.part(found).findings] == ["edited"]
+
+    @pytest.mark.parametrize("at", [0, 2, 9])
+    def test_passes_over_what_was_removed_or_edited_elsewhere(self, at: int) -> None:
+        found = self.whole()
+        found[at]["action"] = "forged"
+        assert self.part(found).ok
+        del found[at]
+        assert self.part(found).ok
+
+    @pytest.mark.parametrize("removed", [4, 6])
+    def test_of_one_resource_shows_a_removed_entry_by_their_number(self, removed: int) -> None:
+        found = [line for line in self.whole("ds-0") if line.get("sequence") != removed]
+        assert [finding.kind for finding in self.part(found).findings] == ["removed"]
+
+
 def test_a_partition_without_entries_has_a_trailer_all_the_same() -> None:
     empty = lines(export(0))
     assert empty == [{"trailer": {"partition": 0, "sequence": -1, "hash": GENESIS, "entries": 0, "partitions": 1}}]
@@ -160,4 +234,5 @@ class TestTheAnchor:
         assert choose_anchor(self.BATCHES, 2, 2) == Anchor(4, "b")
 
     def test_is_the_beginning_where_nothing_was_sealed(self) -> None:
-        assert choose_anchor((), 3, 5) == Anchor(3, GENESIS)
+        assert choose_anchor((), 0, 5) == Anchor(0, GENESIS)
+        assert choose_anchor((), 3, 5) == Anchor(3, GENESIS, assumed=True)

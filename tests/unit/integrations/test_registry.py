@@ -17,6 +17,7 @@ from app.integrations.registry import (
     is_dirty,
     refused,
     schema_hash,
+    status_of,
 )
 
 AT_MS = 1_750_000_000_000
@@ -78,6 +79,15 @@ class TestWhatTheRegistryIsTold:
         assert document(row) is None
         assert is_dirty(row)
         assert row.deleted_ms == AT_MS + 1
+
+    @pytest.mark.parametrize("order", list(permutations(range(3))))
+    def test_stays_a_deletion_whatever_else_is_said_later(self, order: tuple[int, ...]) -> None:
+        events = [(0, created()), (1, event("dataset.deleted", 2)), (2, event("dataset.archived", 3))]
+        row = folded(*(events[at] for at in order))
+        assert (status_of(row), document(row), is_dirty(row)) == ("deleted", None, True)
+        assert change_kind(row, row) == "deleted"
+        again = fold(row, created(4), AT_MS + 3)
+        assert status_of(again) == "active"
 
     def test_names_the_newest_version(self) -> None:
         told = document(folded((0, created(version="1")), (1, event("version.created", 2, version_id="v2"))))

@@ -135,7 +135,12 @@ async def test_nothing_is_fetched_from_anywhere_else(url: Any) -> None:
         ("json", answered(generated_at="yesterday")),
         ("json", answered(content="text")),
         ("csv", answered(content={"rows": 3})),
+        ("csv", answered(content="")),
+        ("csv", answered(content="\n<!DOCTYPE html><p>Please log in</p>")),
         ("pdf", answered(content="not base64!")),
+        ("pdf", answered(content="nicht base64 \xe4")),
+        ("pdf", answered(content="")),
+        ("pdf", answered(content=base64.b64encode(b"<html>Please log in</html>").decode())),
     ],
 )
 async def test_what_is_not_exactly_a_report_is_none(format_: str, answer: Any) -> None:
@@ -143,10 +148,37 @@ async def test_what_is_not_exactly_a_report_is_none(format_: str, answer: Any) -
         await Scene(answer).ask(format_)
 
 
-@pytest.mark.parametrize(("format_", "raw"), [("json", b"[]"), ("json", b"{"), ("csv", b"\xff")])
+@pytest.mark.parametrize(
+    ("format_", "raw"),
+    [
+        ("json", b"[]"),
+        ("json", b"{"),
+        ("csv", b"\xff"),
+        ("csv", b""),
+        ("csv", b"<html>Please log in</html>"),
+        ("pdf", b"<html>Please log in</html>"),
+        ("pdf", b"\x1f\x8b%PDF-1.7"),
+        ("pdf", b""),
+    ],
+)
 async def test_what_is_fetched_is_looked_at_as_closely(format_: str, raw: bytes) -> None:
     with pytest.raises(Malformed):
         await Scene(answered(content=None, download_url="/f"), raw).ask(format_)
+
+
+@pytest.mark.parametrize(("format_", "raw"), [("csv", b"a,b\r\n1,2\r\n"), ("pdf", PDF)])
+@pytest.mark.parametrize(
+    ("status", "content_type", "content_encoding"),
+    [(200, "text/html; charset=utf-8", ""), (200, "", "gzip"), (206, "", "")],
+)
+async def test_what_is_fetched_as_a_page_or_compressed_or_in_part_is_no_report(
+    format_: str, raw: bytes, status: int, content_type: str, content_encoding: str
+) -> None:
+    scene = Scene(answered(content=None, download_url="/f"), raw)
+    scene.downloads.judge = lambda _: status
+    scene.downloads.content_type, scene.downloads.content_encoding = content_type, content_encoding
+    with pytest.raises(Malformed):
+        await scene.ask(format_)
 
 
 @pytest.mark.parametrize(

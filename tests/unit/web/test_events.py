@@ -124,7 +124,7 @@ async def test_what_the_broker_has_not_acknowledged_is_never_202(api: Caller, br
 
     assert answer.code == (503, "broker_unavailable")
     assert answer.headers["Retry-After"]
-    assert answer.document["accepted"] == 0
+    assert answer.fields == [""]
 
 
 async def test_an_event_that_its_topic_does_not_take_says_so(api: Caller, broker: Broker) -> None:

@@ -273,6 +273,13 @@ class TestTheExport:
             (verdict,) = [verdict for verdict in verify(await cluster.export()) if verdict.checked]
         assert (verdict.ok, verdict.from_start, verdict.checked) == (True, True, 7)
 
+    async def test_without_a_dashboard_does_not_take_what_retention_left_for_the_beginning(self) -> None:
+        async with serving(sealing=False) as cluster:
+            cluster.log.fill(1, 7)
+            cluster.log.begin[1] = 2
+            (verdict,) = [verdict for verdict in verify(await cluster.export()) if verdict.checked]
+        assert (verdict.ok, verdict.from_start, verdict.first, verdict.checked) == (True, False, 2, 5)
+
     @pytest.mark.parametrize(
         ("query", "field"),
         [

@@ -414,6 +414,29 @@ class TestOwners:
             assert is_unavailable(await two.caller.call("POST", "/v1/policy/evaluate", ASKED))
         assert (len(two.asked.engine.asked), len(two.asked.log.failed_), len(two.owner.log.failed_)) == (0, 0, 1)
 
+    @pytest.mark.parametrize("with_engine", [True, False])
+    async def test_an_owner_that_stops_and_writes_nothing_down_is_done_without(self, with_engine: bool) -> None:
+        async with pair() as two:
+            two.owner.log.full, two.owner.engine.down = True, not with_engine
+            answer = await two.caller.call("POST", "/v1/policy/evaluate", ASKED)
+        assert (answer.document["source"], answer.document["allowed"]) == ("engine", True)
+        assert (len(two.asked.engine.asked), len(two.asked.log.made_)) == (1, 1)
+
+    async def test_without_an_engine_at_the_owner_and_here_it_is_written_down_once(self) -> None:
+        async with pair() as two:
+            two.owner.log.full = two.owner.engine.down = two.asked.engine.down = True
+            assert is_unavailable(await two.caller.call("POST", "/v1/policy/evaluate", ASKED))
+        assert (len(two.asked.log.failed_), len(two.owner.log.failed_)) == (1, 0)
+
+    async def test_an_owner_without_an_endpoint_is_done_without(self) -> None:
+        off = policy_routes(PolicyApi(None, None, Invalidated(), Invalidated.topic, "http://w2"))
+        async with listening(off) as peer:
+            asked = WorkerNode("w1", FakeClock(), Assignment(mine=False, owner=Peer("w2", peer.url)))
+            async with listening(asked.routes) as caller:
+                answer = await caller.call("POST", "/v1/policy/evaluate", ASKED)
+            await asked.forwarder.close()
+        assert (answer.document["source"], len(asked.log.made_)) == ("engine", 1)
+
     async def test_a_worker_that_is_not_the_owner_after_all_is_told_so_and_the_engine_is_asked_here(self) -> None:
         async with pair(owns=False) as two:
             answer = await two.caller.call("POST", "/v1/policy/evaluate", ASKED)

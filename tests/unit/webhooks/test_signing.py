@@ -154,13 +154,18 @@ class TestSigningKey:
             "key-1",
         )
 
+    def test_a_seed_alone_is_the_same_key(self) -> None:
+        seed = base64.b64encode(base64.b64decode(KEY_BASE64)[:32]).decode()
+
+        assert SigningKey(f"key-1:whsk_{seed}").public_jwk() == KEY.public_jwk()
+
     @pytest.mark.parametrize(
         ("entry", "complaint"),
         [
             (KEY_BASE64, "must be <key id>:whsk_<base64>"),
             (f"key-1:{KEY_BASE64}", "must be <key id>:whsk_<base64>"),
             ("key-1:whsk_***", "not base64"),
-            ("key-1:whsk_" + base64.b64encode(bytes(32)).decode(), "must hold 64 bytes"),
+            ("key-1:whsk_" + base64.b64encode(bytes(33)).decode(), "must hold 32 bytes"),
             ("key-1:whsk_" + base64.b64encode(bytes(64)).decode(), "does not belong to its seed"),
         ],
     )

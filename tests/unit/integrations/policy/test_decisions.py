@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from app.integrations.policy import (
     error_record,
     read_decision,
 )
+from app.integrations.policy.verdicts import authzen_verdict
 from tests.support.memory_unit import START_MS
 from tests.support.policy import ALLOW, DENY, decision, question
 
@@ -26,8 +28,8 @@ RICH = Verdict(
     reason="owner",
     matched_policies=("p-1",),
     obligations=(Obligation(action="mask", parameters={"fields": ["ssn"]}),),
-    extra={"step_up": "mfa"},
 )
+"""All that a record says."""
 
 
 def written(made: Decision, from_: str = "engine") -> bytes:
@@ -77,11 +79,38 @@ class TestRecords:
             "source": "engine",
             "began_at": "2025-06-15T15:06:40.000Z",
             "expires_at": "2025-06-15T15:11:40.000Z",
-            "answer_context": {"step_up": "mfa"},
         }
 
     def test_do_not_show_the_context(self) -> None:
         assert b"10.0.0.1" not in written(decision(question(ip="10.0.0.1")))
+
+    def test_do_not_show_what_the_engine_told_of_persons_or_secrets(self) -> None:
+        told = authzen_verdict(
+            b'{"decision":true,"context":{"reason":"jane@example.com may","input":{"password":"hunter2"},'
+            b'"obligations":[{"action":"notify","parameters":{"to":"jane@example.com","api_key":"k-1"}}]}}'
+        )
+        value = written(decision(verdict=told))
+        for hidden in (b"jane@example.com", b"hunter2", b"k-1"):
+            assert hidden not in value
+        assert json.loads(value)["data"]["reason"] == "[redacted:email] may"
+
+    @pytest.mark.parametrize(
+        "binding",
+        [
+            {"extra": {"step_up": "mfa"}},
+            {"obligations": (Obligation(action="notify", parameters={"to": "jane@example.com"}),)},
+        ],
+    )
+    def test_that_leave_out_what_binds_the_caller_make_no_row(self, binding: dict[str, Any]) -> None:
+        made = decision(verdict=msgspec.structs.replace(ALLOW, **binding))
+        assert made.expires_ms is not None
+        assert read_decision(written(made)) is None
+
+    def test_that_leave_out_a_name_in_the_reason_make_one(self) -> None:
+        made = decision(verdict=msgspec.structs.replace(DENY, reason="jane@example.com may not"))
+        row = read_decision(written(made))
+        assert row is not None
+        assert (row.verdict.allowed, row.verdict.reason) == (False, "[redacted:email] may not")
 
     @pytest.mark.parametrize("verdict", [ALLOW, DENY, RICH])
     def test_of_the_engine_give_the_same_decision_again(self, verdict: Verdict) -> None:

@@ -128,6 +128,25 @@ class TestKept:
         desk.engine.judge = lambda _: DENY
         assert not (await desk.ask()).decision.verdict.allowed
 
+    async def test_what_began_by_a_clock_that_was_ahead_ends_when_that_is_put_right(self) -> None:
+        desk = Desk()
+        desk.clock.advance_wall(3600)
+        assert (await desk.ask()).source == "engine"
+        desk.clock.advance_wall(-3600)
+        desk.pass_s(60)
+        desk.invalidate("p:alice")
+        desk.engine.judge = lambda _: DENY
+        desk.pass_s(5)
+        assert not (await desk.ask()).decision.verdict.allowed
+        assert (await desk.ask()).source == "cache"
+
+    async def test_a_clock_that_differs_by_no_more_than_it_may_ends_nothing(self) -> None:
+        desk = Desk()
+        desk.clock.advance_wall(SKEW_S)
+        await desk.ask()
+        desk.clock.advance_wall(-SKEW_S)
+        assert (await desk.ask()).source == "cache"
+
     async def test_just_after_an_invalidation_each_is_asked_anew_and_not_kept(self) -> None:
         desk = Desk()
         desk.invalidate("p:alice")

@@ -116,3 +116,10 @@ def test_a_question_shows_no_context() -> None:
 def test_a_context_that_is_no_json_is_refused(value: Any) -> None:
     with pytest.raises(BadQuestion):
         question(x=value)
+
+
+def test_nobody_says_in_the_vault_dialect_what_only_authzen_can_say() -> None:
+    asked = {"principal_id": "u-1", "action": "read", "resource_id": "ds-1", "context": {"authzen": {"subject": {}}}}
+    with pytest.raises(BadQuestion) as refused:
+        vault_question(asked)
+    assert (refused.value.field, refused.value.code) == ("/context/authzen", "reserved")
