@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,6 +19,7 @@ from aiohttp import web
 
 from app.engine import OutputFailed
 from app.integrations.policy import (
+    CALLER_TRACE,
     MAX_NAME_CHARS,
     Answered,
     BadQuestion,
@@ -26,6 +28,7 @@ from app.integrations.policy import (
     authzen_question,
     vault_question,
 )
+from app.integrations.upstream import trace_headers
 from app.web.auth import principal_of, public, reads
 from app.web.forward import HOP_HEADER, RETRY_AFTER_S
 from app.web.policy_owners import BEGAN_HEADER, UNAVAILABLE, show_authzen, show_decision
@@ -34,7 +37,7 @@ from app.web.requests import json_body, query_of
 from app.webhooks.errors import pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable, Iterator
 
     from app.integrations.policy import Evaluator, PolicyEngine, Question
     from app.web.webhook_commands import Sends
@@ -100,7 +103,8 @@ class _Handlers:
         evaluator, hopped = self._api.evaluator, HOP_HEADER in request.headers
         if evaluator is None:
             raise NotOwner(question.principal_id) if hopped else PolicyUnavailable(OFF)
-        return await evaluator.evaluate(question, request.headers, hopped=hopped)
+        with _traced(request):
+            return await evaluator.evaluate(question, request.headers, hopped=hopped)
 
     async def _one(self, request: web.Request, question: Question) -> Answered:
         try:
@@ -135,7 +139,8 @@ class _Vault(_Handlers):
         if engine is None:
             raise _unavailable(PolicyUnavailable(OFF))
         try:
-            items = await engine.applicable(resource)
+            with _traced(request):
+                items = await engine.applicable(resource)
         except BadQuestion as error:
             raise _refused(error, "invalid_query") from None
         except PolicyUnavailable as error:
@@ -210,6 +215,16 @@ class _Authzen(_Handlers):
             "access_evaluations_endpoint": f"{url}/access/v1/evaluations",
         }
         return web.json_response(document, headers={"Cache-Control": "public, max-age=300"})
+
+
+@contextmanager
+def _traced(request: web.Request) -> Iterator[None]:
+    """What is asked of the engine here belongs to the caller's trace; a connection is one task for many requests."""
+    token = CALLER_TRACE.set(trace_headers(request.headers) or None)
+    try:
+        yield
+    finally:
+        CALLER_TRACE.reset(token)
 
 
 async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -13,7 +13,7 @@ from app.integrations.policy.decisions import (
     error_record,
     read_decision,
 )
-from app.integrations.policy.engine import Dialect, PolicyEngine
+from app.integrations.policy.engine import CALLER_TRACE, Dialect, PolicyEngine
 from app.integrations.policy.errors import NotOwner, NotRecorded, PolicyUnavailable
 from app.integrations.policy.evaluation import Answered, Evaluator, OwnersAnswer, Place, Records, Shared
 from app.integrations.policy.invalidations import Invalidations, scope_of
@@ -24,6 +24,7 @@ from app.integrations.policy.verdicts import Obligation, Verdict
 from app.integrations.policy.violations import SEVERITIES, idempotency_key, violation_report
 
 __all__ = [
+    "CALLER_TRACE",
     "MAX_NAME_CHARS",
     "SEVERITIES",
     "Answered",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,13 +17,11 @@ from app.integrations.policy.verdicts import authzen_verdict, policies, vault_ve
 from app.integrations.upstream import UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from app.integrations.policy.questions import Question
     from app.integrations.policy.verdicts import Verdict
     from app.integrations.upstream import Upstream
 
-__all__ = ["Dialect", "DialectName", "PolicyEngine"]
+__all__ = ["CALLER_TRACE", "Dialect", "DialectName", "PolicyEngine"]
 
 DialectName = Literal["vault", "authzen"]
 
@@ -49,6 +49,10 @@ class Dialect:
     applicable: str = "/api/v1/policies/applicable/{resource}"
     subject_type: str = "principal"
     resource_type: str = "resource"
+
+
+CALLER_TRACE: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("caller_trace", default=None)
+"""The trace headers of whoever asks now. Where several wait for one call, it goes on with those of the first."""
 
 
 class PolicyEngine:
@@ -90,7 +94,7 @@ class PolicyEngine:
         except TimeoutError:
             raise PolicyUnavailable("too many questions wait for the policy engine") from None
         try:
-            answer = await self._upstream.send(method, path, body)
+            answer = await self._upstream.send(method, path, body, headers=CALLER_TRACE.get())
             if answer.status != HTTPStatus.OK:
                 raise PolicyUnavailable(f"the policy engine answered {answer.status}, which is no decision")
             return answer.json_bytes()

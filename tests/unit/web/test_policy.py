@@ -15,10 +15,12 @@ from aiohttp import web
 from app.engine import OutputFailed
 from app.integrations.policy import (
     Decision,
+    Dialect,
     Evaluator,
     Invalidations,
     Lifetimes,
     Obligation,
+    PolicyEngine,
     PolicyUnavailable,
     Question,
     Verdict,
@@ -32,6 +34,7 @@ from tables.decisions import DecisionReaders
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Answer, Caller, listening
 from tests.support.memory_unit import START_MS, FakeClock
 from tests.support.policy import DENY, Engine, Invalidated, Log, authzen, policy_api
+from tests.support.scripted_upstream import ScriptedUpstream
 
 ASKED = {"principal_id": "alice", "action": "read", "resource_id": "ds-1", "context": {"ip": "10.0.0.1"}}
 RICH = Verdict(
@@ -500,3 +503,17 @@ def _plain() -> dict[str, Any]:
         "decided_at": "2025-06-15T15:06:40.000Z",
         "expires_at": "2025-06-15T15:11:40.000Z",
     }
+
+
+async def test_a_question_carries_the_trace_of_whoever_asks_and_of_nobody_else() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    upstream = ScriptedUpstream(body=lambda _: b'{"allowed":true,"reason":"","matched_policies":[],"obligations":[]}')
+    engine = PolicyEngine(upstream, Dialect())
+    evaluator = Evaluator(engine, Lifetimes(), FakeClock(), records=Log())
+    api = PolicyApi(evaluator, engine, Invalidated(), Invalidated.topic, "http://worker-1")
+    async with listening(policy_routes(api)) as caller:
+        for number, headers in enumerate(({"traceparent": trace}, {}, {"traceparent": "junk"})):
+            asked = {**ASKED, "context": {"number": number}}
+            assert (await caller.call("POST", "/v1/policy/evaluate", asked, headers=headers)).status == 200
+
+    assert [call.headers.get("traceparent") for call in upstream.calls] == [trace, None, None]
