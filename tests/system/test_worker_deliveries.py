@@ -32,7 +32,7 @@ HEALED_AT = 0.7
 """The part of the work after which the hanging receiver answers."""
 BEYOND_THE_SESSION_S = 9.0
 # What was accepted longer before a kill was in a checkpoint.
-BEFORE_A_KILL_S = 2.0
+BEFORE_A_KILL_S = 5.0
 MAX_IN_FLIGHT = 32
 QUICK_RETRIES = {
     "WEBHOOKS__RETRY_SCHEDULE_S": json.dumps([0, 1, *[2] * 40]),
