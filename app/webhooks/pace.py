@@ -8,17 +8,30 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FIRST_SLOTS", "GlobalSlots", "Pace", "PaceRules", "Slots", "TokenBucket"]
+__all__ = ["FIRST_SLOTS", "GlobalSlots", "Pace", "PaceRules", "Result", "Slots", "TokenBucket"]
 
 FIRST_SLOTS: Final = 4
 FIRST_GAP_S: Final = 1.0
 # A timer that fires so much too late costs a rate limit nothing.
 LATENESS_S: Final = 0.05
+
+
+class Result(Enum):
+    """How an attempt ended, as far as capacity is concerned."""
+
+    SUCCESS = auto()
+    SLOW = auto()
+    """A success that took long."""
+    FAILURE = auto()
+    TIMEOUT = auto()
+    NOTHING = auto()
+    """There was no attempt after all."""
 
 
 class Slots:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.webhooks.backlog import DEFAULT_SHARE, Backlog, Entry, Horizon
 from app.webhooks.model import Ordering, Reason
-from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Slots, TokenBucket
+from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Result, Slots, TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,18 +36,6 @@ class Now(NamedTuple):
 
     wall_ms: int
     monotonic_s: float
-
-
-class Result(Enum):
-    """How an attempt ended, as far as capacity is concerned."""
-
-    SUCCESS = auto()
-    SLOW = auto()
-    """A success that took long."""
-    FAILURE = auto()
-    TIMEOUT = auto()
-    NOTHING = auto()
-    """There was no attempt after all."""
 
 
 @dataclass(frozen=True, slots=True)
