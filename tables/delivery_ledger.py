@@ -60,7 +60,7 @@ class DeliveryLedger:
         record_key = webhook_key(row.webhook_id)
         attempt, reason = step.attempt, step.dead_letter
         if attempt is not None:
-            unit.send(self.attempts, record_key, self.publisher.attempted(row, attempt), EVENT_HEADERS)
+            unit.send_late(self.attempts, record_key, self.publisher.attempted(row, attempt), EVENT_HEADERS)
             label = attempt_class(attempt.status_code, attempt.error)
             unit.on_done(lambda: metrics.ATTEMPTS.labels(label).inc())
         if reason is not None:

@@ -1,12 +1,13 @@
-"""The checkpoint of a number, in five steps.
+"""The checkpoint of a number, in six steps.
 
 1. Leave out what is not ours any more.
 2. Freeze rows and positions together, without an await.
-3. Changelog: one transaction over all its tables, rows, then positions.
-4. One RocksDB write batch a store: rows, derived index, applied offsets.
-5. Hand the positions to the copy that the group keeps for tools.
+3. What their units sent late is acknowledged, however often that must be tried.
+4. Changelog: one transaction over all its tables, rows, then positions.
+5. One RocksDB write batch a store: rows, derived index, applied offsets.
+6. Hand the positions to the copy that the group keeps for tools.
 
-Any failure of step 3 has an unknown outcome: nothing is retried here; the number is dropped and read from the log.
+Any failure of step 4 has an unknown outcome: nothing is retried here; the number is dropped and read from the log.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from app.engine import faults
 from app.engine.agent import Agent
 from app.engine.changelog import Changelog, Write
 from app.engine.errors import Revoked
+from app.engine.late_outputs import LateOutputs
 from app.engine.positions import META_KEY, POSITIONS_KEY, Meta, Position, encode_positions
 from app.engine.staging import Changes, Staging
 from app.engine.table import ROW_VERSION
@@ -69,7 +71,7 @@ class AgentState:
     def dirty(self) -> bool:
         """Whether a checkpoint would log anything."""
         moved = any(tp not in self.logged or self.logged[tp].offset != t.position for tp, t in self.trackers.items())
-        return bool(self.staging.overlay) or moved
+        return bool(self.staging.overlay or self.staging.late) or moved
 
 
 @dataclass(slots=True)
@@ -85,8 +87,9 @@ class Checkpointer:
 
     Args:
         changelog_topic: `{app id}-{table}-changelog` of a table name.
-        commit_offsets: Step 5; its failure is logged and changes nothing.
+        commit_offsets: Step 6; its failure is logged and changes nothing.
         still_ours: Step 1.
+        late: Step 3.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Checkpointer:
         changelog_topic: Callable[[str], str],
         commit_offsets: Callable[[Mapping[TP, int]], Awaitable[None]],
         still_ours: Callable[[], bool],
+        late: LateOutputs,
     ) -> None:
         self._number = number
         self._numbers = numbers
@@ -104,6 +108,7 @@ class Checkpointer:
         self._topic = changelog_topic
         self._commit_offsets = commit_offsets
         self._still_ours = still_ours
+        self._late = late
         self._lock = asyncio.Lock()
         self._broken = False
         self.states: list[AgentState] = []
@@ -130,6 +135,7 @@ class Checkpointer:
                 return False
             try:
                 faults.point("checkpoint:frozen")
+                await self._late.send([message for part in frozen for message in part.state.staging.frozen_late])
                 with metrics.CHECKPOINT_SECONDS.time():
                     offsets = await self._changelog.write(self._writes(frozen))
                 faults.point("checkpoint:committed")

@@ -34,6 +34,7 @@ from app.engine.errors import (
     StoreError,
     StoreFailed,
 )
+from app.engine.late_outputs import LateOutputs
 from app.engine.number_restore import restore_number
 from app.engine.positions import META_KEY, POSITIONS_KEY, Bounds, Meta, decode_positions, start_of
 from app.engine.runner import Runner
@@ -83,6 +84,7 @@ class Number:
         self._waiters: list[asyncio.Future[None]] = []
         self._gaps: list[tuple[str, int, int, int]] = []
         self._dropping: asyncio.Task[None] | None = None
+        self._late = LateOutputs(number, services.outputs, services.clock, self._still_ours)
         self._checkpointer = self._new_checkpointer()
         self._task = asyncio.create_task(self._run(), name=f"number-{number}")
         self._task.add_done_callback(self._ended)
@@ -95,8 +97,17 @@ class Number:
             self._changelog,
             services.changelog_topic,
             services.commit_offsets,
-            lambda: self.state in (State.OPEN, State.CLOSING),
+            self._still_ours,
+            self._late,
         )
+
+    def _still_ours(self) -> bool:
+        return self.state in (State.OPEN, State.CLOSING)
+
+    def problems(self) -> list[str]:
+        """Why it does not go on, for readiness; empty when it does."""
+        found = [self._late.problem(), *(runner.problem() for runner in self.runners.values())]
+        return [problem for problem in found if problem is not None]
 
     # -- Host of the runners
 

@@ -70,6 +70,15 @@ class Slice:
         """First and last offset of each partition."""
         return {tp: (span.offsets[0], span.last) for tp, (_, span) in self.parts.items()}
 
+    def join(self, later: Slice) -> None:
+        """Take over the slice that was cut next; nobody has begun with either."""
+        self.records += later.records
+        for tp, (tracker, span) in later.parts.items():
+            if tp in self.parts:
+                tracker.join(self.parts[tp][1], span)
+            else:
+                self.parts[tp] = (tracker, span)
+
 
 def merge_by_time(runs: Iterable[Sequence[Record]]) -> list[Record]:
     """K-way merge on the timestamp of each run's next record; the order inside a run is never changed."""

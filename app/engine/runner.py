@@ -18,6 +18,7 @@ from app.engine.agent import Agent, Clock
 from app.engine.cancellation import cancelled
 from app.engine.errors import OutputFailed, OutputTooLarge, Retriable, Revoked, StoreError
 from app.engine.jobs import JobQueue
+from app.engine.late_outputs import LATE_LIMIT_BYTES
 from app.engine.obstacle import Obstacle, of_the_surroundings
 from app.engine.poison import PoisonWatch, place_of, reason_of, told
 from app.engine.records import Slice
@@ -239,6 +240,7 @@ class Runner:
 
     async def _turn(self) -> None:
         worked = False
+        await self._until_sent()
         if self._jobs:
             await self._jobs.run()
             self._host.room()
@@ -251,12 +253,21 @@ class Runner:
             await self._until_member()
             with contextlib.suppress(_SliceLeft):
                 await self._until_fresh()
+                self._join_waiting()
                 await self._run_slice(self._slices[0])
                 self._slices.popleft()
             self._host.room()
             worked = True
         if not worked:
             await self._rest()
+
+    def _join_waiting(self) -> None:
+        """Where more came than is worked off, a slice is as long as it may be: each waits for acknowledgements."""
+        slices = self._slices
+        while len(slices) > 1 and len(slices[0].records) + len(slices[1].records) <= self.spec.slice_records:
+            first = slices.popleft()
+            first.join(slices.popleft())
+            slices.appendleft(first)
 
     async def _run_tick(self) -> None:
         unit = Unit(self._scope)
@@ -363,6 +374,12 @@ class Runner:
             if not self._scope.valid:
                 raise Revoked(f"{self.agent}: number {self.number} is closed")
             await asyncio.sleep(LEASE_POLL_S)
+
+    async def _until_sent(self) -> None:
+        """What is sent late is in memory until Kafka takes it; more and more of it may not be."""
+        while self._scope.staging.late_bytes > LATE_LIMIT_BYTES:
+            self._obstacle.met(f"{self.agent}: Kafka takes no outputs of number {self.number}")
+            await self._pause(LEASE_POLL_S)
 
     async def _until_fresh(self) -> None:
         """What an agent reads of others must not be old: a webhook that was made since would not be matched."""

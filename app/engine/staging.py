@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from app.engine.outputs import Message
 from app.engine.store import Store
 from app.engine.table import Table
 
@@ -24,6 +25,8 @@ class _Layer:
 
     def __init__(self, tables: Mapping[int, Table[Any]]) -> None:
         self.rows: Changes = {}
+        self.late: list[Message] = []
+        self.late_bytes = 0
         self.bytes_ = 0
         self._tables = tables
         self.keys_of: dict[bytes, list[bytes]] = {}
@@ -44,6 +47,12 @@ class _Layer:
             for added in keys:
                 insort(self._ordered, added)
                 self._row_of[added] = key
+
+    def send(self, message: Message) -> None:
+        size_bytes = len(message.key or b"") + len(message.value or b"")
+        self.late.append(message)
+        self.late_bytes += size_bytes
+        self.bytes_ += size_bytes
 
     def index(self, start: bytes, stop: bytes, newer: Changes) -> Iterator[bytes]:
         """Index keys in order, without those of rows that a newer layer has."""
@@ -70,7 +79,7 @@ class Staging:
 
     @property
     def overlay_bytes(self) -> int:
-        """Their size; over a limit they ask for a checkpoint."""
+        """Their size, with what was sent late; over a limit they ask for a checkpoint."""
         return self._overlay.bytes_
 
     def get(self, key: bytes) -> bytes | None:
@@ -80,10 +89,27 @@ class Staging:
                 return layer[key]
         return self.store.get(key)
 
-    def merge(self, changes: Changes) -> None:
-        """Take over the rows of a finished unit."""
+    def merge(self, changes: Changes, late: Sequence[Message] = ()) -> None:
+        """Take over the rows of a finished unit, and what must be acknowledged before they are logged."""
         for key, value in changes.items():
             self._overlay.put(key, value)
+        for message in late:
+            self._overlay.send(message)
+
+    @property
+    def late(self) -> Sequence[Message]:
+        """What units merged since the last freeze have sent late."""
+        return self._overlay.late
+
+    @property
+    def frozen_late(self) -> Sequence[Message]:
+        """Of the checkpoint that is running: to be acknowledged before its rows are logged."""
+        return self._frozen.late
+
+    @property
+    def late_bytes(self) -> int:
+        """Their size together."""
+        return self._overlay.late_bytes + self._frozen.late_bytes
 
     def freeze(self) -> Changes:
         """Move the overlay into the checkpoint that begins now."""

@@ -47,7 +47,7 @@ class Status:
         for number in engine.numbers.values():
             if not number.ready:
                 reasons.append(f"number {number.number} is {number.state}: {number.reason or 'restoring'}")
-            reasons += [problem for runner in number.runners.values() if (problem := runner.problem())]
+            reasons += number.problems()
         if engine.consumer is not None:
             unreadable = engine.consumer.unreadable
             reasons += [f"{topic}/{p} cannot be read: {why}" for (topic, p), why in unreadable.items()]

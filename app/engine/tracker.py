@@ -61,6 +61,14 @@ class Tracker:
         self.unfinished_bytes += bytes_
         return span
 
+    def join(self, span: Span, later: Span) -> None:
+        """Make a span that waits, and the next one after it, one."""
+        self._spans.remove(later)
+        span.offsets += later.offsets
+        span.last = later.last
+        span.bytes_ += later.bytes_
+        span.undone |= later.undone
+
     def pass_by(self, offset: int) -> bool:
         """Nothing below this offset is left to deliver: what lies between are transaction markers, or was aborted.
 

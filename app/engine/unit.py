@@ -57,7 +57,7 @@ class Unit:
     """
 
     __slots__ = (
-        "_after", "_base", "_cuts", "_finished", "_held", "_messages", "_rows", "_scope", "_slice", "_whole",
+        "_after", "_base", "_cuts", "_finished", "_held", "_late", "_messages", "_rows", "_scope", "_slice", "_whole",
         "quarantined",
     )  # fmt: skip
 
@@ -68,6 +68,7 @@ class Unit:
         self._rows: Changes = {}
         self._base: Changes = {}
         self._messages: list[Message] = []
+        self._late: list[Message] = []
         self._cuts: list[tuple[Message, Callable[[], Message]]] = []
         self._held: dict[tuple[str, int], set[int]] = {}
         self._finished: list[tuple[str, int, int]] = []
@@ -126,6 +127,14 @@ class Unit:
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
         """Add a record to send; its partition is murmur2 of its key."""
         self._messages.append(Message(topic, key, value, headers))
+
+    def send_late(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
+        """Add a record that the unit does not wait for: it is acknowledged before the unit's rows are logged.
+
+        For what tells of rows that are there already, as a log of attempts does. Nothing may follow from its being
+        there; after a crash it is sent again with the unit that is run again.
+        """
+        self._late.append(Message(topic, key, value, headers))
 
     def quarantine(self, record: Record, reason: str, detail: str) -> None:
         """Put a record, byte for byte, into the quarantine topic with its origin and the reason (contracts 9.2)."""
@@ -193,8 +202,8 @@ class Unit:
             raise Revoked(f"{scope.agent}: the number was taken away")
         if self._messages:
             raise RuntimeError("a unit is done only after its outputs are acknowledged")
-        if self._rows:
-            scope.staging.merge(self._rows)
+        if self._rows or self._late:
+            scope.staging.merge(self._rows, self._late)
         if self._slice is not None:
             self._finish_slice(self._slice)
         for key in self._finished:
@@ -220,6 +229,7 @@ class Unit:
         """Take over everything of a child that succeeded."""
         self._rows.update(child._rows)  # of the same class
         self._messages += child._messages
+        self._late += child._late
         self._cuts += child._cuts
         self._finished += child._finished
         self._after += child._after

@@ -36,6 +36,7 @@ class Opening:
     delivered: list[list[Place]] = field(default_factory=list)
     bytes_of: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
+    begun: list[Slice] = field(default_factory=list)
     done: set[Place] = field(default_factory=set)
     passed: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -122,6 +123,28 @@ class OpeningMachine(Machine):
 
     # -- what the runner does
 
+    @action(3, when=lambda self: len(self.opening.slices) > 1)
+    def two_slices_that_wait_become_one(self, data: st.DataObject) -> None:
+        slices = self.opening.slices
+        at = data.draw(st.integers(0, len(slices) - 2))
+        if any(one is begun for one in slices[at : at + 2] for begun in self.opening.begun):
+            return
+        later = slices.pop(at + 1)
+        self._join_reference(slices[at], later)
+        slices[at].join(later)
+
+    def _join_reference(self, slice_: Slice, later: Slice) -> None:
+        opening = self.opening
+        for tp, (first, last) in later.spans.items():
+            if tp not in slice_.spans:
+                continue
+            begins = [part[0] for part in opening.delivered]
+            into, gone = begins.index((*tp, slice_.spans[tp][0])), begins.index((*tp, first))
+            assert opening.delivered[gone][-1] == (*tp, last)
+            opening.delivered[into] += opening.delivered.pop(gone)
+            opening.bytes_of[into] += opening.bytes_of.pop(gone)
+            del opening.at[gone]
+
     @action(6, when=lambda self: self.opening.slices)
     def a_unit_runs(self, data: st.DataObject) -> None:
         what = data.draw(st.sampled_from(["slice", "record", "held"]))
@@ -134,6 +157,7 @@ class OpeningMachine(Machine):
     def _running(self, data: st.DataObject, *, whole: bool) -> Running:
         """A slice, or one record of it; also one that was run before: an exception, or a second try."""
         slice_ = data.draw(st.sampled_from(self.opening.slices[-4:]))
+        self.opening.begun.append(slice_)
         if not whole:
             record = data.draw(st.sampled_from(slice_.records))
             tp = (record.topic, record.partition)

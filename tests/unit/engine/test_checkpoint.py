@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine import Agent, Table, Unit, faults, slice_handler
+from app.engine import Agent, Clock, Table, Unit, faults, slice_handler
 from app.engine.changelog import Write
 from app.engine.checkpoint import AgentState, Checkpointer
-from app.engine.errors import Revoked
+from app.engine.errors import OutputFailed, OutputTooLarge, Revoked
+from app.engine.late_outputs import LateOutputs
+from app.engine.obstacle import OBSTACLE_SHOWN_AFTER_S
+from app.engine.outputs import Message
 from app.engine.positions import META_KEY, POSITIONS_KEY, Meta, Position, decode_positions, encode_positions
 from app.engine.records import cut
 from app.engine.restore import apply_records
@@ -63,6 +66,13 @@ def fold(count: int) -> dict[bytes, Row]:
     return rows
 
 
+class SteppedClock(Clock):
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
 class Life:
     """Two agents of one number, from a restore by the log to the crash that ends it."""
 
@@ -72,7 +82,10 @@ class Life:
         self.committed: dict[tuple[str, int], int] = {}
         self.stores: dict[str, Store] = {}
         self.scopes: dict[str, Scope] = {}
-        self.checkpointer = Checkpointer(0, 4, self.changelog, lambda table: table, self.copy, lambda: True)
+        self.outputs = RecordingOutputs()
+        self.ours = True
+        late = LateOutputs(0, self.outputs, Clock(), lambda: self.ours)
+        self.checkpointer = Checkpointer(0, 4, self.changelog, lambda table: table, self.copy, lambda: True, late)
         for name, (agent, tp) in AGENTS.items():
             self.stores[name] = store = Store(path / name, agent.tables, 1e9)
             for table in agent.tables:
@@ -104,6 +117,7 @@ class Life:
         (slice_,) = cut(0, records, count, {tp: tracker}, None, 0.0)
         unit = Unit(self.scopes[name], slice_)
         for record in records if name == "fold" else ():
+            unit.send_late("told", b"k", b"%d" % record.offset)
             key, row = fold_one(dict(unit.scan(ROWS)), record.offset)
             if row is None:
                 unit.delete(ROWS, key)
@@ -193,6 +207,67 @@ def test_positions_of_partitions_that_are_not_read_now_are_kept(tmp_path: Path) 
 
     logged = decode_positions(log.rows("places")[POSITIONS_KEY + b"fold"])
     assert logged == {IN: Position("id", 10), ("gone", 4): Position("old", 9)}
+
+
+def test_what_was_sent_late_is_acknowledged_before_anything_is_logged_however_often_it_must_be_tried(
+    tmp_path: Path,
+) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 2)
+        life.handle("fold", 1)
+        life.outputs.failures += [OutputFailed("no"), OutputTooLarge("told", 0)]
+        logged_when_sent: list[int] = []
+        send_many = life.outputs.send_many
+
+        async def send(messages: Sequence[Message]) -> None:
+            logged_when_sent.append(len(log.transactions))
+            await send_many(messages)
+
+        life.outputs.send_many = send
+        assert life.checkpoint()
+
+        assert logged_when_sent == [0, 0, 0]
+        assert [message.value for message in life.outputs.sent] == [b"0", b"1", b"2"]
+        assert len(log.transactions) == 1
+        life.handle("relay", 1)
+        assert life.checkpoint()
+        assert logged_when_sent == [0, 0, 0], "sent once"
+
+
+def test_what_is_sent_late_is_given_up_with_the_number_and_its_rows_are_not_logged(tmp_path: Path) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.handle("fold", 1)
+        life.outputs.failures.append(OutputFailed("no"))
+        life.ours = False
+
+        with pytest.raises(Revoked, match="taken away"):
+            life.checkpoint()
+
+    assert log.transactions == []
+    assert life.outputs.sent == []
+
+
+def test_outputs_that_are_not_taken_for_long_are_told_to_whoever_asks_why_a_worker_is_not_ready() -> None:
+    clock = SteppedClock()
+    outputs = RecordingOutputs(failures=[OutputFailed("no leader")] * 3)
+    late = LateOutputs(7, outputs, clock, lambda: True)
+
+    async def scene() -> list[str | None]:
+        sending = asyncio.create_task(late.send([Message("told", None, b"1")]))
+        problems = [late.problem()]
+        while len(outputs.failures) > 1:
+            await asyncio.sleep(0)
+            clock.now_s += OBSTACLE_SHOWN_AFTER_S
+        problems.append(late.problem())
+        await sending
+        return [*problems, late.problem()]
+
+    before, meanwhile, after = asyncio.run(scene())
+    assert (before, after) == (None, None)
+    assert meanwhile is not None
+    assert "number 7: no leader" in meanwhile
 
 
 def test_a_clean_number_logs_nothing(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from app.engine import (
     StoreError,
     Unit,
 )
+from app.engine.late_outputs import LATE_LIMIT_BYTES
 from app.engine.obstacle import OBSTACLE_SHOWN_AFTER_S
 from app.engine.poison import POISON_LIMITS
-from app.engine.runner import Runner
+from app.engine.runner import LEASE_POLL_S, Runner
 from app.engine.table import ROW_LIMIT_BYTES
 from app.engine.tracker import Tracker
 from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row, new_scope, new_store
@@ -78,8 +79,10 @@ class Scripted(Processor):
         super().__init__(context)
         self.on_record = on_record
         self.ticks = 0
+        self.slices: list[list[bytes]] = []
 
     async def process(self, slice_: Slice, unit: Unit) -> None:
+        self.slices.append([record.value for record in slice_.records])
         for record in slice_.records:
             self.on_record(record, unit)
 
@@ -90,14 +93,23 @@ class Scripted(Processor):
 
 class Rig:
     def __init__(
-        self, path: Path, on_record: Callable[[FakeRecord, Unit], None], failures: list[Exception] = ()
+        self,
+        path: Path,
+        on_record: Callable[[FakeRecord, Unit], None],
+        failures: list[Exception] = (),
+        slice_records: int = 256,
     ) -> None:
         self.host = FakeHost()
         self.outputs = RecordingOutputs(failures=list(failures))
         self.scope = new_scope(new_store(path), self.outputs)
         self.tracker = Tracker(0)
         agent = Agent(
-            name="agent", topics=("in",), processor=lambda c: Scripted(c, on_record), home=ROWS, tables=(ROWS,)
+            name="agent",
+            topics=("in",),
+            processor=lambda c: Scripted(c, on_record),
+            home=ROWS,
+            tables=(ROWS,),
+            slice_records=slice_records,
         )
         self.runner = Runner(agent, self.host, self.scope, {("in", 0): self.tracker})
 
@@ -231,6 +243,49 @@ async def test_outputs_that_kafka_does_not_take_are_sent_again_before_the_unit_i
     await rig.until(lambda: rig.tracker.position == 1)
 
     assert [m.value for m in rig.outputs.sent] == [b"a"]
+    await rig.runner.close()
+
+
+async def test_slices_that_wait_are_run_as_one_up_to_the_longest_in_the_order_in_which_they_came(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send("out", None, r.value), slice_records=4)
+    rig.host.member = False
+    rig.feed(b"a")
+    rig.feed(b"b", b"c")
+    rig.feed(b"d", b"e")
+    rig.feed(b"f")
+    rig.host.member = True
+    await rig.until(lambda: rig.tracker.position == 6)
+
+    assert rig.runner.processor.slices == [[b"a", b"b", b"c"], [b"d", b"e", b"f"]]
+    assert [m.value for m in rig.outputs.sent] == [b"a", b"b", b"c", b"d", b"e", b"f"]
+    await rig.runner.close()
+
+
+async def test_a_unit_does_not_wait_for_what_it_sends_late(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send_late("log", b"k", r.value), failures=[OutputFailed("never")])
+    rig.feed(b"a", b"b")
+    await rig.until(lambda: rig.tracker.position == 2)
+
+    assert rig.outputs.sent == []
+    assert [message.value for message in rig.scope.staging.late] == [b"a", b"b"]
+    await rig.runner.close()
+
+
+async def test_with_too_much_of_what_is_sent_late_unsent_nothing_more_is_handled(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send_late("log", None, r.value))
+    large = b"x" * (LATE_LIMIT_BYTES // 2 + 1)
+    for _ in range(4):
+        rig.feed(large)
+        await rig.until(lambda: not rig.runner._slices or rig.scope.staging.late_bytes > LATE_LIMIT_BYTES)
+    await asyncio.sleep(LEASE_POLL_S * 2)
+    assert rig.tracker.position == 2
+
+    for _ in range(2):
+        rig.scope.staging.freeze()
+        rig.scope.staging.thaw()
+    await rig.until(lambda: rig.tracker.position == 4)
     await rig.runner.close()
 
 
