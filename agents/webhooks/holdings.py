@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from agents.webhooks.brief_waits import BriefWaits
 from app.webhooks.census import Census
 from app.webhooks.health import Heart
 from app.webhooks.model import Reason
@@ -19,8 +20,9 @@ from tables.delivery_ledger import DeliveryLedger
 from tables.webhooks import WEBHOOKS, webhook_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from agents.webhooks.brief_waits import BriefWait
     from app.engine import Context, Record, Unit
     from app.topics import Topics
     from app.webhooks.delivery import Step
@@ -36,6 +38,13 @@ __all__ = ["Flight", "Holdings", "Posts", "WebhooksDeps"]
 
 # So many that a receiver that answers at once is never kept waiting by a commit that takes long.
 UNSETTLED_LIMIT: Final = 256
+
+
+def never_tried(row: DeliveryRow) -> bool:
+    """Whether a row waits for its first attempt."""
+    return row.status.waits and row.attempts == 0
+
+
 _TAKEN: Final = frozenset({Result.SUCCESS, Result.SLOW})
 
 
@@ -107,6 +116,7 @@ class Holdings:
     """One number's.
 
     Attributes:
+        brief: What waits without a row.
         webhooks: By id, those that were needed since the number was opened. Most of ten thousand have nothing to do
             for long, and a row in the table is all that they cost until then.
         flights: By delivery id.
@@ -121,6 +131,7 @@ class Holdings:
         self.deps = deps
         self.scheduler = Scheduler(deps.slots, deps.options.pace, context.tick_now)
         self.census = Census()
+        self.brief = BriefWaits(self.scheduler, self.census)
         self.ledger = DeliveryLedger(deps.publisher, topics.attempts, topics.dead_letters, topics.events)
         self.webhooks: dict[str, OwnedWebhook] = {}
         self.flights: dict[str, Flight] = {}
@@ -239,8 +250,28 @@ class Holdings:
 
     def _stored(self, flight: Flight, row: DeliveryRow) -> None:
         # Several followers in one slice write it once each.
-        self.census.row_changed(flight.stored, row)
+        self._row_changed(flight.stored, row)
         flight.stored = row
+
+    def _row_changed(self, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
+        self.census.row_changed(stored, after)
+        for row, change in ((stored, -1), (after, 1)):
+            if row is not None and never_tried(row) and (webhook := self.webhooks.get(row.webhook_id)) is not None:
+                webhook.parked += change
+
+    def park_briefs(self, unit: Unit, waits: Iterable[BriefWait]) -> None:
+        """Give what waits without a row one, in order, so that its record is done."""
+        for wait in waits:
+            row = wait.row
+            self.secure_order(unit, row)
+            unit.put(DELIVERIES, delivery_key(row.webhook_id, row.delivery_id), row)
+            unit.finish(wait.record)
+            unit.on_done(partial(self._parked, row))
+
+    def _parked(self, row: DeliveryRow) -> None:
+        # Only now: a unit that fails is run again. And once, though two commands of a slice both ask for it.
+        if self.brief.take(row.delivery_id) is not None:
+            self._written(row, None, row)
 
     def write(self, unit: Unit, known: DeliveryRow, stored: DeliveryRow | None, step: Step) -> None:
         """Make a step of a delivery part of a unit.
@@ -255,7 +286,7 @@ class Holdings:
         unit.on_done(partial(self._written, known, stored, step.after.row))
 
     def _written(self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
-        self.census.row_changed(stored, after)
+        self._row_changed(stored, after)
         if after is not None and after.status.waits:
             self.scheduler.offer(entry_of(after))
         else:

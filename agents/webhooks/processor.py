@@ -1,7 +1,7 @@
 """Commands and intents in, what is due out.
 
-An intent starts at once, and then its unfinished record is all that is kept of it, or its row is written with the body
-and it waits for the scheduler.
+An intent starts at once, or in a moment, and then its unfinished record is all that is kept of it; or its row is
+written with the body and it waits for the scheduler.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from agents.webhooks.attempts import Attempts
+from agents.webhooks.brief_waits import LOOK_S
 from agents.webhooks.endings import Endings
 from agents.webhooks.holdings import Holdings
 from app.engine import Agent, Processor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from app.engine import Context, Record, Slice, Unit
     from app.topics import Topics
     from app.webhooks.backlog import Entry
+    from app.webhooks.delivery import Step
     from app.webhooks.intents import Intent
     from app.webhooks.model import DeliveryRow
     from app.webhooks.owned import OwnedWebhook
@@ -112,14 +114,21 @@ class WebhooksProcessor(Processor):
             return
         now = self._holdings.now
         self._pump(unit, now)
+        self._holdings.park_briefs(unit, self._holdings.brief.overdue(now))
         self._scheduler.pass_on()
         if now.wall_ms >= self._holdings.sweep_at_ms:
             unit.on_done(self._endings.sweep)
         else:
             self.context.tick_at(now.monotonic_s + (self._holdings.sweep_at_ms - now.wall_ms) / 1000)
+        if self._holdings.brief:
+            self.context.tick_at(now.monotonic_s + LOOK_S)
         next_s = self._scheduler.next_at_s()
         if next_s is not None:
             self.context.tick_at(next_s)
+
+    def holds_back_s(self) -> float:
+        """Where more comes than starts, most of a slice would need rows at once."""
+        return self._holdings.brief.crowded_s(self._holdings.now)
 
     def begin_drain(self) -> None:
         """Start nothing new."""
@@ -145,6 +154,8 @@ class WebhooksProcessor(Processor):
         command = decode_command(record.value)
         # As it was, before the unit has the row that it will be.
         self._holdings.webhook(unit, command.webhook_id)
+        # What a command changes is told to those that have rows.
+        self._park_briefs(command.webhook_id, unit)
         applied = apply_command(unit.get(WEBHOOKS, webhook_key(command.webhook_id)), command, record.timestamp)
         row = applied.row
         if row is None:
@@ -162,10 +173,9 @@ class WebhooksProcessor(Processor):
     def _intent(self, record: Record, unit: Unit) -> None:
         intent = decode_intent(record.value, record.headers, record.offset)
         webhook = self._holdings.webhook(unit, intent.webhook_id)
-        flight = self._holdings.flights.get(intent.delivery_id)
-        if flight is not None and flight.is_of(record):
-            self._hold(flight, record, unit)
+        if self._again(record, intent, unit):
             return
+        flight = self._holdings.flights.get(intent.delivery_id)
         if webhook is None or webhook.row.state is WebhookState.DELETED:
             return
         key = delivery_key(intent.webhook_id, intent.delivery_id)
@@ -182,14 +192,49 @@ class WebhooksProcessor(Processor):
             flight.row = row
         elif step.after.in_flight:
             self._hold(self._attempts.take_off(row, record=record), record, unit)
+        elif step.changed and known is None and self._holdings.brief.suit(webhook, row, now):
+            self._wait_briefly(webhook, row, record, unit)
         elif step.changed:
-            self._holdings.write(unit, row, known, step)
-            if row.status.waits:
-                self._holdings.secure_order(unit, row)
-                # At once: later records of the slice may have the same subject.
-                self._scheduler.offer(entry_of(row))
-            if row.status is Status.PENDING:
-                webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)
+            self._park(webhook, known, step, unit)
+
+    def _again(self, record: Record, intent: Intent, unit: Unit) -> bool:
+        """Whether it is this very record's slice that is being run again."""
+        flight, wait = self._holdings.flights.get(intent.delivery_id), self._holdings.brief.get(intent.delivery_id)
+        if flight is not None and flight.is_of(record):
+            self._hold(flight, record, unit)
+            return True
+        if wait is not None and wait.is_of(record):
+            unit.hold(record)
+            return True
+        if wait is not None:
+            # Another intent of it, as of a resend, finds it as if it had been parked.
+            self._park_briefs(intent.webhook_id, unit)
+        return False
+
+    def _wait_briefly(self, webhook: OwnedWebhook, row: DeliveryRow, record: Record, unit: Unit) -> None:
+        now = self._holdings.now
+        unit.hold(record)
+        self._holdings.brief.add(row, record, now)
+        self._scheduler.offer(entry_of(row))
+        webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)
+        self.context.tick_at(now.monotonic_s + LOOK_S)
+
+    def _park(self, webhook: OwnedWebhook, known: DeliveryRow | None, step: Step, unit: Unit) -> None:
+        row = step.after.row
+        if row is None:
+            return
+        # Those that came before it in its lane have a row before it has one.
+        self._park_briefs(row.webhook_id, unit)
+        self._holdings.write(unit, row, known, step)
+        if row.status.waits:
+            self._holdings.secure_order(unit, row)
+            # At once: later records of the slice may have the same subject.
+            self._scheduler.offer(entry_of(row))
+        if row.status is Status.PENDING:
+            webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)
+
+    def _park_briefs(self, webhook_id: str, unit: Unit) -> None:
+        self._holdings.park_briefs(unit, self._holdings.brief.all_of(webhook_id))
 
     def _due_ms(self, webhook: OwnedWebhook, intent: Intent, earliest_ms: int, unit: Unit) -> int:
         """When a delivery is due that must wait: not before those that came before it in its lane.
@@ -223,6 +268,7 @@ class WebhooksProcessor(Processor):
         webhook = self._holdings.webhook(unit, entry.webhook_id)
         if webhook is not None:
             if entry.tries == 0:
+                webhook.parked += 1
                 webhook.parked_at_ms = max(webhook.parked_at_ms, entry.next_at_ms)
             self._scheduler.expect(entry.webhook_id, entry.tries, (0, 0))
 
@@ -245,7 +291,10 @@ class WebhooksProcessor(Processor):
 
     def _start_waiting(self, entry: Entry, unit: Unit, now: Now) -> None:
         webhook = self._holdings.webhooks[entry.webhook_id]
-        row = unit.get(DELIVERIES, delivery_key(entry.webhook_id, entry.delivery_id))
+        brief = self._holdings.brief
+        wait = brief.get(entry.delivery_id)
+        stored = None if wait is not None else unit.get(DELIVERIES, delivery_key(entry.webhook_id, entry.delivery_id))
+        row = stored if wait is None else wait.row
         flying = entry.delivery_id in self._holdings.flights
         startable = row is not None and row.status.waits and not flying and webhook.row.state is WebhookState.ACTIVE
         if row is not None and startable:
@@ -253,7 +302,9 @@ class WebhooksProcessor(Processor):
             if not step.after.in_flight:
                 self._holdings.sweep_at_ms = 0
             elif self._has_key(webhook, now):
-                unit.on_done(partial(self._attempts.launch, self._attempts.take_off(row, stored=row)))
+                brief.take(entry.delivery_id)
+                flight = self._attempts.take_off(row, stored=stored, record=None if wait is None else wait.record)
+                unit.on_done(partial(self._attempts.launch, flight))
                 return
             else:
                 self._scheduler.offer(entry)

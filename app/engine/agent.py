@@ -101,6 +101,13 @@ class Processor:
     async def tick(self, unit: Unit) -> None:
         """A timer's unit."""
 
+    def holds_back_s(self) -> float:
+        """How long the next slice should wait while jobs and ticks go on, in seconds; asked again after each of them.
+
+        For an agent that can take a slice at any time but would rather work off a little of what it has.
+        """
+        return 0.0
+
     def begin_drain(self) -> None:
         """Start nothing new; what is under way may end."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from app.engine.tracker import Span, Tracker
 
-__all__ = ["Header", "Record", "Slice", "cut", "merge_by_time"]
+__all__ = ["Header", "Record", "Slice", "cut", "join_first", "merge_by_time"]
 
 Header = tuple[str, bytes]
 
@@ -78,6 +79,14 @@ class Slice:
                 tracker.join(self.parts[tp][1], span)
             else:
                 self.parts[tp] = (tracker, span)
+
+
+def join_first(slices: deque[Slice], limit: int) -> None:
+    """Make the first of the slices that wait as long as it may be: each run of one waits for acknowledgements."""
+    while len(slices) > 1 and len(slices[0].records) + len(slices[1].records) <= limit:
+        first = slices.popleft()
+        first.join(slices.popleft())
+        slices.appendleft(first)
 
 
 def merge_by_time(runs: Iterable[Sequence[Record]]) -> list[Record]:

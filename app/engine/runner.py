@@ -21,7 +21,7 @@ from app.engine.jobs import JobQueue
 from app.engine.late_outputs import LATE_LIMIT_BYTES
 from app.engine.obstacle import Obstacle, of_the_surroundings
 from app.engine.poison import PoisonWatch, place_of, reason_of, told
-from app.engine.records import Slice
+from app.engine.records import Slice, join_first
 from app.engine.services import Host
 from app.engine.tracker import Tracker
 from app.engine.unit import Scope, Unit
@@ -249,11 +249,11 @@ class Runner:
             self._tick_at = None
             await self._run_tick()
             worked = True
-        if self._slices and not self._draining and self.stopped_reason is None:
+        if self._slices and not self._draining and self.stopped_reason is None and not self._held_back():
             await self._until_member()
             with contextlib.suppress(_SliceLeft):
                 await self._until_fresh()
-                self._join_waiting()
+                join_first(self._slices, self.spec.slice_records)
                 await self._run_slice(self._slices[0])
                 self._slices.popleft()
             self._host.room()
@@ -261,13 +261,10 @@ class Runner:
         if not worked:
             await self._rest()
 
-    def _join_waiting(self) -> None:
-        """Where more came than is worked off, a slice is as long as it may be: each waits for acknowledgements."""
-        slices = self._slices
-        while len(slices) > 1 and len(slices[0].records) + len(slices[1].records) <= self.spec.slice_records:
-            first = slices.popleft()
-            first.join(slices.popleft())
-            slices.appendleft(first)
+    def _held_back(self) -> bool:
+        if (wait_s := self.processor.holds_back_s()) > 0:
+            self.tick_at(self.clock.monotonic_s() + wait_s)
+        return wait_s > 0
 
     async def _run_tick(self) -> None:
         unit = Unit(self._scope)

@@ -119,6 +119,12 @@ class Backlog:
             return True
         return not self._heads_unknown and ((found := self._lanes.get(lane)) is None or found.free)
 
+    def keeps(self, lane: bytes | None) -> bool:
+        """Whether a new delivery has its place here, be it in the index or not."""
+        class_, found = self._classes.get(0), None if lane is None else self._lanes.get(lane)
+        whole = class_ is None or (class_.horizon is None and len(class_.entries) < self.share)
+        return not self.strict and whole and self._followers < self.share and not (found is not None and found.more)
+
     def first_waits(self, now_ms: int) -> bool:
         """Whether a delivery that was never tried waits for nothing but a slot, or may do so beyond the horizon."""
         if (class_ := self._classes.get(0)) is None:

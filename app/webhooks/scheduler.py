@@ -26,6 +26,8 @@ __all__ = ["ENTRIES_LIMIT", "Limits", "Now", "Refill", "Result", "Scheduler"]
 ENTRIES_LIMIT: Final = 10_000
 # A webhook with attempts in flight of which none has ended for so long may be one that hangs.
 STALLED_S: Final = 1.0
+# One that answers is not far from its next answer.
+GETS_ON_S: Final = 0.25
 _LANE_REFILL: Final = 8
 # Timers that an earlier one replaced stay in the heap until their time, or until there are more of them than this.
 _STALE_TIMERS: Final = 32
@@ -190,6 +192,12 @@ class Scheduler:
         self._take(found, now)
         found.backlog.occupy(lane)
         return None
+
+    def gets_on(self, webhook_id: str, lane: bytes | None, now: Now) -> bool:
+        """Whether a delivery that must wait will soon start: attempts end all the time, and it has its place here."""
+        found = self._receivers[webhook_id]
+        block, recent = found.block(now), now.monotonic_s - found.progress_s <= GETS_ON_S
+        return recent and (block is None or block.reason is Reason.SLOT) and found.backlog.keeps(lane)
 
     def next(self, now: Now) -> Entry | None:
         """Pull the next delivery; it has started. None: nothing can start now."""

@@ -177,6 +177,9 @@ class MemoryUnit:
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
         self.sent.append(Sent(topic, key, value, tuple(headers)))
 
+    def send_late(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
+        self.send(topic, key, value, headers)
+
     def quarantine(self, record: Record, reason: str, detail: str) -> None:
         self.quarantined.append(Quarantined(record, reason, detail))
 

@@ -310,6 +310,7 @@ async def test_a_row_that_is_written_for_order_alone_is_counted_once_as_waiting(
     desk.receiver.hold()
     first = desk.intent("e0", subject="d1")
     await desk.deliver(first, *(desk.intent(f"e{n}", subject="d1") for n in (1, 2)))
+    await desk.pass_time(0.5)
     assert pending._value.get() - pending_before == 3
     await desk.context.close(desk.processor)
 

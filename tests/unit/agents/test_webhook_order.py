@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.model import Ordering, Reason
 from tests.support.webhooks import Desk, answer, webhook_row
@@ -10,6 +12,7 @@ from tests.support.webhooks import Desk, answer, webhook_row
 async def test_one_subject_has_one_post_in_flight_in_order(desk: Desk) -> None:
     desk.receiver.hold()
     await desk.deliver(*(desk.intent(f"e{n}", subject="d1") for n in range(3)), desk.intent("other", subject="d2"))
+    await desk.pass_time(0.5)
     assert desk.receiver.events() == ["e0", "other"]
     follower = desk.row("e1")
     assert follower is not None
@@ -63,14 +66,18 @@ async def test_order_that_is_made_strict_holds_from_the_next_record_on(desk: Des
     assert desk.receiver.events() == ["e0", "e0", "e1"]
 
 
-async def test_order_holds_over_a_crash_with_the_first_call_in_flight(desk: Desk) -> None:
+@pytest.mark.parametrize("after_s", [pytest.param(0.0, id="no row yet"), pytest.param(0.5, id="with a row")])
+async def test_order_holds_over_a_crash_with_the_first_call_in_flight(desk: Desk, after_s: float) -> None:
     desk.receiver.hold()
     first, follower = desk.intent("e0", subject="d1"), desk.intent("e1", subject="d1")
     await desk.deliver(first)
     await desk.deliver(follower)
+    await desk.pass_time(after_s)
+    again = list(desk.context.unfinished)
+    assert again == ([first] if after_s else [first, follower])
     await desk.context.close(desk.processor)
     second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
-    await second.deliver(first)
+    await second.deliver(*again)
 
     assert second.receiver.events() == ["e0", "e1"]
     await second.context.close(second.processor)

@@ -165,6 +165,8 @@ async def test_a_webhook_has_four_slots_at_first_and_the_rest_is_parked(desk: De
     await desk.deliver(*(desk.intent(f"e{n}") for n in range(6)))
 
     assert desk.receiver.under_way == 4
+    assert len(desk.context.unfinished) == 6
+    await desk.pass_time(0.5)
     parked = [desk.row(f"e{n}") for n in range(6)]
     assert [row.reason if row else None for row in parked] == [None] * 4 + [Reason.SLOT] * 2
     assert len(desk.context.unfinished) == 4

@@ -1,0 +1,116 @@
+"""Deliveries that cannot start at once but will in a moment: they wait in memory, their records unfinished.
+
+A row would cost them more than the attempt does: encoded with its body, indexed, logged, read back and replaced. What
+has not started within a second gets its row after all, and so does everything of a webhook that does not get on. After
+a crash the unfinished records are read again.
+
+None waits here behind a row of its webhook that was never tried, and none gets a row before those that came before it,
+so that the order of a subject is the same after a crash.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from app.webhooks.model import Reason
+from tables.deliveries import lane_of
+
+if TYPE_CHECKING:
+    from app.engine import Record
+    from app.webhooks.census import Census
+    from app.webhooks.model import DeliveryRow
+    from app.webhooks.owned import OwnedWebhook
+    from app.webhooks.scheduler import Now, Scheduler
+
+__all__ = ["BRIEF_LIMIT", "BRIEF_S", "BriefWait", "BriefWaits"]
+
+BRIEF_LIMIT: Final = 256
+BRIEF_S: Final = 1.0
+LOOK_S: Final = 0.25
+# From here on more would only pile up, so the next slice may wait a little; not for long, as it has other webhooks'.
+CROWDED: Final = 64
+CROWDED_S: Final = 0.1
+_BRIEF: Final = frozenset({Reason.SLOT, Reason.ORDER})
+
+
+class BriefWait(NamedTuple):
+    """One delivery, its unfinished intent, and since when it waits, by the monotonic clock."""
+
+    row: DeliveryRow
+    record: Record
+    since_s: float
+
+    def is_of(self, record: Record) -> bool:
+        """Whether it came from this very record, whose slice is being run again."""
+        mine = self.record
+        return (mine.topic, mine.partition, mine.offset) == (record.topic, record.partition, record.offset)
+
+
+class BriefWaits:
+    """Those of one number, in the order in which they came."""
+
+    def __init__(self, scheduler: Scheduler, census: Census) -> None:
+        self._scheduler = scheduler
+        self._census = census
+        self._waits: dict[str, BriefWait] = {}
+        self._of_webhook: Counter[str] = Counter()
+        self._crowded_since_s: float | None = None
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._waits)
+
+    def get(self, delivery_id: str) -> BriefWait | None:
+        """One of them."""
+        return self._waits.get(delivery_id)
+
+    def suit(self, webhook: OwnedWebhook, row: DeliveryRow, now: Now) -> bool:
+        """Whether a delivery that is new may wait here."""
+        return (
+            row.reason in _BRIEF
+            and not webhook.parked
+            and len(self._waits) < BRIEF_LIMIT
+            and self._scheduler.gets_on(row.webhook_id, lane_of(row.subject), now)
+        )
+
+    def add(self, row: DeliveryRow, record: Record, now: Now) -> None:
+        """It waits."""
+        self._waits[row.delivery_id] = BriefWait(row, record, now.monotonic_s)
+        self._of_webhook[row.webhook_id] += 1
+        self._census.waits(row.reason, 1)
+
+    def take(self, delivery_id: str) -> BriefWait | None:
+        """It waits no more; None: it did not."""
+        wait = self._waits.pop(delivery_id, None)
+        if wait is not None:
+            row = wait.row
+            self._of_webhook[row.webhook_id] -= 1
+            if not self._of_webhook[row.webhook_id]:
+                del self._of_webhook[row.webhook_id]
+            self._census.waits(row.reason, -1)
+        return wait
+
+    def all_of(self, webhook_id: str) -> list[BriefWait]:
+        """All of a webhook, in order."""
+        if webhook_id not in self._of_webhook:
+            return []
+        return [wait for wait in self._waits.values() if wait.row.webhook_id == webhook_id]
+
+    def overdue(self, now: Now) -> list[BriefWait]:
+        """All of each webhook of which one has waited for long, or that does not get on."""
+        slow = {wait.row.webhook_id for wait in self._waits.values() if now.monotonic_s - wait.since_s >= BRIEF_S}
+        slow |= {webhook_id for webhook_id in self._of_webhook if not self._scheduler.gets_on(webhook_id, None, now)}
+        return [wait for wait in self._waits.values() if wait.row.webhook_id in slow]
+
+    def crowded_s(self, now: Now) -> float:
+        """How long the next slice should wait, so that not all of it needs a row; 0: not any longer."""
+        if len(self._waits) < CROWDED:
+            self._crowded_since_s = None
+            return 0.0
+        if self._crowded_since_s is None:
+            self._crowded_since_s = now.monotonic_s
+        left_s = self._crowded_since_s + CROWDED_S - now.monotonic_s
+        if left_s <= 0:
+            self._crowded_since_s = None
+        return max(0.0, left_s)
