@@ -1,0 +1,195 @@
+"""The webhooks agent over random histories of slices, answers, commands, time and crashes.
+
+Whatever happens no delivery is lost, the events of a subject are posted in order while nothing fails, and nothing is
+left counted as waiting at the end. After a crash the log is read again from the first record that was not done, with
+those after it that were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant
+
+from agents.webhooks.brief_waits import BriefWaits
+from agents.webhooks.holdings import Holdings, never_tried
+from app.engine import Record, Slice
+from app.observability import metrics
+from app.webhooks.commands import Op, WebhookPatch
+from app.webhooks.model import Status
+from app.webhooks.owned import DeliveryOptions
+from app.webhooks.pace import GlobalSlots
+from tables.deliveries import DELIVERIES
+from tests.support.machines import Machine, action, caught, play
+from tests.support.memory_unit import MemoryUnit
+from tests.support.webhooks import SCHEDULE, Desk, answer, webhook_row
+
+WEBHOOKS = ("wh_calm", "wh_sick")
+SUBJECTS = ("a", "b", None)
+
+
+def waiting() -> float:
+    return metrics.QUEUE_DEPTH.labels(queue_name="webhooks_waiting")._value.get()
+
+
+class AgentMachine(Machine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.Runner()
+        self.waited_before = waiting()
+        self.log: list[tuple[str, str, str | None, Record]] = []
+        self.posted: list[str] = []
+        self.failing: set[str] = set()
+        self.desk = self.run(self.opened(Desk(options=self.options, slots=GlobalSlots(8)), *map(webhook_row, WEBHOOKS)))
+
+    options = DeliveryOptions(schedule=SCHEDULE, max_in_flight=3)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run(work)
+
+    async def opened(self, desk: Desk, *rows: Any) -> Desk:
+        await desk.open(*rows)
+        return desk
+
+    def _records(self, data: st.DataObject) -> list[Record]:
+        made = []
+        for webhook, subject in data.draw(
+            st.lists(st.tuples(st.sampled_from(WEBHOOKS), st.sampled_from(SUBJECTS)), min_size=1, max_size=8)
+        ):
+            event = f"e{len(self.log)}"
+            record = self.desk.intent(event, webhook, **({} if subject is None else {"subject": subject}))
+            self.log.append((event, webhook, subject, record))
+            made.append(record)
+        return made
+
+    # -- what the world does
+
+    @action(6)
+    def a_slice_comes(self, data: st.DataObject) -> None:
+        self.run(self.desk.deliver(*self._records(data)))
+
+    @action()
+    def a_slice_is_run_twice_before_it_is_done(self, data: st.DataObject) -> None:
+        records = self._records(data)
+        self.run(self.desk.processor.process(Slice(0, records), MemoryUnit(self.desk.context.rows).unit))
+        self.run(self.desk.deliver(*records))
+
+    @action(3)
+    def the_receivers_hang(self, data: st.DataObject) -> None:
+        self.desk.receiver.hold()
+
+    @action(3)
+    def the_receivers_answer(self, data: st.DataObject) -> None:
+        self.desk.receiver.release()
+        self.run(self.desk.settle())
+
+    @action(2)
+    def time_passes(self, data: st.DataObject) -> None:
+        self.run(self.desk.pass_time(data.draw(st.sampled_from([0.05, 0.2, 0.3, 1.1, 6.0]))))
+
+    @action(when=lambda self: self.log)
+    def an_event_of_the_sick_one_fails_once(self, data: st.DataObject) -> None:
+        ours = [event for event, webhook, *_ in self.log if webhook == "wh_sick" and event not in self.failing]
+        if ours:
+            event = data.draw(st.sampled_from(ours[-4:]))
+            self.failing.add(event)
+            self.desk.receiver.will_answer(answer(500), event_id=event)
+
+    @action()
+    def a_webhook_is_changed(self, data: st.DataObject) -> None:
+        name = f"n{len(self.log)}-{data.draw(st.integers(0, 1 << 30))}"
+        webhook = data.draw(st.sampled_from(WEBHOOKS))
+        patch = WebhookPatch(description=name)
+        self.run(self.desk.deliver(self.desk.command(Op.UPDATE, webhook, patch=patch, command_id=name)))
+
+    @action()
+    def the_process_dies(self, data: st.DataObject) -> None:
+        self._crash()
+
+    @action(2)
+    def the_process_dies_right_after_a_slice(self, data: st.DataObject) -> None:
+        self.desk.clock.advance(data.draw(st.sampled_from([0.0, 0.3])))
+        self.run(self.desk.context.deliver(self.desk.processor, *self._records(data)))
+        self._crash()
+
+    def _crash(self) -> None:
+        desk, self.posted = self.desk, self.all_posted()
+        undone = {record.offset for record in desk.context.unfinished}
+        at = next((i for i, (*_, record) in enumerate(self.log) if record.offset in undone), len(self.log))
+        self.run(desk.context.close(desk.processor))
+        again = Desk(rows=desk.context.rows, clock=desk.clock, options=self.options, slots=GlobalSlots(8))
+        # The log goes on where it was.
+        again._offsets = desk._offsets
+        self.desk = self.run(self.opened(again))
+        for begin in range(at, len(self.log), 4):
+            self.run(self.desk.deliver(*[record for *_, record in self.log[begin : begin + 4]]))
+
+    # -- what must hold
+
+    def all_posted(self) -> list[str]:
+        return self.posted + self.desk.receiver.events()
+
+    @invariant()
+    def the_calm_one_hears_of_each_subject_in_order(self) -> None:
+        first = list(dict.fromkeys(self.all_posted()))
+        for subject in ("a", "b"):
+            of_it = [event for event, webhook, its, _ in self.log if (webhook, its) == ("wh_calm", subject)]
+            heard = [event for event in first if event in of_it]
+            assert heard == of_it[: len(heard)]
+
+    @invariant()
+    def each_delivery_is_in_the_log_or_in_the_table(self) -> None:
+        undone = {record.offset for record in self.desk.context.unfinished}
+        for event, webhook, _, record in self.log:
+            assert record.offset in undone or self.desk.row(event, webhook) is not None
+
+    @invariant()
+    def what_is_counted_is_what_waits(self) -> None:
+        holdings = self.desk.processor._holdings
+        rows = self.desk.context.rows.all(DELIVERIES).values()
+        flying = sum(flight.record is not None for flight in holdings.flights.values())
+        assert waiting() - self.waited_before == sum(row.status.waits for row in rows) + len(holdings.brief)
+        for webhook_id, webhook in holdings.webhooks.items():
+            assert webhook.parked == sum(never_tried(row) for row in rows if row.webhook_id == webhook_id)
+        assert len(self.desk.context.unfinished) == len(holdings.brief) + flying
+
+    def teardown(self) -> None:
+        self.desk.receiver.release()
+        self.run(self.desk.pass_time(4000))
+        posted = set(self.all_posted())
+        for event, webhook, _, _ in self.log:
+            row = self.desk.row(event, webhook)
+            assert event in posted
+            assert row is not None
+            assert row.status is Status.DELIVERED
+        assert self.desk.context.unfinished == []
+        self.run(self.desk.context.close(self.desk.processor))
+        assert waiting() == self.waited_before
+        self.loop.close()
+
+
+@pytest.mark.parametrize(
+    "histories", [pytest.param(30, id="short"), pytest.param(2_000, id="full", marks=pytest.mark.prove)]
+)
+def test_the_agent_loses_nothing_and_keeps_the_order_of_a_subject(histories: int) -> None:
+    play(AgentMachine, histories, 30, "Model: the webhooks agent")
+
+
+def test_giving_a_row_to_the_later_one_first_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counterproof: what waits in memory is left there when one behind it gets its row."""
+    monkeypatch.setattr(BriefWaits, "all_of", lambda *_: [])
+
+    assert caught(AgentMachine, 60, 30) is not None
+
+
+def test_forgetting_what_waits_in_memory_when_it_is_overdue_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counterproof: it is taken out without a row."""
+    monkeypatch.setattr(
+        Holdings, "park_briefs", lambda self, unit, waits: [self.brief.take(w.row.delivery_id) for w in waits]
+    )
+
+    assert caught(AgentMachine, 60, 30) is not None
