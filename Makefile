@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo dev test test-fast prove soak test-foreign lint format bench profile kafka asyncapi reference lock clean
+.PHONY: demo dev test test-fast test-units test-rest test-integration test-system prove soak test-foreign lint format \
+	bench profile kafka asyncapi reference lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed; set PYTHON=python3.11")'
@@ -22,11 +23,29 @@ dev: $(STAMP)  ## everything on this machine, until Ctrl-C
 kafka: $(STAMP)  ## a one-node Apache Kafka for development
 	$(BIN)/vault-stream kafka start
 
+SHORT := not prove and not foreign
+SIDE_BY_SIDE := $(MAKE) --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+# A fixed part to each process: what one has imported decides which examples Hypothesis makes, and nothing else may.
 test: $(STAMP)  ## all tests; each proof once, in its short form
-	$(BIN)/pytest -m "not prove and not foreign"
+	@first=0; $(SIDE_BY_SIDE) --keep-going --jobs=3 test-units test-rest test-integration || first=1; \
+	$(MAKE) --no-print-directory test-system && exit $$first
 
 test-fast: $(STAMP)  ## without a broker
-	$(BIN)/pytest -m "not kafka and not prove and not foreign"
+	+@$(SIDE_BY_SIDE) --keep-going --jobs=2 test-units test-rest
+
+test-units: $(STAMP)
+	$(BIN)/pytest -m "not kafka and $(SHORT)" tests/unit
+
+test-rest: $(STAMP)
+	$(BIN)/pytest -m "not kafka and $(SHORT)" --ignore=tests/unit
+
+test-integration: $(STAMP)
+	$(BIN)/pytest -m "kafka and $(SHORT)" tests/integration
+
+# With nothing beside it: workers that are killed, and time that is measured.
+test-system: $(STAMP)
+	$(BIN)/pytest -m "kafka and $(SHORT)" --ignore=tests/integration
 
 prove: $(STAMP)  ## the full counts, some minutes; docs/proof.md keeps the last report
 	$(BIN)/pytest -m "prove" -s

@@ -2,7 +2,9 @@
 
 import gc
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,13 @@ pytest_plugins = ["tests.support.kafka"]
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)
 settings.register_profile("dev", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+# RocksDB waits for the disk ten times at each opening, and a worker opens dozens. What dies in a test is a process,
+# to which memory is as good a disk as any other; what a test that failed has left is kept, as elsewhere.
+MEMORY = Path("/dev/shm")  # noqa: S108  # pytest makes a folder of ours in it
+ROOM_BYTES = 6 << 30
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -48,18 +48,20 @@ def test_it_serves_and_creates_no_topic_unasked(kafka: KafkaServer, unique: Call
     assert name not in client.list_topics(timeout=10).topics
 
 
-def test_what_was_acknowledged_survives_kill_9_and_a_restart_on_the_same_disk(own_kafka: KafkaServer) -> None:
+def test_what_was_acknowledged_survives_kill_9_and_a_restart_on_the_same_disk(
+    own_kafka: KafkaServer, unique: Callable[[str], str]
+) -> None:
     # given an acknowledged record
-    bootstrap = own_kafka.bootstrap
-    create(own_kafka, "kept")
-    produce(own_kafka, "kept", b"first")
+    bootstrap, kept = own_kafka.bootstrap, unique("kept")
+    create(own_kafka, kept)
+    produce(own_kafka, kept, b"first")
     # when the broker is killed and started again
     own_kafka.kill()
     assert own_kafka.status().running is False
     own_kafka.start()
     # then the record is there, at the same address
     assert own_kafka.bootstrap == bootstrap
-    assert first_record(own_kafka, "kept") == b"first"
+    assert first_record(own_kafka, kept) == b"first"
 
 
 def test_transactions_work_on_one_node(kafka: KafkaServer, unique: Callable[[str], str]) -> None:

@@ -159,6 +159,8 @@ async def test_what_a_hard_close_ends_is_not_told_to_the_log_later(
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     one = HardProducer(bootstrap_servers=own_kafka.bootstrap, enable_idempotence=True)
     await one.start()
+    # Known before the broker is frozen, for nobody answers then.
+    assert await one.partitions_for(log) == {0}
     pid = own_kafka.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)

@@ -182,6 +182,8 @@ class FoldGroup:
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
+                # Only an empty answer says that the end is reached.
+                "fetch.wait.max.ms": 10,
                 "log_level": 0,
             }
         )

@@ -27,6 +27,7 @@ from app.engine import (
     Unit,
     changelog,
     faults,
+    obstacle,
     slice_handler,
     store,
 )
@@ -172,6 +173,8 @@ if __name__ == "__main__":
         importlib.import_module(f"tests.system.broken.{broken}").apply()
     if deadline_s := os.environ.get("WRITE_DEADLINE"):
         changelog.WRITE_DEADLINE_S = float(deadline_s)
+    if shown_after_s := os.environ.get("SHOWN_AFTER"):
+        obstacle.OBSTACLE_SHOWN_AFTER_S = float(shown_after_s)
     if fault := os.environ.get("FAULT"):
         faults.arm(faults.parse(fault))
     try:

@@ -1,9 +1,10 @@
-"""The webhooks agent at its desk."""
+"""The webhooks agent and the registry agent at their desks."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.registry_world import RegistryWorld
 from tests.support.webhooks import Desk, webhook_row
 
 
@@ -13,3 +14,12 @@ async def desk() -> AsyncIterator[Desk]:
     made = await Desk().open(webhook_row())
     yield made
     await made.context.close(made.processor)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[RegistryWorld]:
+    """A vault and a registry that keep in step, both ways."""
+    world = RegistryWorld()
+    await world.open()
+    yield world
+    await world.close()

@@ -257,7 +257,7 @@ class TestTheExport:
         async with worker.caller.session.get(worker.caller.url + EXPORT, headers=VIEWER) as answer:
             await answer.content.readany()
             answer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while worker.api.exports._value < EXPORTS_AT_ONCE:
                 await asyncio.sleep(0.01)
         assert "a request failed" not in caplog.text

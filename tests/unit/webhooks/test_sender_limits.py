@@ -17,6 +17,8 @@ from tests.support.sending import answering, outgoing, post_to, sender
 LIMIT_BYTES = 16 * 1024
 QUICK_S = 0.3
 """A time limit for what only that limit ends."""
+SOON_MS = 30_000
+"""It has come to its end by that limit: on a busy machine a flood keeps the loop from its timers for seconds."""
 PATIENT_S = 60.0
 """A time limit for what must end by itself, long before."""
 MUCH_BYTES = 64 << 20
@@ -179,7 +181,7 @@ class TestTime:
         assert outcome.status is None
         # What drips here is no HTTP either, where it comes round again.
         assert outcome.error in {"timeout", "reset"}
-        assert outcome.duration_ms < 5000
+        assert outcome.duration_ms < SOON_MS
 
     async def test_a_slow_drip_of_the_body_ends_with_the_limit(self) -> None:
         async def script(writer: asyncio.StreamWriter) -> None:
@@ -197,7 +199,7 @@ class TestTime:
             outcome = await one.post(outgoing(url, timeout_s=QUICK_S))
 
         assert (outcome.error, outcome.status) == ("timeout", None)
-        assert outcome.duration_ms < 5000
+        assert outcome.duration_ms < SOON_MS
 
     async def test_an_interim_answer_before_the_real_one_is_passed_by(self) -> None:
         answer = head(b"Link: </x>", status=b"103 Early Hints") + head(b"Content-Length: 2", status=b"200 OK") + b"ok"
