@@ -83,7 +83,7 @@ class _Frozen:
 
 
 class Checkpointer:
-    """Runs the five steps, one at a time a number.
+    """Runs the six steps, one at a time a number.
 
     Args:
         changelog_topic: `{app id}-{table}-changelog` of a table name.
