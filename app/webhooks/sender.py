@@ -78,8 +78,8 @@ _ASKS_TO_WAIT: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVI
 _OK: Final = int(HTTPStatus.OK)
 _NOT_OK: Final = int(HTTPStatus.MULTIPLE_CHOICES)
 
-# ValueError: what no request can be made of, as of a header with a line break.
-_FAILURES: Final = (ExchangeFailed, OSError, InvalidField, ValueError)
+# ValueError: no request can be made of it, as of a header with a line break. RuntimeError: uvloop's way of an OSError.
+_FAILURES: Final = (ExchangeFailed, OSError, InvalidField, ValueError, RuntimeError)
 
 # The first that fits an error or what that was raised from. Special kinds come before general ones.
 _ERROR_NAMES: Final[tuple[tuple[type[BaseException], str], ...]] = (

@@ -6,7 +6,7 @@ that are kept, `dialling` how one comes about, `requests` the bytes that are sen
 """
 
 from app.webhooks.http.answers import Answer
-from app.webhooks.http.dialling import Dialler, Proxy, Resolve
+from app.webhooks.http.dialling import Dialler, Proxy
 from app.webhooks.http.errors import (
     AnswerTooLarge,
     ExchangeFailed,
@@ -30,7 +30,6 @@ __all__ = [
     "Origin",
     "Pool",
     "Proxy",
-    "Resolve",
     "Target",
     "head_of",
 ]

@@ -64,25 +64,23 @@ class Pool:
             TimeoutError: None was to be had in time.
             Exception: As the dialler.
         """
-        if self._has_place(origin) and not fresh:
-            kept = self._idle_of.get(origin)
-            if kept:
-                self._count(origin, 1)
-                return self._unkeep(kept[-1])
+        if not fresh and self._has_place(origin) and (kept := self._kept(origin)) is not None:
+            self._count(origin, 1)
+            return kept
         async with asyncio.timeout(timeout_s):
             await self._place(origin)
             try:
-                kept = self._idle_of.get(origin)
-                if kept and not fresh:
-                    return self._unkeep(kept[-1])
+                if not fresh and (kept := self._kept(origin)) is not None:
+                    return kept
                 if self._in_use_count + len(self._idle) > self._max_connections and self._idle:
                     self._unkeep(next(iter(self._idle))).close()
                 connection = await self._dial(origin)
             except BaseException:
                 self._leave(origin)
                 raise
-        connection.on_gone = self._forget
-        self._open.add(connection)
+        if not connection.gone.done():
+            connection.on_gone = self._forget
+            self._open.add(connection)
         return connection
 
     def give_back(self, origin: Origin, connection: Connection) -> None:
@@ -146,6 +144,15 @@ class Pool:
                 return
 
     # -- idle connections
+
+    def _kept(self, origin: Origin) -> Connection | None:
+        while kept := self._idle_of.get(origin):
+            connection = self._unkeep(kept[-1])
+            if connection.reusable:
+                return connection
+            # Its end has come and is not announced yet.
+            connection.abort()
+        return None
 
     def _unkeep(self, connection: Connection) -> Connection:
         origin, _ = self._idle.pop(connection)
