@@ -19,7 +19,7 @@ __all__ = ["MAX_BODY_BYTES", "MAX_HEAD_BYTES", "MAX_INTERIM", "MAX_RAW_BYTES", "
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_HEAD_BYTES: Final = 32 * 1024
 # All of an answer: as many bytes of body one a chunk are 96 KiB.
-MAX_RAW_BYTES: Final = 256 * 1024
+MAX_RAW_BYTES: Final = 160 * 1024
 MAX_INTERIM: Final = 32
 # So that what comes in one piece is judged as if it came in many.
 _PIECE_BYTES: Final = 16 * 1024

@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
+from app.webhooks.http.errors import HungUp
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -62,6 +64,7 @@ class Pool:
 
         Raises:
             TimeoutError: None was to be had in time.
+            HungUp: The pool was closed meanwhile.
             Exception: As the dialler.
         """
         if not fresh and self._has_place(origin) and (kept := self._kept(origin)) is not None:
@@ -74,7 +77,11 @@ class Pool:
                     return kept
                 if self._in_use_count + len(self._idle) > self._max_connections and self._idle:
                     self._unkeep(next(iter(self._idle))).close()
+                self._check_open()
                 connection = await self._dial(origin)
+                if self.closed:
+                    connection.abort()
+                self._check_open()
             except BaseException:
                 self._leave(origin)
                 raise
@@ -103,6 +110,10 @@ class Pool:
             connection.abort()
         if self._open:
             await asyncio.wait([connection.gone for connection in self._open], timeout=_CLOSE_S)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise HungUp("closed by us")
 
     # -- places
 
@@ -147,7 +158,10 @@ class Pool:
 
     def _kept(self, origin: Origin) -> Connection | None:
         while kept := self._idle_of.get(origin):
-            connection = self._unkeep(kept[-1])
+            connection = kept.pop()
+            del self._idle[connection]
+            if not kept:
+                del self._idle_of[origin]
             if connection.reusable:
                 return connection
             # Its end has come and is not announced yet.

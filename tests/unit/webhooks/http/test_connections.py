@@ -289,6 +289,29 @@ class TestEnds:
             await until(lambda: not peer.open and not hanging.open)
             assert not pool._open
 
+    async def test_closing_the_pool_ends_who_waits_for_a_place_and_who_is_dialling(self) -> None:
+        dialling, go_on = asyncio.Event(), asyncio.Event()
+
+        async with peering(silent) as peer, pooling(max_connections=1) as pool:
+            dial = pool._dial
+
+            async def dial_slowly(origin: Origin) -> Connection:
+                connection = await dial(origin)
+                dialling.set()
+                await go_on.wait()
+                return connection
+
+            pool._dial = dial_slowly
+            asking = [asyncio.create_task(ask(pool, peer.origin)) for _ in range(2)]
+            await dialling.wait()
+            await pool.close()
+            go_on.set()
+            failures = await asyncio.gather(*asking, return_exceptions=True)
+
+            assert [type(failure) for failure in failures] == [HungUp] * 2
+            assert not pool._in_use
+            await until(lambda: not peer.open)
+
     async def test_one_that_nobody_listens_for_takes_no_place(self) -> None:
         async with pooling(max_connections=1) as pool:
             for _ in range(3):
