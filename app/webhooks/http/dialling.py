@@ -160,8 +160,13 @@ class _Names:
         if until <= now:
             if (task := self._asked.get(host)) is None:
                 task = self._asked[host] = asyncio.create_task(self._ask(host, port))
-            # Who gives up waiting does not take the answer from the others.
-            found = await asyncio.shield(task)
+            try:
+                # Who gives up waiting does not take the answer from the others.
+                found = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if task.cancelled():
+                    raise NameNotResolved("closed by us") from None
+                raise
         addresses = list(found)
         found.append(found.pop(0))
         return addresses
