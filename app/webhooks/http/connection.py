@@ -66,6 +66,8 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise HungUp("closed before the request")
+        if timeout_s is not None and timeout_s <= 0:
+            raise TimeoutError
         waiter: asyncio.Future[Answer] = self._loop.create_future()
         self._waiter = waiter
         self._reader.begin(head_only=head_only)

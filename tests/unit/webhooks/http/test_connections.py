@@ -266,6 +266,16 @@ class TestEnds:
 
             assert not pool._in_use
 
+    async def test_where_the_time_is_over_before_nothing_is_sent(self) -> None:
+        async with peering(answering) as peer, pooling() as pool:
+            connection = await pool.take(peer.origin, DEADLINE_S)
+            with pytest.raises(TimeoutError):
+                await connection.exchange(REQUEST, 0)
+            pool.give_back(peer.origin, connection)
+            assert (await ask(pool, peer.origin)).status == 204
+
+            assert len(peer.heads) == 1
+
     async def test_giving_up_closes_it(self) -> None:
         async with peering(silent) as peer, pooling() as pool:
             asking = asyncio.create_task(ask(pool, peer.origin))
