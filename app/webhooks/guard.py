@@ -2,7 +2,8 @@
 
 Twice: at registration on the URL and on what its host resolves to, for fast feedback; and at each connect on the
 address that is really dialled, which is what counts, because a name may resolve to something else by then. The second
-check sits in the factory of sockets: a resolver is not asked about addresses written in a URL.
+check is made where a socket comes about (app.webhooks.http.dialling): a resolver is not asked about addresses written
+in a URL.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from contextvars import ContextVar
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
 
-from aiohttp import TCPConnector
 from yarl import URL
 
 from app.webhooks.errors import ForbiddenTarget, InsecureUrl, InvalidUrl
@@ -24,12 +23,6 @@ from app.webhooks.errors import ForbiddenTarget, InsecureUrl, InvalidUrl
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from ipaddress import IPv4Network
-    from ssl import SSLContext
-
-    from aiohttp import AddrInfoType, ClientRequest, ClientTimeout
-    from aiohttp.abc import AbstractResolver
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
     # Asked for the addresses of a host and port; raises OSError when there are none.
     Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -37,8 +30,6 @@ if TYPE_CHECKING:
 MAX_URL_CHARS: Final = 2048
 RESOLVE_TIMEOUT_S: Final = 5.0
 URLS_KEPT: Final = 4096
-# Longer than a receiver's pause between two events of a steady stream, shorter than the idle limit of usual proxies.
-KEEP_ALIVE_S: Final = 15.0
 
 # ``ipaddress.is_global`` is not used: on Python 3.11 it takes several of these for public ones.
 DENIED_NETWORKS: Final[tuple[IPv4Network | IPv6Network, ...]] = tuple(
@@ -85,9 +76,6 @@ _UNSAFE_IN_URL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\\s]")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _NUMBER_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
-
-# The host of the request whose connection is being made in this task. A socket factory is told an address only.
-_dialled_host: ContextVar[str | None] = ContextVar("dialled_host", default=None)
 
 
 class TargetGuard:
@@ -210,63 +198,6 @@ class TargetGuard:
         if any(address in network for network in self._networks):
             return False
         return any(address in network for network in DENIED_NETWORKS)
-
-
-class GuardedConnector(TCPConnector):
-    """Connections to receivers: each address is put to the guard before a socket for it exists.
-
-    A connection from the pool is not asked about again: it leads where it was dialled to.
-    """
-
-    def __init__(
-        self,
-        guard: TargetGuard,
-        *,
-        max_connections: int,
-        max_connections_per_host: int,
-        tls: SSLContext,
-        resolver: AbstractResolver | None = None,
-    ) -> None:
-        """Needs a running event loop.
-
-        Args:
-            guard: the rule.
-            max_connections: in use at one time, over all hosts.
-            max_connections_per_host: in use at one time, to one host and port.
-            tls: verifies certificates.
-            resolver: None for the system's.
-        """
-        super().__init__(
-            limit=max_connections,
-            limit_per_host=max_connections_per_host,
-            ssl=tls,
-            resolver=resolver,
-            keepalive_timeout=KEEP_ALIVE_S,
-            socket_factory=self._open_socket,
-        )
-        self._guard = guard
-
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: ClientTimeout,  # noqa: ASYNC109 - the parameter of the method that this one overrides
-    ) -> Connection:
-        """Take a connection from the pool, or dial one.
-
-        Raises:
-            ClientConnectorError: it cannot be had; ``os_error`` is a ForbiddenTarget where the guard refused.
-        """
-        token = _dialled_host.set(_host_of(req.proxy or req.url))
-        try:
-            return await super().connect(req, traces, timeout)
-        finally:
-            _dialled_host.reset(token)
-
-    def _open_socket(self, addr_info: AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, address = addr_info
-        self._guard.admit(str(address[0]), _dialled_host.get())
-        return socket.socket(family, kind, protocol)
 
 
 async def resolve_by_system(host: str, port: int) -> list[str]:

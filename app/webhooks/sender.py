@@ -6,6 +6,7 @@ A receiver can do what it likes: refuse, hang, drip, redirect, answer with a bom
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import logging
 import math
@@ -15,33 +16,41 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
-import aiohttp
-from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict
-from yarl import URL
 
 from app.webhooks.credentials import struck_out
 from app.webhooks.errors import InvalidField, InvalidHeader, pointer
-from app.webhooks.guard import GuardedConnector
+from app.webhooks.guard import URLS_KEPT, resolve_by_system
 from app.webhooks.handshake import PermissionAnswer
+from app.webhooks.http import (
+    AnswerTooLarge,
+    Dialler,
+    ExchangeFailed,
+    NameNotResolved,
+    NotConnected,
+    Pool,
+    Proxy,
+    Target,
+    head_of,
+)
+from app.webhooks.signing import USER_AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from aiohttp.abc import AbstractResolver
-
-    from app.webhooks.guard import TargetGuard
+    from app.webhooks.guard import Resolve, TargetGuard
+    from app.webhooks.http import Answer
 
 log = logging.getLogger("app.webhooks.sender")
 
 TIMEOUT_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 5.0
-MAX_READ_BYTES: Final = 16 * 1024
 MAX_KEPT_BYTES: Final = 2 * 1024
 MAX_CUSTOM_HEADERS: Final = 32
 MAX_HEADER_VALUE_CHARS: Final = 4096
@@ -66,15 +75,20 @@ _RESERVED: Final = frozenset(
 _RESERVED_PREFIXES: Final = ("content-", "proxy-", "webhook-", "x-webhook-", "x-event-", "x-delivery-", "ce-")
 _DELAY_SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]+)?", re.ASCII)
 _ASKS_TO_WAIT: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_OK: Final = int(HTTPStatus.OK)
+_NOT_OK: Final = int(HTTPStatus.MULTIPLE_CHOICES)
 
-# The first that fits the library's error or what that was raised from. Special kinds come before general ones.
-_ERROR_NAMES: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
-    ((InvalidField, aiohttp.InvalidURL), "forbidden_target"),
-    ((TimeoutError,), "timeout"),
-    ((LineTooLong,), "too_large"),
-    ((aiohttp.ClientConnectorDNSError, UnicodeError), "dns"),
-    ((aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError), "tls"),
-    ((aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, RuntimeError), "connect"),
+# ValueError: no request can be made of it, as of a header with a line break. RuntimeError: uvloop's way of an OSError.
+_FAILURES: Final = (ExchangeFailed, OSError, InvalidField, ValueError, RuntimeError)
+
+# The first that fits an error or what that was raised from. Special kinds come before general ones.
+_ERROR_NAMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (InvalidField, "forbidden_target"),
+    (TimeoutError, "timeout"),
+    (AnswerTooLarge, "too_large"),
+    (NameNotResolved, "dns"),
+    (ssl.SSLError, "tls"),
+    (NotConnected, "connect"),
 )
 
 
@@ -132,7 +146,7 @@ class Sender:
         max_connections_per_host: int,
         extra_ca_file: Path | None = None,
         egress_proxy: str | None = None,
-        resolver: AbstractResolver | None = None,
+        resolve: Resolve = resolve_by_system,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         """Needs a running event loop; ``close`` ends it.
@@ -144,7 +158,7 @@ class Sender:
             extra_ca_file: PEM roots beside the system's (``WEBHOOKS__SSL_CA``).
             egress_proxy: URL of the proxy that all requests take; it must enforce the deny list then, because it is
                 the only address that is dialled here.
-            resolver: None for the system's.
+            resolve: finds the addresses of a host.
             now_s: Unix time, for a Retry-After that is a date.
 
         Raises:
@@ -155,27 +169,16 @@ class Sender:
         tls.set_alpn_protocols(["http/1.1"])
         if extra_ca_file is not None:
             tls.load_verify_locations(cafile=extra_ca_file)
-        proxy_host = None if egress_proxy is None else URL(egress_proxy).raw_host
-        if proxy_host is not None:
+        proxy = None if egress_proxy is None else Proxy.of(egress_proxy)
+        if proxy is not None:
             log.warning("webhooks leave through an egress proxy: it must enforce the deny list, as only it is dialled")
-        connector = GuardedConnector(
-            guard if proxy_host is None else guard.with_host(proxy_host),
-            max_connections=max_connections,
-            max_connections_per_host=max_connections_per_host,
-            tls=tls,
-            resolver=resolver,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            read_bufsize=MAX_READ_BYTES,
-            # What is not decompressed is not asked for.
-            skip_auto_headers=("Accept-Encoding",),
-        )
+        dialled = guard if proxy is None else guard.with_host(proxy.origin.host)
+        self._dialler = Dialler(dialled.admit, tls=tls, proxy=proxy, resolve=resolve)
+        self._pool = Pool(self._dialler.dial, max_connections=max_connections, max_per_origin=max_connections_per_host)
+        self._proxy = proxy
+        # Of a URL that the guard lets pass: the same one is asked for at each attempt.
+        self._target = lru_cache(URLS_KEPT)(self._read_target)
         self._guard = guard
-        self._egress_proxy = egress_proxy
         self._now_s = now_s
 
     async def post(self, request: OutgoingRequest) -> AttemptOutcome:
@@ -188,20 +191,20 @@ class Sender:
             asyncio.CancelledError: the caller gave up; whether the receiver has the event is unknown then.
             RuntimeError: the sender is closed.
         """
-        if self._session.closed:
+        if self._pool.closed:
             raise RuntimeError("the sender is closed")
         began_s = time.monotonic()
         try:
-            status, headers, body = await self._exchange(request)
-        except (aiohttp.ClientError, OSError, InvalidField, ValueError, RuntimeError) as error:
-            # ValueError: a host name that a resolver cannot encode. RuntimeError: uvloop's way of an OSError.
+            answer = await self._exchange(request)
+        except _FAILURES as error:
             return AttemptOutcome(_elapsed_ms(began_s), error_name(error))
+        status = answer.status
         return AttemptOutcome(
             duration_ms=_elapsed_ms(began_s),
-            error=None if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else f"status_{status}",
+            error=None if _OK <= status < _NOT_OK else f"status_{status}",
             status=status,
-            body=_kept_text(struck_out(body, request.custom_headers)),
-            retry_after_s=parse_retry_after(headers.get("Retry-After"), self._now_s())
+            body=_kept_text(struck_out(answer.body, request.custom_headers)) if answer.body else "",
+            retry_after_s=parse_retry_after(answer.field("Retry-After"), self._now_s())
             if status in _ASKS_TO_WAIT
             else None,
         )
@@ -217,24 +220,26 @@ class Sender:
         Returns:
             The answer, whatever the receiver did.
         """
-        sent = CIMultiDict(custom)
-        sent.update(headers)
         try:
-            async with self._session.options(
-                self._guard.parse(url),
-                headers=sent,
-                allow_redirects=False,
-                proxy=self._egress_proxy,
-                timeout=aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S),
-            ) as response:
-                response.close()
-                return PermissionAnswer(response.status, response.headers)
-        except (aiohttp.ClientError, OSError, InvalidField, ValueError, RuntimeError) as error:
+            target = self._target(url)
+            given = {name.lower() for name in (*headers, *custom)}
+            ours = headers if "user-agent" in given else {**headers, "User-Agent": USER_AGENT}
+            head = head_of("OPTIONS", target, ours.items(), custom, body_bytes=None)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connection = await self._pool.take(target.origin, CONNECT_TIMEOUT_S, fresh=True)
+                try:
+                    answer = await connection.exchange(head, None, head_only=True)
+                finally:
+                    self._pool.give_back(target.origin, connection)
+        except _FAILURES as error:
             return PermissionAnswer(None, {}, error_name(error))
+        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.fields]
+        return PermissionAnswer(answer.status, CIMultiDict(fields))
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._pool.close()
+        await self._dialler.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -244,26 +249,27 @@ class Sender:
     ) -> None:
         await self.close()
 
-    async def _exchange(self, request: OutgoingRequest) -> tuple[int, Mapping[str, str], bytes]:
-        headers = CIMultiDict(request.custom_headers)
-        for name, value in request.protected_headers:
-            headers[name] = value
-        # The library rounds longer limits up to a whole second unless told otherwise.
-        limits = aiohttp.ClientTimeout(total=request.timeout_s, connect=CONNECT_TIMEOUT_S, ceil_threshold=math.inf)
-        async with self._session.post(
-            # Asked at each attempt: the settings may have tightened, and a proxy dials what is not dialled here.
-            self._guard.parse(request.url),
-            data=request.body,
-            headers=headers,
-            allow_redirects=False,
-            proxy=self._egress_proxy,
-            timeout=limits,
-        ) as response:
-            body = await _read_start(response.content)
-            if not response.content.at_eof():
-                # The rest is not wanted, so the connection cannot be used again.
-                response.close()
-            return response.status, response.headers, body
+    async def _exchange(self, request: OutgoingRequest) -> Answer:
+        began_s = time.monotonic()
+        target = self._target(request.url)
+        head = head_of("POST", target, request.protected_headers, request.custom_headers, body_bytes=len(request.body))
+        timeout_s = request.timeout_s
+        connection = await self._pool.take(target.origin, min(CONNECT_TIMEOUT_S, timeout_s))
+        try:
+            return await connection.exchange(head + request.body, timeout_s - (time.monotonic() - began_s))
+        finally:
+            self._pool.give_back(target.origin, connection)
+
+    def _read_target(self, url: str) -> Target:
+        """What is asked for and of whom; the guard is asked even where a proxy dials what is not dialled here.
+
+        Raises:
+            InvalidField: As `TargetGuard.parse`.
+        """
+        authorization = None if self._proxy is None else self._proxy.authorization
+        return Target.of(
+            self._guard.parse(url), through_proxy=self._proxy is not None, proxy_authorization=authorization
+        )
 
 
 def error_name(error: BaseException) -> str:
@@ -273,7 +279,7 @@ def error_name(error: BaseException) -> str:
     """
     causes = tuple(_causes(error))
     return next(
-        (name for kinds, name in _ERROR_NAMES if any(isinstance(cause, kinds) for cause in causes)),
+        (name for kind, name in _ERROR_NAMES if any(isinstance(cause, kind) for cause in causes)),
         "reset",
     )
 
@@ -331,16 +337,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-async def _read_start(content: aiohttp.StreamReader) -> bytes:
-    start = bytearray()
-    while len(start) < MAX_READ_BYTES:
-        chunk = await content.read(MAX_READ_BYTES - len(start))
-        if not chunk:
-            break
-        start += chunk
-    return bytes(start)
 
 
 def _kept_text(body: bytes) -> str:

@@ -7,9 +7,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 
 from app.webhooks.guard import TargetGuard
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
@@ -21,8 +23,14 @@ LOOPBACK = TargetGuard(["127.0.0.0/8", "::1"], allow_http=True)
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def sender(guard: TargetGuard = LOOPBACK, **changes: Any) -> Sender:
+def sender(guard: TargetGuard = LOOPBACK, *, resolver: AbstractResolver | None = None, **changes: Any) -> Sender:
+    if resolver is not None:
+        changes["resolve"] = partial(_ask, resolver)
     return Sender(guard, max_connections=8, max_connections_per_host=4, now_s=lambda: NOW_S, **changes)
+
+
+async def _ask(resolver: AbstractResolver, host: str, port: int) -> list[str]:
+    return [one["host"] for one in await resolver.resolve(host, port)]
 
 
 def outgoing(url: str, **changes: Any) -> OutgoingRequest:

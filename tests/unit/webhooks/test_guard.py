@@ -5,11 +5,11 @@ import socket
 import ssl
 from collections.abc import Sequence
 
-import aiohttp
 import pytest
 
 from app.webhooks.errors import ForbiddenTarget, InsecureUrl, InvalidUrl
-from app.webhooks.guard import DENIED_NETWORKS, GuardedConnector, TargetGuard, resolve_by_system
+from app.webhooks.guard import DENIED_NETWORKS, TargetGuard, resolve_by_system
+from app.webhooks.http import Dialler, NotConnected, Origin
 
 GUARD = TargetGuard()
 
@@ -240,32 +240,27 @@ class TestConnect:
 
         server = await asyncio.start_server(on_connection, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        connector = GuardedConnector(
-            guard, max_connections=8, max_connections_per_host=4, tls=ssl.create_default_context()
-        )
+        dialler = Dialler(guard.admit, tls=ssl.create_default_context(), proxy=None, resolve=resolve_by_system)
         failure: BaseException | None = None
-        async with server, aiohttp.ClientSession(connector=connector) as session:
+        async with server:
             try:
-                async with session.post(f"http://{host}:{port}/"):
-                    pass
-            except aiohttp.ClientError as error:
-                failure = error
+                connection = await dialler.dial(Origin(secure=False, host=host, port=port))
+                await connection.exchange(b"POST / HTTP/1.1\r\n\r\n", 5)
+                connection.abort()
+                await connection.gone
+            except NotConnected as error:
+                failure = error.__cause__
+            await dialler.close()
         return accepted, failure
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0x7f.1"])
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "0x7f.1", "127.1", "0177.0.0.1", "2130706433"]
+    )
     async def test_loopback_is_not_dialled_by_name_nor_by_address_in_any_notation(self, host: str) -> None:
         accepted, failure = await self.dial(GUARD, host)
 
         assert accepted == 0
-        assert isinstance(failure, aiohttp.ClientConnectorError)
-        assert isinstance(failure.os_error, ForbiddenTarget)
-
-    @pytest.mark.parametrize("host", ["127.1", "0177.0.0.1", "2130706433"])
-    async def test_what_the_library_itself_refuses_is_not_dialled_either(self, host: str) -> None:
-        accepted, failure = await self.dial(GUARD, host)
-
-        assert accepted == 0
-        assert isinstance(failure, aiohttp.InvalidURL)
+        assert isinstance(failure, ForbiddenTarget)
 
     @pytest.mark.parametrize(
         ("allowed", "host"),
@@ -278,4 +273,4 @@ class TestConnect:
         accepted, failure = await self.dial(TargetGuard(["localhost"]), "127.0.0.1")
 
         assert accepted == 0
-        assert isinstance(failure, aiohttp.ClientConnectorError)
+        assert isinstance(failure, ForbiddenTarget)
