@@ -185,6 +185,7 @@ class Program:
                 pace=PaceRules(chosen.pace_after_failures, chosen.pace_after_s, chosen.pace_max_gap_s),
             ),
             signing_key=self.signing_keys[0] if self.signing_keys else None,
+            busy=self.watch.busy,
         )
 
     def _matched(self, key: bytes, row: WebhookRow | None) -> None:

@@ -6,31 +6,37 @@ a crash the unfinished records are read again.
 
 None waits here behind a row of its webhook that was never tried, and none gets a row before those that came before it,
 so that the order of a subject is the same after a crash.
+
+A worker that has more to do than time takes fewer intents while what it has got on with waits: each that needs a row
+takes from it what it needs to start the others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.webhooks.model import Reason
 from tables.deliveries import lane_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.engine import Record
     from app.webhooks.census import Census
     from app.webhooks.model import DeliveryRow
-    from app.webhooks.owned import OwnedWebhook
     from app.webhooks.scheduler import Now, Scheduler
 
-__all__ = ["BRIEF_LIMIT", "BRIEF_S", "BriefWait", "BriefWaits"]
+__all__ = ["BRIEF_LIMIT", "BRIEF_S", "BriefWait", "BriefWaits", "never_tried"]
 
 BRIEF_LIMIT: Final = 256
 BRIEF_S: Final = 1.0
 LOOK_S: Final = 0.25
-# From here on more would only pile up, so the next slice may wait a little; not for long, as it has other webhooks'.
+# From here on a busy worker lets the next slice wait a little; not for long, as it has other webhooks', too.
 CROWDED: Final = 64
 CROWDED_S: Final = 0.1
+_LOOKED_AT: Final = 64
 _BRIEF: Final = frozenset({Reason.SLOT, Reason.ORDER})
 
 
@@ -48,14 +54,25 @@ class BriefWait(NamedTuple):
 
 
 class BriefWaits:
-    """Those of one number, in the order in which they came."""
+    """Those of one number, in the order in which they came.
 
-    def __init__(self, scheduler: Scheduler, census: Census) -> None:
+    Args:
+        scheduler: Has them among what waits.
+        census: Counts them.
+        busy: Whether the worker has more to do than time.
+
+    Attributes:
+        parked: By webhook, how many rows wait that were never tried.
+    """
+
+    def __init__(self, scheduler: Scheduler, census: Census, busy: Callable[[], bool]) -> None:
         self._scheduler = scheduler
         self._census = census
+        self._busy = busy
         self._waits: dict[str, BriefWait] = {}
         self._of_webhook: Counter[str] = Counter()
         self._crowded_since_s: float | None = None
+        self.parked: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """How many there are."""
@@ -65,13 +82,14 @@ class BriefWaits:
         """One of them."""
         return self._waits.get(delivery_id)
 
-    def suit(self, webhook: OwnedWebhook, row: DeliveryRow, now: Now) -> bool:
+    def suit(self, row: DeliveryRow, now: Now) -> bool:
         """Whether a delivery that is new may wait here."""
         return (
             row.reason in _BRIEF
-            and not webhook.parked
+            and row.webhook_id not in self.parked
             and len(self._waits) < BRIEF_LIMIT
-            and self._scheduler.gets_on(row.webhook_id, lane_of(row.subject), now)
+            and self._scheduler.gets_on(row.webhook_id, now)
+            and self._scheduler.keeps(row.webhook_id, lane_of(row.subject))
         )
 
     def add(self, row: DeliveryRow, record: Record, now: Now) -> None:
@@ -100,12 +118,24 @@ class BriefWaits:
     def overdue(self, now: Now) -> list[BriefWait]:
         """All of each webhook of which one has waited for long, or that does not get on."""
         slow = {wait.row.webhook_id for wait in self._waits.values() if now.monotonic_s - wait.since_s >= BRIEF_S}
-        slow |= {webhook_id for webhook_id in self._of_webhook if not self._scheduler.gets_on(webhook_id, None, now)}
+        slow |= {webhook_id for webhook_id in self._of_webhook if not self._scheduler.gets_on(webhook_id, now)}
         return [wait for wait in self._waits.values() if wait.row.webhook_id in slow]
+
+    def row_changed(self, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
+        """A row was written: from what lies in the table to what lies there now."""
+        for row, change in ((stored, -1), (after, 1)):
+            if row is not None and never_tried(row):
+                self.parks(row.webhook_id, change)
+
+    def parks(self, webhook_id: str, change: int) -> None:
+        """A row that was never tried begins to wait (1) or ends (-1)."""
+        self.parked[webhook_id] += change
+        if not self.parked[webhook_id]:
+            del self.parked[webhook_id]
 
     def crowded_s(self, now: Now) -> float:
         """How long the next slice should wait, so that not all of it needs a row; 0: not any longer."""
-        if len(self._waits) < CROWDED:
+        if not self._busy() or not self._crowded(now):
             self._crowded_since_s = None
             return 0.0
         if self._crowded_since_s is None:
@@ -114,3 +144,13 @@ class BriefWaits:
         if left_s <= 0:
             self._crowded_since_s = None
         return max(0.0, left_s)
+
+    def _crowded(self, now: Now) -> bool:
+        parked = islice(self.parked.items(), _LOOKED_AT)
+        counts = (count for webhook_id, count in parked if self._scheduler.gets_on(webhook_id, now))
+        return len(self._waits) + sum(counts) >= CROWDED
+
+
+def never_tried(row: DeliveryRow) -> bool:
+    """Whether a row waits for its first attempt."""
+    return row.status.waits and row.attempts == 0

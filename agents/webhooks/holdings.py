@@ -38,13 +38,6 @@ __all__ = ["Flight", "Holdings", "Posts", "WebhooksDeps"]
 
 # So many that a receiver that answers at once is never kept waiting by a commit that takes long.
 UNSETTLED_LIMIT: Final = 256
-
-
-def never_tried(row: DeliveryRow) -> bool:
-    """Whether a row waits for its first attempt."""
-    return row.status.waits and row.attempts == 0
-
-
 _TAKEN: Final = frozenset({Result.SUCCESS, Result.SLOW})
 
 
@@ -68,6 +61,7 @@ class WebhooksDeps:
         options: From the settings.
         signing_key: For webhooks that ask for `v1a`.
         uniform: A number from [0, 1), for jitter.
+        busy: Whether the worker has more to do than time.
     """
 
     sender: Posts
@@ -78,6 +72,7 @@ class WebhooksDeps:
     options: DeliveryOptions = field(default_factory=DeliveryOptions)
     signing_key: SigningKey | None = None
     uniform: Callable[[], float] = random
+    busy: Callable[[], bool] = lambda: False
 
 
 @dataclass(eq=False, slots=True)
@@ -131,7 +126,7 @@ class Holdings:
         self.deps = deps
         self.scheduler = Scheduler(deps.slots, deps.options.pace, context.tick_now)
         self.census = Census()
-        self.brief = BriefWaits(self.scheduler, self.census)
+        self.brief = BriefWaits(self.scheduler, self.census, deps.busy)
         self.ledger = DeliveryLedger(deps.publisher, topics.attempts, topics.dead_letters, topics.events)
         self.webhooks: dict[str, OwnedWebhook] = {}
         self.flights: dict[str, Flight] = {}
@@ -255,9 +250,7 @@ class Holdings:
 
     def _row_changed(self, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
         self.census.row_changed(stored, after)
-        for row, change in ((stored, -1), (after, 1)):
-            if row is not None and never_tried(row) and (webhook := self.webhooks.get(row.webhook_id)) is not None:
-                webhook.parked += change
+        self.brief.row_changed(stored, after)
 
     def park_briefs(self, unit: Unit, waits: Iterable[BriefWait]) -> None:
         """Give what waits without a row one, in order, so that its record is done."""

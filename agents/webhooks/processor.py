@@ -127,7 +127,7 @@ class WebhooksProcessor(Processor):
             self.context.tick_at(next_s)
 
     def holds_back_s(self) -> float:
-        """Where more comes than starts, most of a slice would need rows at once."""
+        """Where more comes than a busy worker starts, all of a slice would need rows at once."""
         return self._holdings.brief.crowded_s(self._holdings.now)
 
     def begin_drain(self) -> None:
@@ -192,7 +192,7 @@ class WebhooksProcessor(Processor):
             flight.row = row
         elif step.after.in_flight:
             self._hold(self._attempts.take_off(row, record=record), record, unit)
-        elif step.changed and known is None and self._holdings.brief.suit(webhook, row, now):
+        elif step.changed and known is None and self._holdings.brief.suit(row, now):
             self._wait_briefly(webhook, row, record, unit)
         elif step.changed:
             self._park(webhook, known, step, unit)
@@ -268,7 +268,7 @@ class WebhooksProcessor(Processor):
         webhook = self._holdings.webhook(unit, entry.webhook_id)
         if webhook is not None:
             if entry.tries == 0:
-                webhook.parked += 1
+                self._holdings.brief.parks(entry.webhook_id, 1)
                 webhook.parked_at_ms = max(webhook.parked_at_ms, entry.next_at_ms)
             self._scheduler.expect(entry.webhook_id, entry.tries, (0, 0))
 

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from app.observability.metrics import LOOP_LAG_SECONDS
@@ -208,7 +209,9 @@ class LoopWatch:
 
     INTERVAL_S: Final = 0.25
     LIVE_WITHIN_S: Final = 10.0
+    BUSY_LAG_S: Final = 0.004
     _BEATS_KEPT: Final = 60
+    _BEATS_OF_A_SECOND: Final = 4
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -231,6 +234,11 @@ class LoopWatch:
     def live(self) -> bool:
         """Whether the loop turned within the last 10 s. May be asked from any thread."""
         return self._clock() - self._beat_at < self.LIVE_WITHIN_S
+
+    def busy(self) -> bool:
+        """Whether the loop has had more to do than time for about a second: most of its last timers were late."""
+        late = sorted(islice(reversed(self._lags_s), self._BEATS_OF_A_SECOND))
+        return len(late) == self._BEATS_OF_A_SECOND and late[1] >= self.BUSY_LAG_S
 
     def _beat(self) -> None:
         now = self._clock()

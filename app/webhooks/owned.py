@@ -61,21 +61,18 @@ class OwnedWebhook:
         terms: For its deliveries.
         parked_at_ms: The latest due time of a delivery that was parked before it was ever tried. Later ones are not
             due earlier, whatever clocks do, so that the due index keeps their order.
-        parked: How many of its rows wait that were never tried.
         flights: How many of its deliveries are in flight.
         unjudged: How many of those have failed, which is not written yet.
     """
 
     __slots__ = (
-        "_headers", "_keys", "_options", "_secrets", "flights", "heart", "parked", "parked_at_ms", "row", "terms",
-        "unjudged",
+        "_headers", "_keys", "_options", "_secrets", "flights", "heart", "parked_at_ms", "row", "terms", "unjudged",
     )  # fmt: skip
 
     def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
         self._options = options
         self._keys = keys
         self.parked_at_ms = 0
-        self.parked = 0
         self.flights = 0
         self.unjudged = 0
         self.heart = Heart.of(row)

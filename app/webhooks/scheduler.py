@@ -29,7 +29,7 @@ STALLED_S: Final = 1.0
 # One that answers is not far from its next answer.
 GETS_ON_S: Final = 0.25
 _LANE_REFILL: Final = 8
-# Timers that an earlier one replaced stay in the heap until their time, or until there are more of them than this.
+# Timers that an earlier one replaced stay in the heap until there are more of them than this.
 _STALE_TIMERS: Final = 32
 
 
@@ -193,11 +193,16 @@ class Scheduler:
         found.backlog.occupy(lane)
         return None
 
-    def gets_on(self, webhook_id: str, lane: bytes | None, now: Now) -> bool:
-        """Whether a delivery that must wait will soon start: attempts end all the time, and it has its place here."""
+    def gets_on(self, webhook_id: str, now: Now) -> bool:
+        """Whether a delivery that must wait for a slot or its lane will soon start, as attempts end all the time."""
         found = self._receivers[webhook_id]
-        block, recent = found.block(now), now.monotonic_s - found.progress_s <= GETS_ON_S
-        return recent and (block is None or block.reason is Reason.SLOT) and found.backlog.keeps(lane)
+        if now.monotonic_s - found.progress_s > GETS_ON_S:
+            return False
+        return (block := found.block(now)) is None or block.reason is Reason.SLOT
+
+    def keeps(self, webhook_id: str, lane: bytes | None) -> bool:
+        """Whether a delivery that is offered stays in memory until it starts, be it in the index or not."""
+        return self._receivers[webhook_id].backlog.keeps(lane)
 
     def next(self, now: Now) -> Entry | None:
         """Pull the next delivery; it has started. None: nothing can start now."""

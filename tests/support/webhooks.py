@@ -136,6 +136,7 @@ class Desk:
     ) -> None:
         self.context = MemoryContext(rows=rows, clock=clock, agent="webhooks")
         self.receiver = Receiver()
+        self.busy = False
         self.readers = Readers()
         self.slots = slots or GlobalSlots(256)
         self.deps = WebhooksDeps(
@@ -146,6 +147,7 @@ class Desk:
             readers=self.readers,
             options=options or DeliveryOptions(schedule=SCHEDULE),
             uniform=uniform,
+            busy=lambda: self.busy,
         )
         self.processor = WebhooksProcessor(self.context, TOPICS, self.deps)
         self._offsets = itertools.count()

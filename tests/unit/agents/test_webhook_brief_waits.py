@@ -184,11 +184,11 @@ async def test_a_failure_of_what_waited_so_is_retried_on_the_schedule(desk: Desk
     assert retry["data"]["attempt"] == 1
 
 
-async def test_many_of_them_hold_the_next_slice_back_for_a_moment_and_no_longer(desk: Desk) -> None:
+async def test_a_busy_worker_holds_the_next_slice_back_for_a_moment_and_no_longer(desk: Desk) -> None:
     desk.receiver.hold()
-    await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + CROWDED - 1)))
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + CROWDED)))
     assert desk.processor.holds_back_s() == 0
-    await desk.context.deliver(desk.processor, desk.intent("one more"))
+    desk.busy = True
     assert desk.processor.holds_back_s() == CROWDED_S
 
     desk.clock.advance(CROWDED_S)
@@ -196,6 +196,16 @@ async def test_many_of_them_hold_the_next_slice_back_for_a_moment_and_no_longer(
     desk.receiver.release()
     await desk.settle()
     assert desk.processor.holds_back_s() == 0
+
+
+async def test_a_busy_worker_works_off_rows_of_a_webhook_that_gets_on_before_it_makes_more(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.context.deliver(desk.processor, *(desk.intent(f"e{n}") for n in range(SLOTS + BRIEF_LIMIT + 1)))
+    desk.busy = True
+    assert desk.processor.holds_back_s() == CROWDED_S
+
+    desk.clock.advance(0.5)
+    assert desk.processor.holds_back_s() == 0, "nothing ends, so to wait for it would be for nothing"
 
 
 async def test_there_are_never_more_of_them_than_the_limit(desk: Desk) -> None:
