@@ -50,7 +50,7 @@ ROOM_RECORDS: Final = 2000
 # slice would have to wait in a row of its own.
 SLICE_RECORDS: Final = 64
 WEBHOOKS_A_SCAN: Final = 500
-YIELD_EVERY: Final = 32
+YIELD_EVERY: Final = 64
 STARTS_A_TICK: Final = 128
 REFILLS_A_TICK: Final = 8
 KEY_RETRY_S: Final = 30.0

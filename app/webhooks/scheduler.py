@@ -155,8 +155,7 @@ class Scheduler:
 
     def remove(self, webhook_id: str) -> None:
         """A webhook is gone, or is not served here any more: give its slots back."""
-        found = self._receivers.pop(webhook_id, None)
-        if found is not None:
+        if (found := self._receivers.pop(webhook_id, None)) is not None:
             self._classes -= found.classes
             self._slots.mark(webhook_id, troubled=False)
             for _ in range(found.in_flight):
@@ -261,8 +260,7 @@ class Scheduler:
 
     def settled(self, webhook_id: str, lane: bytes | None) -> None:
         """What became of an attempt is written, so that the next of its lane may start."""
-        found = self._receivers.get(webhook_id)
-        if found is not None:
+        if (found := self._receivers.get(webhook_id)) is not None:
             found.backlog.release(lane)
             self._enqueue(webhook_id)
 
@@ -276,16 +274,14 @@ class Scheduler:
 
     def offer(self, entry: Entry) -> None:
         """A row waits."""
-        found = self._receivers.get(entry.webhook_id)
-        if found is not None:
+        if (found := self._receivers.get(entry.webhook_id)) is not None:
             found.backlog.share = self._share
             found.backlog.offer(entry)
             self._enqueue(entry.webhook_id)
 
     def forget(self, webhook_id: str, delivery_id: str) -> None:
         """A row ended without an attempt."""
-        found = self._receivers.get(webhook_id)
-        if found is not None:
+        if (found := self._receivers.get(webhook_id)) is not None:
             found.backlog.forget(delivery_id)
             self._enqueue(webhook_id)
 
