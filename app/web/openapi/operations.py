@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from app.web.openapi.building import Area, Operation, Schema, answer, array, enum, example, header, obj, ref
+from app.web.openapi.building import Area, Operation, Schema, answer, array, enum, example, header, obj, query, ref
 from app.web.openapi.shared import COUNT, TEXT
 
 __all__ = ["DOCUMENT", "OPERATIONS"]
@@ -21,6 +21,14 @@ _CHECKS: Final = array(
 _HEALTH: Final = example(
     obj({"status": _STATUS, "checks": _CHECKS}),
     {"status": "healthy", "checks": [{"name": "kafka", "status": "healthy", "latency_ms": 2}]},
+)
+_VERBOSE: Final = query("verbose", TEXT, "With it, whatever its value: one line of text a check, for people.") | {
+    "allowEmptyValue": True
+}
+_EXCLUDE: Final = query(
+    "exclude",
+    array(enum("kafka", "assignment", "recovery", "store", "governance", "policy", "registry")),
+    "A check that does not count and is not shown; may be given several times.",
 )
 _READY: Final = obj({"status": enum("ready", "not_ready"), "checks": _CHECKS})
 _LIVE: Final = obj({"status": enum("live", "stuck")})
@@ -39,6 +47,14 @@ _STATS: Final = obj(
     },
     open_=True,
 )
+
+
+def _told(description: str, schema: Schema) -> dict[str, Any]:
+    """By `verbose` in lines."""
+    made = answer(description, schema)
+    return {**made, "content": {**made["content"], "text/plain": {"schema": TEXT}}}
+
+
 _METRICS: Final = {**answer("The metrics."), "content": {"text/plain": {}, "application/openmetrics-text": {}}}
 
 OPERATIONS: Final = Area(
@@ -57,7 +73,9 @@ OPERATIONS: Final = Area(
             "get": Operation(
                 "health",
                 "Every check",
-                {200: answer("Healthy or degraded.", ref("Health")), 503: answer("Unhealthy.", ref("Health"))},
+                {200: _told("Healthy or degraded.", ref("Health")), 503: _told("Unhealthy.", ref("Health"))},
+                problems=(422,),
+                parameters=(_VERBOSE, _EXCLUDE),
                 role="public",
                 any_query=True,
             )
@@ -75,7 +93,9 @@ OPERATIONS: Final = Area(
             "get": Operation(
                 "ready",
                 "Whether it works",
-                {200: answer("It does.", _READY), 503: answer("Not yet, or not any more.", _READY)},
+                {200: _told("It does.", _READY), 503: _told("Not yet, or not any more.", _READY)},
+                problems=(422,),
+                parameters=(_VERBOSE, _EXCLUDE),
                 role="public",
                 any_query=True,
             )
