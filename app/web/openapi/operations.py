@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.web.openapi.building import Area, Operation, Schema, answer, array, enum, example, header, obj, query, ref
+from app.web.openapi.building import (
+    Area,
+    Operation,
+    Schema,
+    answer,
+    array,
+    enum,
+    example,
+    header,
+    nullable,
+    obj,
+    query,
+    ref,
+)
 from app.web.openapi.shared import COUNT, TEXT
 
 __all__ = ["DOCUMENT", "OPERATIONS"]
@@ -32,6 +45,14 @@ _EXCLUDE: Final = query(
 )
 _READY: Final = obj({"status": enum("ready", "not_ready"), "checks": _CHECKS})
 _LIVE: Final = obj({"status": enum("live", "stuck")})
+_ROWS: Final = {"restored_rows": COUNT, "remaining_rows": COUNT}
+_RECOVERY: Final = obj(
+    {
+        **_ROWS,
+        "tables": {"type": "object", "additionalProperties": obj(_ROWS)},
+        "left_s": nullable({"type": "number", "minimum": 0}),
+    }
+)
 # Sections come and go with the parts of a worker.
 _STATS: Final = obj(
     {
@@ -41,6 +62,7 @@ _STATS: Final = obj(
         "numbers": _BY_NUMBER,
         "owners": _BY_NUMBER,
         "not_ready": array(TEXT),
+        "recovery": nullable(_RECOVERY),
         "lag": {"type": "object", "additionalProperties": COUNT},
         "oldest_unfinished_s": {"type": "object", "additionalProperties": {"type": "number"}},
         "off": array(TEXT),
