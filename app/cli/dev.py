@@ -24,7 +24,11 @@ PORT: Final = click.IntRange(0, 65_535)
 
 @click.command()
 @click.option(
-    "--port", type=PORT, envvar="VAULT_STREAM_WEB_PORT", help="Of console and API; 8088 if it is free.  [0: any]"
+    "--port",
+    type=PORT,
+    metavar="PORT",
+    envvar="VAULT_STREAM_WEB_PORT",
+    help="Of console and API; 8088 if it is free. 0: any.",
 )
 @click.option(
     "--broker",
@@ -33,8 +37,8 @@ PORT: Final = click.IntRange(0, 65_535)
     show_default=True,
     help="auto is kafka where Java and Maven are found.",
 )
-@click.option("--broker-port", type=PORT, help="Of Kafka; 9092 if it is free.  [0: any]")
-@click.option("--receiver-port", type=PORT, help="Of the receiver of webhooks; the same each time.  [0: any]")
+@click.option("--broker-port", type=PORT, metavar="PORT", help="Of Kafka; 9092 if it is free. 0: any.")
+@click.option("--receiver-port", type=PORT, metavar="PORT", help="Of the receiver; the same each time. 0: any.")
 @click.option(
     "--traffic",
     type=click.FloatRange(0, 1000),

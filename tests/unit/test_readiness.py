@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jsonschema import ValidationError, validate
 
 from app.engine.recovery import Recovery
 from app.observability.health import HealthRegistry, HealthStatus
 from app.readiness import add_checks
+from app.web.openapi import AREAS, openapi_document
 
 
 class Engine(SimpleNamespace):
@@ -98,6 +100,18 @@ async def test_a_restore_is_told_in_rows_by_table_and_with_the_time_that_is_left
         "tables": {"deliveries": {"restored_rows": 100, "remaining_rows": 300}},
         "left_s": 30.0,
     }
+
+
+def test_the_document_of_the_api_describes_the_progress_of_a_restore() -> None:
+    schema = openapi_document(AREAS)["components"]["schemas"]["Stats"]["properties"]["recovery"]
+    recovery = Recovery(iter([0.0, 10.0, 10.0]).__next__)
+    restoring = recovery.begin({"deliveries": 400})
+    shown = [progress.to_json() for progress in (recovery.progress(),) if progress is not None]
+    restoring.moved("deliveries", 100, 100)
+    for value in (*shown, None):
+        validate(value, schema)
+    with pytest.raises(ValidationError):
+        validate({**shown[0], "restored_rows": -1}, schema)
 
 
 async def test_without_a_restore_there_is_no_progress(tmp_path: Path) -> None:
