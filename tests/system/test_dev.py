@@ -22,6 +22,7 @@ from app.devstack.processes import module_environment
 from tests.support.cli import Cli
 
 DEADLINE_S = 120.0
+PAGE = (Path(__file__).parents[2] / "docs" / "trying-it.md").read_text()
 
 
 class Dev:
@@ -123,6 +124,16 @@ def running(folder: Path, *arguments: str) -> Iterator[Dev]:
                 pipe.close()
 
 
+def shown_on_the_page() -> list[str]:
+    return re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()
+
+
+def plain(line: str) -> str:
+    line = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", line)
+    line = re.sub(r"/\S+/worker\.log", "LOG", line).replace("(embedded)", "(kafka)")
+    return re.sub(r"\S+( -m app)? publish --sample", "vault-stream publish --sample", line)
+
+
 def post(url: str, body: Any) -> None:
     """What the console does."""
     headers = {"Content-Type": "application/json"}
@@ -140,6 +151,9 @@ def test_a_stranger_sees_an_event_arrive_at_a_webhook_of_theirs_and_resends_it(t
         console = dev.line("^console ")
         assert dev.lines[0] == console
         assert "publish --sample" in dev.line("publish --sample")
+        dev.line("^Ctrl-C ends")
+        # The page shows what is printed, but for the numbers and folders of this run.
+        assert [plain(line) for line in dev.lines] == [plain(line) for line in shown_on_the_page()]
         inbox = dev.line("/inbox ").split()[0]
         api = dev.cli.settings["API__URL"]
         post(f"{api}/v1/webhooks", {"url": f"{inbox}/mine", "events": ["dataset.*"]})
