@@ -43,6 +43,7 @@ from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
 from app.worker_governance import at_origin
+from app.worker_health import health_news
 from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
 from app.worker_upstreams import Credentials, make_upstream, make_upstreams
@@ -119,6 +120,7 @@ class Program:
         self.guard = TargetGuard(settings.webhooks.allow_targets, allow_http=settings.webhooks.allow_http)
         self.sender = _LateSender()
         self.engine = self._engine()
+        self.news = health_news(settings, self.engine, self.upstreams, self.topics.events)
         self.forwarder = Forwarder(self.engine.ownership)
         keep_instance_id(settings)
         self.webhooks = self.engine.replica(WEBHOOKS)
@@ -208,6 +210,7 @@ class Program:
         """The listener first: it answers health and metrics while everything else begins."""
         self.watch.start()
         self.credentials.start()
+        self.news.start()
         chosen = self.settings.webhooks
         self.sender.sender = Sender(
             self.guard,
@@ -253,6 +256,7 @@ class Program:
 
     async def _release(self) -> None:
         await self.credentials.stop()
+        await self.news.stop()
         for upstream in self.upstreams.values():
             if upstream is not None:
                 await upstream.close()

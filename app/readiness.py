@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from app.observability import metrics
 from app.observability.health import CheckOutcome, HealthStatus
@@ -44,12 +44,6 @@ def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams
         status = HealthStatus.UNHEALTHY if problem else HealthStatus.HEALTHY
         return CheckOutcome(status, problem or None, {"numbers": len(engine.numbers)})
 
-    async def recovery() -> CheckOutcome:
-        reasons = engine.status.not_ready()
-        status = HealthStatus.UNHEALTHY if reasons else HealthStatus.HEALTHY
-        details = {"oldest_unfinished_s": engine.status.oldest_unfinished_s()}
-        return CheckOutcome(status, "; ".join(reasons) or None, details)
-
     async def store() -> CheckOutcome:
         free = shutil.disk_usage(data_dir).free
         metrics.DISK_FREE_BYTES.set(free)
@@ -57,10 +51,28 @@ def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams
             return CheckOutcome(HealthStatus.DEGRADED, "less than 1 GiB of disk is free", {"free_bytes": free})
         return CheckOutcome(HealthStatus.HEALTHY, None, {"free_bytes": free})
 
-    for name, check in (("kafka", kafka), ("assignment", assignment), ("recovery", recovery), ("store", store)):
+    for name, check in (
+        ("kafka", kafka),
+        ("assignment", assignment),
+        ("recovery", _recovery_check(engine)),
+        ("store", store),
+    ):
         health.add(name, check)
     for name, upstream in upstreams.items():
         health.add(name, _upstream_check(upstream), required=False)
+
+
+def _recovery_check(engine: Engine) -> Callable[[], Awaitable[CheckOutcome]]:
+    async def run() -> CheckOutcome:
+        reasons = engine.status.not_ready()
+        status = HealthStatus.UNHEALTHY if reasons else HealthStatus.HEALTHY
+        details: dict[str, Any] = {"oldest_unfinished_s": engine.status.oldest_unfinished_s()}
+        if (progress := engine.recovery.progress()) is not None:
+            reasons.insert(0, str(progress))
+            details["progress"] = progress.to_json()
+        return CheckOutcome(status, "; ".join(reasons) or None, details)
+
+    return run
 
 
 def _upstream_check(upstream: Watched | None) -> Callable[[], Awaitable[CheckOutcome]]:

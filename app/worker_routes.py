@@ -117,6 +117,7 @@ def _stats(program: Program) -> dict[str, Callable[[], Any]]:
         "numbers": lambda: {str(n): number.state.value for n, number in sorted(engine.numbers.items())},
         "owners": lambda: {str(n): name for n, name in engine.status.owners().items()},
         "not_ready": engine.status.not_ready,
+        "recovery": lambda: progress.to_json() if (progress := engine.recovery.progress()) is not None else None,
         "lag": lambda: {topic: lag for topic, lag in engine.status.lag().items() if lag},
         "oldest_unfinished_s": engine.status.oldest_unfinished_s,
         "off": lambda: [name for name, upstream in program.upstreams.items() if upstream is None],

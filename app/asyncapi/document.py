@@ -124,10 +124,11 @@ class _Parts:
             payload = PAYLOADS[type_]
             self._message(name, (payload.__doc__ or "").strip().rstrip("."), type_, _SCHEMAS + payload.__name__)
             names.append(name)
-        told = "What happens to webhooks and to the log itself; with TOPIC_LAYOUT=single all vault events, too"
-        self._channel(
-            "events", topic_of(OperatorEventType.STREAM_GAP, _PREFIX), "the webhook's id", names, "send", told
-        )
+        # Of the vault's types, these two are published by us as well: of upstreams.
+        names += [_name(f"health.{change}") for change in ("degraded", "restored")]
+        told = "What happens to webhooks, upstreams and the log itself; with TOPIC_LAYOUT=single all vault events, too"
+        key = "the webhook's id, or the upstream's name"
+        self._channel("events", topic_of(OperatorEventType.STREAM_GAP, _PREFIX), key, names, "send", told)
 
     def derived(self, topic: DerivedTopic) -> None:
         """A topic of events that follow from others."""

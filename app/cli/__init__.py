@@ -31,7 +31,7 @@ class _Command:
 
 COMMANDS: Final = {
     "worker": _Command("app.cli.worker:worker", "Run the processor, configured by settings."),
-    "dev": _Command("app.cli.demo:dev", "Run everything on this machine, until Ctrl-C."),
+    "dev": _Command("app.cli.dev:dev", "Run everything on this machine, until Ctrl-C."),
     "demo": _Command("app.cli.demo:demo", "Run a real workload through everything, and count what arrived."),
     "standin": _Command("app.cli.standin:standin", "Stand in for a dashboard, a policy engine or a registry."),
     "publish": _Command("app.cli.publish:publish", "Publish CloudEvents from a file or a pipe."),

@@ -1,4 +1,4 @@
-"""`vault-stream demo` and `vault-stream dev`: everything on this machine."""
+"""`vault-stream demo`: everything on this machine, with a real workload, counted."""
 
 import asyncio
 import logging
@@ -18,17 +18,17 @@ from rich.table import Table
 from app.cli.output import json_option, print_json
 from app.devstack.broker import BrokerKind, running_broker
 from app.devstack.demo import Demo, DemoError, demo_workload
-from app.devstack.dev import DevError, dev_folder, exclusive, run_dev
+from app.devstack.dev import DevError
 from app.devstack.embedded import EmbeddedBrokerError
-from app.devstack.jars import JarsError, missing_for_kafka
-from app.devstack.kafka import DEFAULT_PORT, KafkaServerError, port_is_free
+from app.devstack.jars import JarsError
+from app.devstack.kafka import KafkaServerError
 from app.devstack.processes import ProcessEndedError
 from app.devstack.stack import ApiRefusedError
 from app.devstack.tally import Result
 from app.devstack.workload import MIN_EVENTS
 from app.topics import TopicError
 
-__all__ = ["demo", "dev"]
+__all__ = ["EXPECTED_ERRORS", "demo"]
 
 EXPECTED_ERRORS = (
     ApiRefusedError,
@@ -79,36 +79,6 @@ def demo(*, events: int, broker: BrokerKind, seed: int, as_json: bool) -> None:
     if not result.ok:
         raise click.ClickException(f"{result.lost} effects lost; logs: {folder}")
     shutil.rmtree(folder)
-
-
-@click.command()
-def dev() -> None:
-    """Run a broker, stand-in upstreams, a receiver and a worker until Ctrl-C, and print where they are.
-
-    The broker is Apache Kafka where Java and Maven are found, and keeps everything in
-    $XDG_STATE_HOME/vault-stream/dev (else ~/.local/state/…); otherwise it is the embedded one, which keeps nothing.
-
-    Example: vault-stream dev
-    """
-    missing = missing_for_kafka()
-    try:
-        if missing is None:
-            with exclusive(dev_folder()):
-                _dev("kafka", dev_folder())
-        else:
-            click.echo(f"{missing}\nrunning on the embedded broker: nothing is kept", err=True)
-            with tempfile.TemporaryDirectory(prefix="vault-stream-dev-") as folder:
-                _dev("embedded", Path(folder))
-    except EXPECTED_ERRORS as error:
-        raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        click.echo("ended", err=True)
-
-
-def _dev(kind: BrokerKind, folder: Path) -> None:
-    port = DEFAULT_PORT if kind == "kafka" and port_is_free(DEFAULT_PORT) else None
-    with running_broker(kind, folder / "kafka", port) as running:
-        _run(run_dev(running, folder, click.echo))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.events import CloudEvent, InvalidEvent, decode_structured
+from app.devstack.samples import sample_event
+from app.events import CloudEvent, InvalidEvent, decode_structured, encode_structured
 from app.publishing import (
     EventError,
     EventPublisher,
@@ -53,8 +54,9 @@ class _Report:
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
 @click.option("--check", is_flag=True, help="Only validate; needs no broker.")
+@click.option("--sample", is_flag=True, help="Publish one event that was made up: a dataset was created.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def publish(file: str, check: bool, as_json: bool) -> None:
+def publish(file: str, check: bool, sample: bool, as_json: bool) -> None:
     """Publish CloudEvents, one JSON object a line, from FILE or standard input.
 
     Lines that are refused go to standard error (with --json into the object) with line number and reason, and the rest
@@ -62,9 +64,13 @@ def publish(file: str, check: bool, as_json: bool) -> None:
 
     Example: vault-stream publish events.jsonl
     """
+    if sample and file != "-":
+        raise click.UsageError("--sample takes no FILE")
     report = _Report(aloud=not as_json)
     with ExitStack() as stack:
-        source = sys.stdin.buffer if file == "-" else stack.enter_context(Path(file).open("rb"))
+        source = _sampled() if sample else sys.stdin.buffer
+        if file != "-":
+            source = stack.enter_context(Path(file).open("rb"))
         size_bytes = None if file == "-" else Path(file).stat().st_size
         progress = stack.enter_context(_progress())
         task = progress.add_task("checking" if check else "publishing", total=size_bytes)
@@ -77,6 +83,12 @@ def publish(file: str, check: bool, as_json: bool) -> None:
     _print(report, check=check, as_json=as_json)
     if report.refused:
         sys.exit(1)
+
+
+def _sampled() -> BytesIO:
+    event = sample_event()
+    click.echo(f"{event.type}, id {event.id}", err=True)
+    return BytesIO(encode_structured(checked(event)))
 
 
 def _progress() -> Progress:

@@ -188,6 +188,7 @@ class Demo:
             ),
             "WEBHOOKS__RETRY_SCHEDULE_S": RETRY_SCHEDULE_S,
             "WEBHOOKS__TIMEOUT_S": HTTP_TIMEOUT_S,
+            "HEALTH__DEGRADED_AFTER_S": "3600",  # an event of our own would be one that nobody counted on
         }
 
     async def _create_webhooks(self, api: WorkerApi) -> str:

@@ -140,7 +140,15 @@ class Worker:
 
 def _last_line(log: Path) -> str:
     lines = _last_lines(log, LOG_TAIL_BYTES)
-    return lines[-1] if lines else "it said nothing"
+    return _told_in(lines[-1]) if lines else "it said nothing"
+
+
+def _told_in(line: str) -> str:
+    """The message of an entry of the log; a line that is none as it is."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, TypeError, KeyError):
+        return line
 
 
 def _last_lines(log: Path, size_bytes: int) -> list[str]:

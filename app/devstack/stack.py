@@ -144,14 +144,14 @@ class WorkerApi:
             raise ApiRefusedError(f"the worker is not ready after {timeout_s:.0f} s: {last}") from None
 
     async def create_webhook(
-        self, url: str, events: list[str], *, timeout_s: float = READY_TIMEOUT_S
+        self, url: str, events: list[str], *, description: str | None = None, timeout_s: float = READY_TIMEOUT_S
     ) -> dict[str, Any]:
         """Creates a webhook and returns it, with its secret; asks again while nobody owns its number.
 
         Raises:
             ApiRefusedError: The API refused, or could not for `timeout_s`.
         """
-        body = {"url": url, "events": events}
+        body = {"url": url, "events": events, **({"description": description} if description else {})}
         key = secrets.token_hex(16)
         status, answer = 0, None
         try:
@@ -168,6 +168,16 @@ class WorkerApi:
         if status != HTTPStatus.CREATED or not isinstance(answer, dict):
             raise ApiRefusedError(f"POST /v1/webhooks for {events}: {status} {answer}")
         return answer
+
+    async def change_webhook(self, webhook_id: str, patch: Mapping[str, Any]) -> None:
+        """Changes a webhook.
+
+        Raises:
+            ApiRefusedError: The API refused.
+        """
+        status, answer = await self._call("PATCH", f"/v1/webhooks/{webhook_id}", json=dict(patch))
+        if status != HTTPStatus.OK:
+            raise ApiRefusedError(f"PATCH /v1/webhooks/{webhook_id}: {status} {answer}")
 
     async def webhooks(self) -> list[dict[str, Any]]:
         """All webhooks."""

@@ -26,6 +26,7 @@ from app.engine.outputs import Outputs
 from app.engine.ownership import Ownership
 from app.engine.positions import Bounds
 from app.engine.readers import LogReaders
+from app.engine.recovery import Recovery
 from app.engine.restore import Replica
 from app.engine.status import Status
 from app.engine.store import Store, close_all
@@ -103,6 +104,7 @@ class Engine:
         self.stopped: dict[tuple[str, int], str] = {}
         self.ownership = Ownership(config.numbers, self._is_ready)
         self.status = Status(self)
+        self.recovery = Recovery(self.clock.monotonic_s)
         self.intake = Intake(self)
         self._copies = OffsetCopies(self._copy_offsets)
         self.consumer: SliceConsumer | None = None

@@ -40,6 +40,9 @@ async def restore_number(services: Services, number: int) -> None:
         start[topic, partition] = min(services.store(agent, partition).applied(topic) for agent, _ in users)
 
     remaining = sum(ends[tp] - at for tp, at in start.items())
+    tables = {tp: agent.tables[at].name for tp, ((agent, at), *_) in targets.items()}
+    at_now = dict(start)
+    restoring = services.recovery.begin({tables[tp]: max(0, ends[tp] - at) for tp, at in start.items()})
 
     async def sink(tp: TP, records: Sequence[Record], position: int) -> None:
         nonlocal remaining
@@ -49,11 +52,14 @@ async def restore_number(services: Services, number: int) -> None:
             metrics.RESTORED_ROWS.labels(table=agent.tables[at].name).inc(len(records))
         remaining -= len(records)
         metrics.RESTORE_REMAINING_ROWS.dec(len(records))
+        restoring.moved(tables[tp], len(records), position - at_now[tp])
+        at_now[tp] = position
 
     metrics.RESTORE_REMAINING_ROWS.inc(remaining)
     try:
         await services.reader.read(start, ends, sink)
     finally:
+        restoring.end()
         # Control records and compacted rows were counted and never came.
         metrics.RESTORE_REMAINING_ROWS.dec(remaining)
     for agent in services.agents:

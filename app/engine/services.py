@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from app.engine.errors import StoreError
     from app.engine.outputs import Outputs
     from app.engine.positions import Bounds
+    from app.engine.recovery import Recovery
     from app.engine.restore import LogReader, Replica
     from app.engine.store import Store
     from app.engine.table import Table
@@ -44,6 +45,7 @@ class Services(Protocol):
     reader: LogReader
     replicas: list[Replica[Any]]
     quarantine_topic: str
+    recovery: Recovery
     stopped: dict[tuple[str, int], str]
 
     @property

@@ -20,10 +20,11 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from app.observability.addresses import unaddressed
 from app.observability.metrics import LOOP_LAG_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 __all__ = ["CheckOutcome", "HealthCheckResult", "HealthRegistry", "HealthReport", "HealthStatus", "LoopWatch"]
 
@@ -49,7 +50,7 @@ class CheckOutcome:
 
     Attributes:
         status: How the part is.
-        message: One sentence without secrets and addresses.
+        message: One sentence; addresses and secrets are taken out of it.
         details: JSON values, likewise.
     """
 
@@ -60,13 +61,14 @@ class CheckOutcome:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheckResult:
-    """A `CheckOutcome` with the name of the check and its duration in milliseconds."""
+    """A `CheckOutcome` with the name of the check and its duration in milliseconds; `required` as it was added."""
 
     name: str
     status: HealthStatus
     latency_ms: int
     message: str | None = None
     details: Mapping[str, Any] | None = None
+    required: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """`{name, status, latency_ms, message?, details?}`."""
@@ -83,12 +85,22 @@ class HealthReport:
     """All checks at one moment.
 
     Attributes:
-        status: `unhealthy` if a required check is; `degraded` if any check is not healthy; else `healthy`.
         checks: In the order in which they were added.
     """
 
-    status: HealthStatus
     checks: tuple[HealthCheckResult, ...]
+
+    @property
+    def status(self) -> HealthStatus:
+        """`unhealthy` if a required check is; `degraded` if any check is not healthy; else `healthy`."""
+        if any(check.required and check.status is HealthStatus.UNHEALTHY for check in self.checks):
+            return HealthStatus.UNHEALTHY
+        healthy = all(check.status is HealthStatus.HEALTHY for check in self.checks)
+        return HealthStatus.HEALTHY if healthy else HealthStatus.DEGRADED
+
+    def without(self, names: Collection[str]) -> HealthReport:
+        """The same as if there were no checks of these names."""
+        return HealthReport(tuple(check for check in self.checks if check.name not in names))
 
     def to_json(self) -> dict[str, Any]:
         """`{status, checks: […]}`."""
@@ -116,6 +128,7 @@ class HealthRegistry:
         self._clock = clock
         self._draining = False
         self._checks: dict[str, _Check] = {}
+        self._late: dict[str, asyncio.Future[CheckOutcome]] = {}
         self._running: asyncio.Task[HealthReport] | None = None
         self._report: HealthReport | None = None
         self._reported_at = float("-inf")
@@ -150,9 +163,19 @@ class HealthRegistry:
         """From here on this process is not ready, whatever the checks say: it is shutting down."""
         self._draining = True
 
-    async def ready(self) -> bool:
-        """Whether work may be sent here: no required check is unhealthy, and the process is not shutting down."""
-        return not self._draining and (await self.report()).status is not HealthStatus.UNHEALTHY
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all checks, those that are still expected last."""
+        return (*self._checks, *self._expected)
+
+    async def ready(self, excluded: Collection[str] = ()) -> bool:
+        """Whether work may be sent here: no required check is unhealthy, and the process is not shutting down.
+
+        Args:
+            excluded: Checks that do not count.
+        """
+        report = (await self.report()).without(excluded)
+        return not self._draining and report.status is not HealthStatus.UNHEALTHY
 
     async def report(self) -> HealthReport:
         """Run all checks, or give the answer again that is younger than a second.
@@ -167,34 +190,44 @@ class HealthRegistry:
         return await asyncio.shield(self._running)
 
     async def _run_all(self, checks: tuple[_Check, ...]) -> HealthReport:
-        results = tuple(await asyncio.gather(*(self._run(check) for check in checks)))
-        awaited = tuple(HealthCheckResult(name, HealthStatus.UNHEALTHY, 0, "starting") for name in self._expected)
-        status = HealthStatus.UNHEALTHY if awaited else HealthStatus.HEALTHY
-        for check, result in zip(checks, results, strict=True):
-            if result.status is HealthStatus.UNHEALTHY and check.required:
-                status = HealthStatus.UNHEALTHY
-            elif result.status is not HealthStatus.HEALTHY and status is HealthStatus.HEALTHY:
-                status = HealthStatus.DEGRADED
-        report = HealthReport(status, results + awaited)
+        results = await asyncio.gather(*(self._run(check) for check in checks))
+        awaited = (HealthCheckResult(name, HealthStatus.UNHEALTHY, 0, "starting") for name in self._expected)
+        report = HealthReport((*results, *awaited))
         if len(checks) == len(self._checks):
             self._report, self._reported_at = report, self._clock()
         return report
 
     async def _run(self, check: _Check) -> HealthCheckResult:
         began = self._clock()
-        result = HealthCheckResult(check.name, HealthStatus.UNHEALTHY, 0)
-        try:
-            async with asyncio.timeout(check.timeout_s):
-                outcome = await check.run()
-        except TimeoutError:
+        result = HealthCheckResult(check.name, HealthStatus.UNHEALTHY, 0, required=check.required)
+        running = self._begun(check)
+        # Not `asyncio.timeout`, which waits for a check that does not heed its cancellation.
+        await asyncio.wait({running}, timeout=check.timeout_s)
+        if not running.done():
+            running.cancel()
             result = replace(result, message=f"no answer within {check.timeout_s:g} s")
-        except Exception:
-            # Its text may hold an address or worse: it goes to the log, which redacts, and not into the answer.
-            log.warning("health check failed", exc_info=True, extra={"check": check.name})
-            result = replace(result, message="the check itself failed; the log has the reason")
         else:
-            result = replace(result, status=outcome.status, message=outcome.message, details=outcome.details)
+            result = _judged(result, self._late.pop(check.name))
         return replace(result, latency_ms=round((self._clock() - began) * 1000))
+
+    def _begun(self, check: _Check) -> asyncio.Future[CheckOutcome]:
+        """A run of the check, or the one that still goes on though its time was over: they must not pile up."""
+        running = self._late.get(check.name)
+        if running is None or running.done():
+            running = self._late[check.name] = asyncio.ensure_future(check.run())
+            # How a late one ends is nobody's concern any more.
+            running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return running
+
+
+def _judged(result: HealthCheckResult, ended: asyncio.Future[CheckOutcome]) -> HealthCheckResult:
+    if ended.cancelled() or (error := ended.exception()) is not None:
+        # Its text may hold an address or worse: it goes to the log, which redacts, and not into the answer.
+        log.warning("health check failed", exc_info=None if ended.cancelled() else error, extra={"check": result.name})
+        return replace(result, message="the check itself failed; the log has the reason")
+    outcome = ended.result()
+    details = None if outcome.details is None else unaddressed(dict(outcome.details))
+    return replace(result, status=outcome.status, message=unaddressed(outcome.message), details=details)
 
 
 class LoopWatch:

@@ -183,6 +183,13 @@ def _log_output(value: str) -> str:
     return value
 
 
+class HealthSettings(_Group):
+    """When others are told that an upstream is degraded, or restored."""
+
+    degraded_after_s: Annotated[float, seconds(0, DAY_S)] = 30.0
+    restored_after_s: Annotated[float, seconds(0, DAY_S)] = 30.0
+
+
 class LogSettings(_Group):
     """The log: its form, levels (also per target) and where it goes."""
 
@@ -228,6 +235,7 @@ class Settings(_Group):
     governance: GovernanceSettings = GovernanceSettings()
     policy: PolicySettings = PolicySettings()
     registry: RegistrySettings = RegistrySettings()
+    health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
     fault: FaultPoint | None = None

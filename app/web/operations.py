@@ -11,12 +11,13 @@ from aiohttp import web
 from app.observability import metrics
 from app.observability.health import HealthStatus
 from app.web.auth import public
+from app.web.problems import FieldError, Problem
 from app.web.requests import query_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from app.observability.health import HealthRegistry, LoopWatch
+    from app.observability.health import HealthRegistry, HealthReport, LoopWatch
 
 __all__ = ["operations_routes"]
 
@@ -53,8 +54,10 @@ class _Operations:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     @public
-    async def health(self, _request: web.Request) -> web.Response:
-        report = await self._health.report()
+    async def health(self, request: web.Request) -> web.Response:
+        report = (await self._health.report()).without(self._excluded(request))
+        if "verbose" in request.query:
+            return _told(report)
         return _answer(report.to_json(), good=report.status is not HealthStatus.UNHEALTHY)
 
     @public
@@ -63,15 +66,42 @@ class _Operations:
         return _answer({"status": "live" if live else "stuck"}, good=live)
 
     @public
-    async def ready(self, _request: web.Request) -> web.Response:
-        ready = await self._health.ready()
-        report = await self._health.report()
+    async def ready(self, request: web.Request) -> web.Response:
+        excluded = self._excluded(request)
+        ready = await self._health.ready(excluded)
+        report = (await self._health.report()).without(excluded)
+        if "verbose" in request.query:
+            return _told(report, "ready" if ready else "not_ready", good=ready)
         return _answer(report.to_json() | {"status": "ready" if ready else "not_ready"}, good=ready)
+
+    def _excluded(self, request: web.Request) -> set[str]:
+        """The names of checks that do not count, and are not shown.
+
+        Raises:
+            Problem: 422, there is no such check: a probe that is meant to leave one out must not fail because of it.
+        """
+        excluded, known = set(request.query.getall("exclude", [])), self._health.names
+        if not excluded <= set(known):
+            error = FieldError("exclude", "unknown", f"one of {', '.join(known) or 'none'}")
+            raise Problem(422, "invalid_query", "A query parameter is not understood.", errors=[error])
+        return excluded
 
     async def stats(self, request: web.Request) -> web.Response:
         query_of(request, ())
         sections = {name: read() for name, read in self._stats.items()}
         return _answer({"version": metrics.VERSION, **sections}, good=True)
+
+
+def _told(report: HealthReport, whole: str | None = None, *, good: bool | None = None) -> web.Response:
+    """One line a check, for people, as the health pages of Kubernetes have it; the whole in the last line."""
+    lines = []
+    for check in report.checks:
+        sign = "-" if check.status is HealthStatus.UNHEALTHY else "+"
+        why = f": {check.message}" if check.message else ""
+        lines.append(f"[{sign}] {check.name} {check.status.value}, {check.latency_ms} ms{why}")
+    good = report.status is not HealthStatus.UNHEALTHY if good is None else good
+    text = "\n".join([*lines, whole or report.status.value, ""])
+    return web.Response(status=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, text=text)
 
 
 def _answer(document: dict[str, Any], *, good: bool) -> web.Response:

@@ -12,6 +12,7 @@ from app.engine.changelog import Write
 from app.engine.errors import CheckpointFailed
 from app.engine.number import Number
 from app.engine.positions import Bounds
+from app.engine.recovery import Recovery
 from app.engine.restore import Sink
 from app.engine.store import Store
 from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row
@@ -117,6 +118,7 @@ class FakeServices:
         self.clock = Clock()
         self.outputs = RecordingOutputs()
         self.replicas = []
+        self.recovery = Recovery(self.clock.monotonic_s)
         self.reader = MemoryLog()
         self.changelog = MemoryChangelog(self.reader)
         self.sources: dict[str, list[TP]] = {}

@@ -14,6 +14,7 @@ from app.engine.intake import Intake
 from app.engine.number import Number, State
 from app.engine.positions import Bounds
 from app.engine.records import Record
+from app.engine.recovery import Recovery
 from app.engine.store import Store
 from tests.support.cluster import Cluster, MemoryOutputs, MemoryReader, Wire, confirmed, source_bounds
 from tests.support.engine import ROWS, Row
@@ -97,6 +98,7 @@ class Process:
         self.outputs = MemoryOutputs(self.wire)
         self.reader = MemoryReader(self.wire)
         self.replicas: list[Any] = []
+        self.recovery = Recovery(self.loop.time)
         self.stopped: dict[tuple[str, int], str] = {}
         self.agents = (
             Agent(

@@ -172,7 +172,12 @@ class Deployment:
         self.upstreams = Upstreams.new(self.observations)
         self.hooks: list[Hook] = []
         self.workers: dict[str, RunningWorker] = {}
-        self.settings: dict[str, str] = {"TOPIC_PREFIX": app_id, "WEBHOOKS__RETRY_SCHEDULE_S": "[0,1,1,2]"}
+        self.settings: dict[str, str] = {
+            "TOPIC_PREFIX": app_id,
+            "WEBHOOKS__RETRY_SCHEDULE_S": "[0,1,1,2]",
+            # Where upstreams are taken away, events that tell of it would stand between those that are counted.
+            "HEALTH__DEGRADED_AFTER_S": "3600",
+        }
         self._folder = folder
         self._key = encryption_key()
         self._standins: list[Standin] = []

@@ -84,6 +84,7 @@ class HttpUpstream:
         self._tls = TlsFiles(config, monotonic_s)
         self._session: aiohttp.ClientSession | None = None
         self.last_problem: str | None = None
+        self.on_result: Callable[[str | None], None] = _nobody
 
     def renew(self, config: UpstreamConfig) -> None:
         """Use the credentials of another configuration from the next request on; where the upstream is stays.
@@ -111,18 +112,22 @@ class HttpUpstream:
         headers: Mapping[str, str] | None = None,
         accept: Collection[int] = (),
     ) -> Answer:
-        """See `Upstream.send`; `last_problem` says how the last call went, for health."""
+        """See `Upstream.send`; `last_problem` says how the last call went, and `on_result` is told, for health."""
         try:
             answer = await self._ask(method, path, body, headers, accept)
         except Unavailable as error:
-            self.last_problem = str(error)
+            self._ended(str(error))
             raise
         except Rejected:
             # It is there, and speaks: what it does not like is this request.
-            self.last_problem = None
+            self._ended(None)
             raise
-        self.last_problem = None
+        self._ended(None)
         return answer
+
+    def _ended(self, problem: str | None) -> None:
+        self.last_problem = problem
+        self.on_result(problem)
 
     async def _ask(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, accept: Collection[int]
@@ -169,6 +174,10 @@ class HttpUpstream:
                 trust_env=False,
             )
         return self._session
+
+
+def _nobody(_problem: str | None) -> None:
+    """Nobody wants to be told."""
 
 
 def _headers(given: Mapping[str, str] | None, config: UpstreamConfig) -> CIMultiDict[str]:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from app.web.openapi.building import Area, Operation, Schema, answer, array, enum, example, header, obj, ref
+from app.web.openapi.building import (
+    Area,
+    Operation,
+    Schema,
+    answer,
+    array,
+    enum,
+    example,
+    header,
+    nullable,
+    obj,
+    query,
+    ref,
+)
 from app.web.openapi.shared import COUNT, TEXT
 
 __all__ = ["DOCUMENT", "OPERATIONS"]
@@ -22,8 +35,24 @@ _HEALTH: Final = example(
     obj({"status": _STATUS, "checks": _CHECKS}),
     {"status": "healthy", "checks": [{"name": "kafka", "status": "healthy", "latency_ms": 2}]},
 )
+_VERBOSE: Final = query("verbose", TEXT, "With it, whatever its value: one line of text a check, for people.") | {
+    "allowEmptyValue": True
+}
+_EXCLUDE: Final = query(
+    "exclude",
+    array(enum("kafka", "assignment", "recovery", "store", "governance", "policy", "registry")),
+    "A check that does not count and is not shown; may be given several times.",
+)
 _READY: Final = obj({"status": enum("ready", "not_ready"), "checks": _CHECKS})
 _LIVE: Final = obj({"status": enum("live", "stuck")})
+_ROWS: Final = {"restored_rows": COUNT, "remaining_rows": COUNT}
+_RECOVERY: Final = obj(
+    {
+        **_ROWS,
+        "tables": {"type": "object", "additionalProperties": obj(_ROWS)},
+        "left_s": nullable({"type": "number", "minimum": 0}),
+    }
+)
 # Sections come and go with the parts of a worker.
 _STATS: Final = obj(
     {
@@ -33,12 +62,21 @@ _STATS: Final = obj(
         "numbers": _BY_NUMBER,
         "owners": _BY_NUMBER,
         "not_ready": array(TEXT),
+        "recovery": nullable(_RECOVERY),
         "lag": {"type": "object", "additionalProperties": COUNT},
         "oldest_unfinished_s": {"type": "object", "additionalProperties": {"type": "number"}},
         "off": array(TEXT),
     },
     open_=True,
 )
+
+
+def _told(description: str, schema: Schema) -> dict[str, Any]:
+    """By `verbose` in lines."""
+    made = answer(description, schema)
+    return {**made, "content": {**made["content"], "text/plain": {"schema": TEXT}}}
+
+
 _METRICS: Final = {**answer("The metrics."), "content": {"text/plain": {}, "application/openmetrics-text": {}}}
 
 OPERATIONS: Final = Area(
@@ -57,7 +95,9 @@ OPERATIONS: Final = Area(
             "get": Operation(
                 "health",
                 "Every check",
-                {200: answer("Healthy or degraded.", ref("Health")), 503: answer("Unhealthy.", ref("Health"))},
+                {200: _told("Healthy or degraded.", ref("Health")), 503: _told("Unhealthy.", ref("Health"))},
+                problems=(422,),
+                parameters=(_VERBOSE, _EXCLUDE),
                 role="public",
                 any_query=True,
             )
@@ -75,7 +115,9 @@ OPERATIONS: Final = Area(
             "get": Operation(
                 "ready",
                 "Whether it works",
-                {200: answer("It does.", _READY), 503: answer("Not yet, or not any more.", _READY)},
+                {200: _told("It does.", _READY), 503: _told("Not yet, or not any more.", _READY)},
+                problems=(422,),
+                parameters=(_VERBOSE, _EXCLUDE),
                 role="public",
                 any_query=True,
             )

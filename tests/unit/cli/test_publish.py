@@ -118,6 +118,24 @@ def test_a_bad_setting_is_reported_and_nothing_is_sent(publishers: Publishers, m
     assert publishers.made == []
 
 
+def test_a_sample_is_an_event_that_was_made_up_another_one_each_time(publishers: Publishers) -> None:
+    results = [run("--sample", stdin=b"not read"), run("--sample")]
+    events = [event for made in publishers.made for event in made.events]
+    assert [result.exit_code for result in results] == [0, 0]
+    assert [event.type for event in events] == [VaultEventType.DATASET_CREATED] * 2
+    assert len({event.id for event in events}) == len({event.data["dataset_id"] for event in events}) == 2
+    assert results[0].stderr == f"llm.data-vault.dataset.created, id {events[0].id}\n"
+    assert results[0].stdout == "1 published, 0 refused\n"
+
+
+def test_a_sample_can_be_checked_and_takes_no_file(publishers: Publishers, tmp_path: Path) -> None:
+    assert run("--sample", "--check").stdout == "1 valid, 0 refused\n"
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(GOOD)
+    assert run("--sample", str(file)).exit_code == 2
+    assert publishers.made == []
+
+
 def test_a_file_that_is_not_there_is_wrong_usage(publishers: Publishers) -> None:
     assert run("nowhere.jsonl").exit_code == 2
 

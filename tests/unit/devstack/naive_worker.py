@@ -50,6 +50,12 @@ class NaiveWorker:
         WEBHOOKS.write_text(json.dumps(self.webhooks))
         return web.json_response(webhook, status=201)
 
+    async def change(self, request: web.Request) -> web.Response:
+        (webhook,) = (one for one in self.webhooks if one["id"] == request.match_info["id"])
+        webhook |= await request.json()
+        WEBHOOKS.write_text(json.dumps(self.webhooks))
+        return web.json_response(webhook)
+
     async def list(self, _request: web.Request) -> web.Response:
         return web.json_response({"items": self.webhooks, "next_cursor": None})
 
@@ -143,6 +149,7 @@ async def run() -> None:
                 web.get("/health/ready", worker.ready),
                 web.post("/v1/webhooks", worker.create),
                 web.get("/v1/webhooks", worker.list),
+                web.patch("/v1/webhooks/{id}", worker.change),
                 web.get("/v1/deliveries", worker.deliveries),
             ]
         )

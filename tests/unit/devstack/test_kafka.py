@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import socket
@@ -73,3 +74,17 @@ def test_the_default_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
     assert default_data_dir() == Path("/home/ada/.local/state/vault-stream/kafka")
+
+
+def test_the_kept_port_of_the_controller_gives_way_to_whoever_has_it_now(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "meta.properties").touch()
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        theirs = taken.getsockname()[1]
+        (tmp_path / "ports.json").write_text(json.dumps({"port": port, "controller_port": theirs}))
+        KafkaServer(tmp_path)._prepare(Path("java"), Path("jars"))
+    kept = json.loads((tmp_path / "ports.json").read_text())
+    assert kept["port"] == port
+    assert kept["controller_port"] != theirs
+    assert f"1@127.0.0.1:{kept['controller_port']}" in (tmp_path / "server.properties").read_text()

@@ -73,8 +73,9 @@ async def test_work_beside_a_living_worker_is_awaited(tmp_path: Path) -> None:
         await worker.kill()
 
 
-async def test_work_beside_a_worker_that_ends_is_given_up_with_its_last_words(tmp_path: Path) -> None:
-    worker = Worker({}, tmp_path, [sys.executable, "-c", "raise SystemExit('APP_ID: wrong')"])
+@pytest.mark.parametrize("words", ["APP_ID: wrong", '{"level": "CRITICAL", "message": "APP_ID: wrong"}'])
+async def test_work_beside_a_worker_that_ends_is_given_up_with_its_last_words(tmp_path: Path, words: str) -> None:
+    worker = Worker({}, tmp_path, [sys.executable, "-c", f"raise SystemExit({words!r})"])
     await worker.start()
     with pytest.raises(ProcessEndedError, match=r"code 1: APP_ID: wrong"):
         await worker.while_alive(asyncio.Event().wait())

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -87,6 +89,64 @@ async def test_checks_run_side_by_side_each_with_its_own_limit() -> None:
     report = await registry.report()
     assert [check.status for check in report.checks] == [HEALTHY, HEALTHY, UNHEALTHY]
     assert report.checks[2].message == "no answer within 0.01 s"
+
+
+async def test_a_check_that_does_not_heed_its_limit_holds_up_nobody_and_is_not_begun_again() -> None:
+    clock, go_on = FakeClock(), asyncio.Event()
+    begun = 0
+
+    async def stubborn() -> CheckOutcome:
+        nonlocal begun
+        begun += 1
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+        return CheckOutcome(HEALTHY)
+
+    registry = HealthRegistry(clock=clock)
+    registry.add("slow", stubborn, timeout_s=0.01)
+    for _ in range(3):
+        async with asyncio.timeout(5):
+            report = await registry.report()
+        assert report.checks[0].message == "no answer within 0.01 s"
+        clock.now_s += 2
+    assert begun == 1
+    go_on.set()
+    assert (await registry.report()).status is HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("excluded", "whole"), [((), UNHEALTHY), (["kafka"], DEGRADED), (["kafka", "policy"], HEALTHY)]
+)
+async def test_what_is_excluded_does_not_count(excluded: Sequence[str], whole: HealthStatus) -> None:
+    registry = HealthRegistry()
+    registry.add("kafka", Check(UNHEALTHY))
+    registry.add("policy", Check(DEGRADED), required=False)
+    registry.add("store", Check(HEALTHY))
+    report = (await registry.report()).without(excluded)
+    assert report.status is whole
+    assert [check.name for check in report.checks] == [n for n in ("kafka", "policy", "store") if n not in excluded]
+    assert await registry.ready(excluded) is (whole is not UNHEALTHY)
+
+
+async def test_what_is_not_there_yet_has_a_name_too() -> None:
+    registry = HealthRegistry(("kafka", "store"))
+    registry.add("policy", Check(), required=False)
+    registry.add("kafka", Check())
+    assert registry.names == ("policy", "kafka", "store")
+    assert await registry.ready(["store"])
+
+
+async def test_no_address_and_no_secret_of_a_check_is_shown() -> None:
+    async def talkative() -> CheckOutcome:
+        details = {"peers": ["10.1.2.3:9092"], "why": {"last": "whsec_QUJDREVG"}, "rows": 3}
+        return CheckOutcome(DEGRADED, "connect to kafka-0.internal:9092 failed", details)
+
+    registry = HealthRegistry()
+    registry.add("kafka", talkative)
+    (shown,) = (await registry.report()).to_json()["checks"]
+    assert shown["message"] == "connect to [address] failed"
+    assert shown["details"] == {"peers": ["[address]"], "why": {"last": "whsec_[redacted]"}, "rows": 3}
 
 
 async def test_a_check_that_raises_is_unhealthy_and_its_text_is_not_shown() -> None:

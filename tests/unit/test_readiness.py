@@ -1,0 +1,120 @@
+"""What `/health` says of a worker: the checks of contracts 7, and of a restore how far it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from jsonschema import ValidationError, validate
+
+from app.engine.recovery import Recovery
+from app.observability.health import HealthRegistry, HealthStatus
+from app.readiness import add_checks
+from app.web.openapi import AREAS, openapi_document
+
+
+class Engine(SimpleNamespace):
+    """What the checks read of one; well, and with three numbers."""
+
+    def __init__(self, **differs: Any) -> None:
+        reasons: list[str] = []
+        status = SimpleNamespace(not_ready=lambda: list(reasons), oldest_unfinished_s=lambda: {"router": 0.0})
+        well: dict[str, Any] = {
+            "assignment_seen": True,
+            "problem": "",
+            "coordinator_problem": "",
+            "numbers": {0: 1, 1: 1, 2: 1},
+            "lease_valid": lambda: True,
+            "recovery": Recovery(lambda: 0.0),
+            "status": status,
+            "reasons": reasons,
+        }
+        super().__init__(**{**well, **differs})
+
+
+def checks_of(engine: Engine, folder: Path, **upstreams: Any) -> HealthRegistry:
+    health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
+    named = dict.fromkeys(("governance", "policy", "registry")) | upstreams
+    add_checks(health, engine, folder, named)  # type: ignore[arg-type]
+    return health
+
+
+async def shown(health: HealthRegistry, name: str) -> dict[str, Any]:
+    return next(check.to_json() for check in (await health.report()).checks if check.name == name)
+
+
+async def test_the_checks_are_those_of_the_contract_and_a_well_worker_is_ready(tmp_path: Path) -> None:
+    health = checks_of(Engine(), tmp_path)
+    assert set(health.names) == {"kafka", "assignment", "recovery", "store", "policy", "governance", "registry"}
+    assert await health.ready()
+
+
+@pytest.mark.parametrize(
+    ("differs", "name", "told"),
+    [
+        ({"lease_valid": lambda: False}, "kafka", "no heartbeat was answered within the session timeout"),
+        ({"lease_valid": lambda: False, "assignment_seen": False}, "kafka", "not connected yet"),
+        ({"assignment_seen": False}, "assignment", "no assignment yet"),
+        (
+            {"assignment_seen": False, "coordinator_problem": "refused by b-1:9092"},
+            "assignment",
+            "refused by [address]",
+        ),
+        ({"problem": "two partition counts"}, "assignment", "two partition counts"),
+    ],
+)
+async def test_a_required_check_that_fails_is_why_it_is_not_ready(
+    tmp_path: Path, differs: dict[str, Any], name: str, told: str
+) -> None:
+    health = checks_of(Engine(**differs), tmp_path)
+    assert not await health.ready()
+    failed = await shown(health, name)
+    assert (failed["status"], failed["message"]) == ("unhealthy", told)
+
+
+async def test_an_upstream_that_is_down_only_degrades(tmp_path: Path) -> None:
+    down = SimpleNamespace(last_problem="no answer: connect")
+    health = checks_of(Engine(), tmp_path, governance=down, policy=SimpleNamespace(last_problem=None))
+    assert await health.ready()
+    assert (await health.report()).status is HealthStatus.DEGRADED
+    assert (await shown(health, "governance"))["message"] == "no answer: connect"
+    assert (await shown(health, "policy"))["status"] == "healthy"
+    assert (await shown(health, "registry"))["message"] == "off: no endpoint"
+
+
+async def test_a_restore_is_told_in_rows_by_table_and_with_the_time_that_is_left(tmp_path: Path) -> None:
+    clock: Callable[[], float] = iter([0.0, 10.0, 10.0]).__next__
+    engine = Engine(recovery=Recovery(clock))
+    engine.reasons.append("number 3 is opening: restoring")
+    engine.recovery.begin({"deliveries": 400}).moved("deliveries", 100, 100)
+    recovery = await shown(checks_of(engine, tmp_path), "recovery")
+    assert recovery["status"] == "unhealthy"
+    assert recovery["message"] == (
+        "recovering: 100 rows restored, 300 remaining, about 30 s left; number 3 is opening: restoring"
+    )
+    assert recovery["details"]["progress"] == {
+        "restored_rows": 100,
+        "remaining_rows": 300,
+        "tables": {"deliveries": {"restored_rows": 100, "remaining_rows": 300}},
+        "left_s": 30.0,
+    }
+
+
+def test_the_document_of_the_api_describes_the_progress_of_a_restore() -> None:
+    schema = openapi_document(AREAS)["components"]["schemas"]["Stats"]["properties"]["recovery"]
+    recovery = Recovery(iter([0.0, 10.0, 10.0]).__next__)
+    restoring = recovery.begin({"deliveries": 400})
+    shown = [progress.to_json() for progress in (recovery.progress(),) if progress is not None]
+    restoring.moved("deliveries", 100, 100)
+    for value in (*shown, None):
+        validate(value, schema)
+    with pytest.raises(ValidationError):
+        validate({**shown[0], "restored_rows": -1}, schema)
+
+
+async def test_without_a_restore_there_is_no_progress(tmp_path: Path) -> None:
+    recovery = await shown(checks_of(Engine(), tmp_path), "recovery")
+    assert "progress" not in recovery["details"]
+    assert json.loads(json.dumps(recovery)) == recovery
