@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import web
 
-from app.events import parse_time_ms
+from app.events import MOMENT_FORM, parse_moment_ms
 from app.integrations.reports import ReportFormat, ReportRequest, ReportType
 from app.integrations.upstream import Malformed, Rejected, Unavailable
 from app.web.auth import reads
@@ -86,9 +86,9 @@ def _parsed(body: dict[str, Any], name: str, parse: Callable[[str], T]) -> T:
 
 def _time(text: str) -> int:
     try:
-        return parse_time_ms(text)
+        return parse_moment_ms(text)
     except ValueError:
-        raise ValueError("an RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
+        raise ValueError(MOMENT_FORM) from None
 
 
 def _bad(name: str, message: str) -> Problem:
