@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from app.cli.audit_export import export
+from app.cli.audit_status import status
 from app.cli.broker import broker_of
 from app.cli.options import require_range, time_range_options
 from app.cli.output import json_option, print_json, show
@@ -72,6 +73,7 @@ class _Head(click.ParamType):
 
 
 audit.add_command(export)
+audit.add_command(status)
 
 
 @audit.command()

@@ -156,7 +156,15 @@ GOVERNANCE: Final = Area(
         },
     },
     {
-        "GovernanceStatus": obj({"partitions": array(example(_PARTITION, _SHOWN)), "missing": NUMBERS}),
+        "GovernanceStatus": obj(
+            {
+                "state": {**enum("on", "off"), "description": "off: without a dashboard nothing is sealed."},
+                "detail": {**TEXT, "description": "What to do to turn it on."},
+                "partitions": array(example(_PARTITION, _SHOWN)),
+                "missing": NUMBERS,
+            },
+            ("state", "partitions", "missing"),
+        ),
         "Report": _REPORT,
         "ReportRequest": _REQUEST,
     },
