@@ -81,7 +81,7 @@ def _parsed(body: dict[str, Any], name: str, parse: Callable[[str], T]) -> T:
         # Whatever it is, the words are those of one that is nothing.
         return parse(value if isinstance(value, str) else "")
     except ValueError as error:
-        raise _bad(name, str(error)) from None
+        raise _bad(name, str(error), missing=value is None) from None
 
 
 def _time(text: str) -> int:
@@ -91,6 +91,7 @@ def _time(text: str) -> int:
         raise ValueError(MOMENT_FORM) from None
 
 
-def _bad(name: str, message: str) -> Problem:
-    error = FieldError(f"/{name}", "invalid", message)
+def _bad(name: str, message: str, *, missing: bool = False) -> Problem:
+    message = f"is missing: {message}" if missing else message
+    error = FieldError(f"/{name}", "missing" if missing else "invalid", message)
     return Problem(422, "invalid_field", f"/{name}: {message}", errors=[error])
