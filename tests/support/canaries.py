@@ -43,6 +43,8 @@ def _forms(mark: bytes) -> tuple[bytes, ...]:
 
 
 FORMS: Final = _forms(MARK.encode())
+_LONGEST: Final = max(map(len, FORMS))
+_PART_BYTES: Final = 1 << 23
 
 
 def marked(data: bytes) -> bool:
@@ -126,15 +128,23 @@ class Watch(logging.Handler):
             self.found.append(place)
 
     def look_below(self, folder: Path) -> None:
-        """Search each log file."""
+        """Search each log file, some at a time: that of a long run is large."""
         for path in sorted(folder.rglob("*.log*")):
-            # RocksDB's own journal is called so, too.
-            if path.is_file():
-                self.look(str(path), path.read_bytes())
+            if not path.is_file():
+                continue
+            with path.open("rb") as file:
+                before = b""
+                while part := file.read(_PART_BYTES):
+                    self.look(str(path), before + part)
+                    before = part[-_LONGEST:]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Search a line that is logged in this process: its text and its fields, redacted as ours are."""
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            # What logging itself would say of it is no business of this search.
+            text = f"{record.msg} {record.args}"
         if record.exc_info and record.exc_info[1] is not None:
             text += f" {record.exc_info[1]!r}"
         known = logging.makeLogRecord({}).__dict__.keys()

@@ -124,10 +124,17 @@ class TestTheWatch:
 
     def test_finds_one_in_the_log_of_a_worker(self, tmp_path: Path) -> None:
         (tmp_path / "w1").mkdir()
-        (tmp_path / "w1" / "worker.log").write_text(f"token={CREDENTIALS['registry token']}")
+        log = tmp_path / "w1" / "worker.log"
+        # Over the end of what is read at once.
+        log.write_bytes(b"x" * ((1 << 23) - 25) + f"token={CREDENTIALS['registry token']}".encode())
         watch = Watch()
         watch.look_below(tmp_path)
-        assert watch.take() == [str(tmp_path / "w1" / "worker.log")]
+        assert watch.take() == [str(log)]
+
+    def test_is_not_stopped_by_a_line_that_cannot_be_made(self) -> None:
+        watch = Watch()
+        watch.handle(logging.makeLogRecord({"msg": "%d of it", "args": (CREDENTIALS["admin token"],)}))
+        assert len(watch.take()) == 1
 
     def test_fails_the_test_that_lets_one_out(self, tmp_path: Path) -> None:
         (tmp_path / "test_leak.py").write_text(
