@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from app.integrations.upstream import HttpUpstream, UpstreamConfig
-from app.settings import SecretsWatch, SettingsError, load_settings
+from app.settings import GovernanceSettings, SecretsWatch, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,11 +123,22 @@ def _config(settings: UpstreamSettings) -> UpstreamConfig | None:
         connect_timeout_s=settings.connect_timeout_s,
         token=_secret(settings.token),
         auth_header=settings.auth_header,
+        header_names=_header_names(settings),
         ssl_ca=ca,
         ssl_cert=cert,
         ssl_key=key,
         proxy=_secret(settings.proxy),
     )
+
+
+def _header_names(settings: UpstreamSettings) -> dict[str, str]:
+    named = {"Idempotency-Key": settings.idempotency_header}
+    if isinstance(settings, GovernanceSettings):
+        named |= {
+            "X-Batch-First-Offset": settings.batch_first_header,
+            "X-Batch-Last-Offset": settings.batch_last_header,
+        }
+    return named
 
 
 def _secret(value: SecretStr | None) -> str | None:

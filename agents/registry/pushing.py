@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from agents.registry.calls import GONE, Refused
+from agents.registry.calls import CONFLICT, GONE, Refused
 from app.integrations.registry import NEVER, is_dirty
 from app.integrations.registry_links import is_waiting, waiting_links
 from app.integrations.upstream import Unavailable, backoff_s
@@ -196,7 +196,9 @@ class Pusher:
         if isinstance(outcome, Refused):
             what = "a dataset, which waits for its next change" if link is None else "a link"
             log.warning("the registry answered %s to %s", outcome.status, what)
-            self._outcomes.failed(row.id, f"answered {outcome.status}")
+            if link is not None or outcome.status != CONFLICT:
+                # What another has under this id is listed as a conflict, and once.
+                self._outcomes.failed(row.id, f"answered {outcome.status}")
         if link is None:
             return await self._context.submit(lambda unit: self._outcomes.pushed(unit, key, row, outcome))
         return await self._context.submit(lambda unit: self._outcomes.linked(unit, key, link, outcome))

@@ -45,7 +45,7 @@ COMMANDS: Final = {
     "registry": _Command("app.cli.registry:registry", "Keep vault and dataset registry in step, through the API."),
     "policy": _Command("app.cli.policy:policy", "Ask whether access is allowed; end what is kept of decisions."),
     "positions": _Command("app.cli.positions:positions", "Show where each partition stands; reset one."),
-    "audit": _Command("app.cli.audit:audit", "Verify and export the audit chain."),
+    "audit": _Command("app.cli.audit:audit", "Verify and export the audit chain; see how far it is."),
     "report": _Command("app.cli.report:report", "Save a compliance report of the governance dashboard."),
     "config": _Command("app.cli.config:config", "Show the effective settings and where each came from."),
 }

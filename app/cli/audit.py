@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from app.cli.audit_export import export
+from app.cli.audit_status import status
 from app.cli.broker import broker_of
 from app.cli.options import require_range, time_range_options
 from app.cli.output import json_option, print_json, show
@@ -24,7 +25,7 @@ from app.cli.topic_reader import TopicReader, progress_bar
 from app.events import format_time, loads_strict
 from app.integrations.export import CSV_COLUMNS
 from app.integrations.export_range import between
-from app.integrations.verification import TopicCheck, Verdict
+from app.integrations.verification import Finding, TopicCheck, Verdict
 from app.integrations.verification import verify as verify_entries
 from app.settings import load_settings
 from app.topics import Topics
@@ -44,6 +45,9 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 _CLOCKS_MS: Final = 60 * 60 * 1000
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
+
+# In place of a partition: what is found of the file as a whole.
+_FILE: Final = -1
 
 Heads = dict[int, tuple[int, str]]
 
@@ -69,6 +73,7 @@ class _Head(click.ParamType):
 
 
 audit.add_command(export)
+audit.add_command(status)
 
 
 @audit.command()
@@ -111,8 +116,10 @@ def verify(
     if file is None:
         verdicts = _verify_topic(load_settings(), noted, from_ms, to_ms)
     else:
-        lines = between(_lines(file, no_trailer=no_trailer), *map(_recorded_at, (from_ms, to_ms)))
+        whole = Verdict(_FILE)
+        lines = between(_lines(file, whole, no_trailer=no_trailer), *map(_recorded_at, (from_ms, to_ms)))
         verdicts = verify_entries(lines, noted, trailers=not no_trailer)
+        verdicts = verdicts if whole.ok else [whole, *verdicts]
     sound = all(verdict.ok for verdict in verdicts)
     if as_json:
         print_json({"ok": sound, "partitions": [{"ok": verdict.ok, **asdict(verdict)} for verdict in verdicts]})
@@ -128,7 +135,9 @@ def _recorded_at(at_ms: int | None) -> str | None:
 
 def _print(verdicts: list[Verdict], *, of_file: bool) -> None:
     for verdict in verdicts:
-        if verdict.first is None or verdict.head is None:
+        if verdict.partition == _FILE:
+            click.echo("the file: BROKEN")
+        elif verdict.first is None or verdict.head is None:
             click.echo(f"partition {verdict.partition}: nothing to check")
         else:
             begin = "the beginning of the chain" if verdict.from_start else "trusting what came before"
@@ -150,13 +159,19 @@ def _print(verdicts: list[Verdict], *, of_file: bool) -> None:
 # -- an export
 
 
-def _lines(file: Path, *, no_trailer: bool) -> Iterator[dict[str, Any]]:
+def _lines(file: Path, whole: Verdict, *, no_trailer: bool) -> Iterator[dict[str, Any]]:
+    """The lines of an export; of one that was cut in the middle of a line `whole` is told."""
     recognised = False
     with progress_bar() as progress, file.open("rb") as lines:
         task = progress.add_task("checking", total=file.stat().st_size)
         for number, line in enumerate(lines, 1):
             progress.advance(task, len(line))
             if not line.strip():
+                continue
+            if _is_cut(line):
+                recognised = True
+                detail = f"line {number} ends in its middle: the file was cut, or not written to its end"
+                whole.findings.append(Finding("truncated", detail))
                 continue
             entry = _entry(file, number, line)
             # A later entry without its fields is a finding of the check; a first one says that this is another file.
@@ -166,6 +181,16 @@ def _lines(file: Path, *, no_trailer: bool) -> Iterator[dict[str, Any]]:
             yield entry
     if not recognised and not no_trailer:
         raise click.ClickException(f"{file} is empty: an export has a trailer for each partition at least")
+
+
+def _is_cut(line: bytes) -> bool:
+    if line.endswith(b"\n") or not line.startswith(b"{"):
+        return False
+    try:
+        loads_strict(line, depth=_DEPTH)
+    except ValueError:
+        return True
+    return False
 
 
 def _entry(file: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def dead_letters() -> None:
 
 def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--until", help="Given up before this RFC 3339 time."),
-        click.option("--since", help="Given up at or after this RFC 3339 time."),
+        click.option("--until", help="Given up before this time or date."),
+        click.option("--since", help="Given up at or after this time (RFC 3339) or date (UTC)."),
         click.option("--type", "event_type", help="Of one event type, such as dataset.created."),
         click.option("--reason", type=click.Choice(["exhausted", "rejected", "expired"]), help="For one reason."),
         click.option("--webhook", "webhook_id", help="Of one webhook."),

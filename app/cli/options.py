@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from app.events import parse_time_ms
+from app.events import parse_moment_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["TIME", "Time", "require_range", "time_range_options"]
-
-_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class Time(click.ParamType):
@@ -28,7 +25,7 @@ class Time(click.ParamType):
             return value
         text = str(value)
         try:
-            return parse_time_ms(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
+            return parse_moment_ms(text)
         except ValueError:
             self.fail(f"{value!r} is no time, such as 2026-01-31T12:00:00Z or 2026-01-31", param, ctx)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from app.cli.options import TIME
 from app.cli.topic_reader import TopicReader
-from app.events import parse_time_ms
 from app.redrive.entries import REASONS, Entry, Filter, read_entry
 
 if TYPE_CHECKING:
@@ -29,18 +29,6 @@ def entry_of(message: Message) -> Entry | None:
     return read_entry(message.partition() or 0, message.offset() or 0, message.timestamp()[1], value, headers)
 
 
-class _Time(click.ParamType):
-    """RFC 3339, to milliseconds since 1970."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return parse_time_ms(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no RFC 3339 time, such as 2026-03-01T00:00:00Z", param, ctx)
-
-
 def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a filter, as the argument `only`."""
 
@@ -50,8 +38,8 @@ def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, only=Filter(**{name: options.pop(name) for name in names}), **options)
 
     for option in (
-        click.option("--until", "until_ms", type=_Time(), help="Quarantined before this RFC 3339 time."),
-        click.option("--since", "since_ms", type=_Time(), help="Quarantined at or after this RFC 3339 time."),
+        click.option("--until", "until_ms", type=TIME, help="Quarantined before this time or date."),
+        click.option("--since", "since_ms", type=TIME, help="Quarantined at or after this time or date (UTC)."),
         click.option("--origin", metavar="TOPIC/P/OFFSET", help="Of one record, whatever became of its copies."),
         click.option("--topic", help="Read from one topic."),
         click.option("--type", help="Of one event type, such as dataset.created."),

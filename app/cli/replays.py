@@ -35,10 +35,10 @@ class _Place(click.ParamType):
 
 @click.command("replay")
 @click.argument("webhook_id")
-@click.option("--since", metavar="TIME", help="Events in the log since this RFC 3339 time.")
+@click.option("--since", metavar="TIME", help="Events in the log since this time (RFC 3339) or date (UTC).")
 @click.option("--from-offset", type=_Place(), multiple=True, metavar="TOPIC/P=OFFSET", help="May be given again.")
 @click.option("--since-disabled", is_flag=True, help="What was missed since it was disabled.")
-@click.option("--until", metavar="TIME", help="Events before this RFC 3339 time.")
+@click.option("--until", metavar="TIME", help="Events before this time or date.")
 @click.option("--type", "event_types", multiple=True, help="Only a type, or dataset.*; may be given again.")
 @click.option("--only", type=click.Choice(["missed", "failed", "all"]), help="Only what became of its delivery.")
 @click.option("--rate", "rate_per_s", type=float, help="Events a second, at most.  [default: 1000]")

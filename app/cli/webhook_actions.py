@@ -58,7 +58,7 @@ def disable(webhook_id: str, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("webhook_id")
-@click.option("--until", help="RFC 3339, as in 2026-01-31T12:00:00Z.")
+@click.option("--until", help="A time (RFC 3339), as in 2026-01-31T12:00:00Z, or a date (UTC).")
 @click.option("--lift", is_flag=True, help="End the hold.")
 @json_option
 def hold(webhook_id: str, until: str | None, *, lift: bool, as_json: bool) -> None:

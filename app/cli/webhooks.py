@@ -138,7 +138,7 @@ def deliveries() -> None:
 @click.option("--webhook", "webhook_id", help="Of one webhook.")
 @click.option("--status", type=click.Choice(["pending", "retrying", "delivered", "failed", "missed", "cancelled"]))
 @click.option("--event", "event_id", help="Of one event id.")
-@click.option("--since", help="RFC 3339 time.")
+@click.option("--since", help="At or after this time (RFC 3339) or date (UTC).")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
 @json_option
 def list_deliveries(

@@ -28,13 +28,14 @@ from app.events.partitioning import murmur2, partition_for, record_key
 from app.events.payload_codec import decode_payload
 from app.events.payloads import Payload
 from app.events.strict_json import JsonRefused, loads_strict
-from app.events.times import format_time, parse_time, parse_time_ms
+from app.events.times import MOMENT_FORM, format_time, parse_moment_ms, parse_time, parse_time_ms
 from app.events.trace_context import TRACEPARENT
 
 __all__ = [
     "AUDIT_RECORDED",
     "KNOWN_TYPES",
     "MAX_EVENT_BYTES",
+    "MOMENT_FORM",
     "STRUCTURED_HEADERS",
     "TRACEPARENT",
     "AdminEventType",
@@ -63,6 +64,7 @@ __all__ = [
     "loads_strict",
     "murmur2",
     "new_event",
+    "parse_moment_ms",
     "parse_time",
     "parse_time_ms",
     "partition_for",

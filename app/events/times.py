@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
+MOMENT_FORM: Final = "an RFC 3339 time, such as 2026-01-31T12:00:00Z, or a date, which is its midnight in UTC"
+"""What `parse_moment_ms` takes, as an error says it."""
 _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _COMMON_FRACTION: Final = re.compile(r"\.[0-9]+Z")
 # Sets, as a look-up costs a quarter of what a regular expression does.
 _COMMON_SECONDS: Final = frozenset(f"{second:02d}" for second in range(60))
@@ -63,6 +66,15 @@ def parse_time_ms(text: str) -> int:
         return (parse_time(text) - _EPOCH) // _MILLISECOND
     except OverflowError as error:
         raise ValueError("a time outside the years 1 to 9999") from error
+
+
+def parse_moment_ms(text: str) -> int:
+    """Milliseconds since the epoch of what people write for a time: RFC 3339, or a date, which is its midnight in UTC.
+
+    Raises:
+        ValueError: The text is neither.
+    """
+    return parse_time_ms(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
 
 
 @lru_cache(maxsize=4096)

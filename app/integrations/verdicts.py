@@ -12,7 +12,7 @@ class Finding:
     """One thing that is not as it was sealed.
 
     Attributes:
-        kind: `edited`, `removed`, `inserted`, `swapped`, `truncated` or `unreadable`.
+        kind: `edited`, `removed`, `inserted`, `repeated`, `swapped`, `truncated` or `unreadable`.
         sequence: The entry that it shows at, if one can be named.
         batch: The id of the sealed batch that it shows in, on the topic.
         detail: For a person.

@@ -134,16 +134,21 @@ class _ExportCheck:
         if not isinstance(sequence, int) or not isinstance(digest, str) or not isinstance(previous, str):
             verdict.findings.append(Finding("unreadable", "an entry has no sequence, hash or previous_hash"))
             return
-        _count(verdict, self._seen, entry)
         if self.trailer is not None:
             self._say("inserted", sequence, f"entry {sequence} stands behind the trailer")
         if hash_of(entry) != digest:
             self._say("edited", sequence, f"entry {sequence} does not give its hash")
-        if verdict.head is None:
+        if self._places.get(digest) == sequence:
+            # What comes next is chained to what was before it.
+            self._say("repeated", sequence, f"entry {sequence} stands there more than once")
+            return
+        _count(verdict, self._seen, entry)
+        if verdict.head is not None:
+            self._link(verdict.head, sequence, previous)
+        if verdict.first is None or sequence < verdict.first:
+            # By its number, not its place: the first two may be exchanged, and nothing is missing then.
             verdict.first, verdict.from_start = sequence, previous == GENESIS
             self._first_previous = previous
-        else:
-            self._link(verdict.head, sequence, previous)
         self._places.put(digest, sequence)
         if self._noted is not None and digest == self._noted[1]:
             self._kept[digest] = sequence

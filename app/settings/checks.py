@@ -38,6 +38,7 @@ def problems(settings: Settings, given: set[str]) -> Iterator[Problem]:
     yield from _kafka(settings)
     yield from _webhooks(settings, given)
     yield from _pairs(settings)
+    yield from _headers(settings)
     if settings.fault and not settings.faults_allowed:
         yield Problem(("FAULT",), "is accepted only with VAULT_STREAM_FAULTS_ALLOWED=1; unset it")
 
@@ -119,3 +120,19 @@ def _pairs(settings: Settings) -> Iterator[Problem]:
             names = (f"{group}__SSL_CERT", f"{group}__SSL_KEY")
             missing, there = names if values.ssl_cert is None else names[::-1]
             yield Problem((missing, there), f"must be set together with {there}")
+
+
+def _headers(settings: Settings) -> Iterator[Problem]:
+    """One header has one meaning: the token's would replace another of the same name."""
+    for group in ("governance", "policy", "registry"):
+        values: UpstreamSettings = getattr(settings, group)
+        taken = dict.fromkeys(("content-type", "accept", "accept-encoding", "user-agent", "host", "content-length"), "")
+        for name in ("auth_header", "idempotency_header", "batch_first_header", "batch_last_header"):
+            header = str(getattr(values, name, "")).lower()
+            variable = f"{group.upper()}__{name.upper()}"
+            if header in taken:
+                other = taken[header]
+                fix = f"must be another header than {other}" if other else f"must be no header of HTTP itself, {header}"
+                yield Problem((variable, *filter(None, [other])), fix)
+            elif header:
+                taken[header] = variable

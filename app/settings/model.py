@@ -122,6 +122,7 @@ class UpstreamSettings(_Group):
     timeout_s: Annotated[float, seconds(0.1, 600)] = 10.0
     connect_timeout_s: Annotated[float, seconds(0.1, 600)] = 5.0
     auth_header: HeaderName = "Authorization"
+    idempotency_header: HeaderName = "Idempotency-Key"
     ssl_ca: ReadableFile | None = None
     ssl_cert: ReadableFile | None = None
     ssl_key: ReadableFile | None = None
@@ -136,6 +137,8 @@ class GovernanceSettings(UpstreamSettings):
     buffer_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     flush_interval_s: Annotated[float, seconds(0.05, 3600)] = 5.0
     retention_d: Annotated[int, Field(ge=1, le=36_500)] = 365
+    batch_first_header: HeaderName = "X-Batch-First-Offset"
+    batch_last_header: HeaderName = "X-Batch-Last-Offset"
     path_audit_batch: Annotated[str, route()] = "/api/v1/audit/events/batch"
     path_reports: Annotated[str, route("type")] = "/api/v1/reports/{type}"
 

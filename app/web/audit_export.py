@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from app.engine import LogUnreadable, OutputFailed, Revoked
-from app.events import STRUCTURED_HEADERS, AdminEventType, format_time, new_event, parse_time_ms
+from app.events import MOMENT_FORM, STRUCTURED_HEADERS, AdminEventType, format_time, new_event, parse_moment_ms
 from app.integrations.export import FORMATS, Anchor, PartitionExport, Span, choose_anchor, writer_of
 from app.web.audit_trail import EXPORTS_AT_ONCE, RETRY_AFTER_S, broker_away, decoded, still_missing
 from app.web.auth import principal_of
@@ -250,9 +250,9 @@ def _read_query(given: Mapping[str, str]) -> _Asked:
 
 def _time(given: Mapping[str, str], name: str) -> int | None:
     try:
-        return parse_time_ms(given[name]) if name in given else None
+        return parse_moment_ms(given[name]) if name in given else None
     except ValueError:
-        raise _bad(name, "an RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
+        raise _bad(name, MOMENT_FORM) from None
 
 
 def _bad(field_: str, message: str) -> Problem:

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from app.engine import Revoked
-from app.events import format_time, parse_time_ms
+from app.events import MOMENT_FORM, format_time, parse_moment_ms, parse_time_ms
 from app.web.cursors import cursor_of, cursor_place, parse_cursor
 from app.web.forward import HOP_HEADER
 from app.web.problems import FieldError, Problem
@@ -239,9 +239,9 @@ def _read_query(given: dict[str, str]) -> DeliveryQuery:
     if status is not None and status not in tuple(Status):
         raise _bad("status", f"one of {', '.join(Status)}")
     try:
-        since_ms = None if since is None else parse_time_ms(since)
+        since_ms = None if since is None else parse_moment_ms(since)
     except ValueError:
-        raise _bad("since", "an RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
+        raise _bad("since", MOMENT_FORM) from None
     after = cursor_place(given, _LIST)
     return DeliveryQuery(
         webhook_id=given.get("webhook_id"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from tables.audit_queries import LineState
 
 __all__ = ["governance_routes"]
+
+OFF: Final = (
+    "Governance is off: nothing is sealed or sent. The topic keeps every record; set GOVERNANCE__ENDPOINT and restart"
+    " the workers."
+)
 
 
 def governance_routes(api: AuditApi) -> list[web.RouteDef]:
@@ -44,7 +49,8 @@ class _StatusHandler:
                     rows |= {row["partition"]: row for row in page.partitions}
             missing = still_missing(answers)
         document = {"partitions": [rows[partition] for partition in sorted(rows)], "missing": sorted(missing)}
-        return web.json_response(document)
+        state = {"state": "on"} if self._api.sealing else {"state": "off", "detail": OFF}
+        return web.json_response(state | document)
 
     async def _local_rows(self, bounds: Mapping[int, tuple[int, int]]) -> tuple[dict[int, dict[str, Any]], set[int]]:
         api = self._api

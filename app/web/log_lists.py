@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 import orjson
 
 from app.engine import LogUnavailable, Placed
-from app.events import parse_time_ms
+from app.events import MOMENT_FORM, parse_moment_ms
 from app.web.cursors import open_cursor, seal_cursor, wrong_cursor
 from app.web.problems import FieldError, Problem
 
@@ -146,9 +146,9 @@ def time_of(given: Mapping[str, Any], name: str, field: str | None = None) -> in
     if value is None:
         return None
     try:
-        return parse_time_ms(value)
+        return parse_moment_ms(value)
     except (TypeError, ValueError):
-        error = FieldError(field or name, "invalid", "an RFC 3339 time, such as 2026-01-31T12:00:00Z")
+        error = FieldError(field or name, "invalid", MOMENT_FORM)
         raise Problem(422, "invalid_query", "A time is not understood.", errors=[error]) from None
 
 

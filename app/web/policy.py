@@ -50,6 +50,8 @@ log = logging.getLogger("app.web.policy")
 
 MAX_QUESTIONS: Final = 100
 SEND_S: Final = 5.0
+NO_DECISION: Final = "There is no decision now, so that access is denied"
+NO_LIST: Final = "The policy engine cannot be asked now which policies apply; try again"
 OFF: Final = "the policy engine has no endpoint; set POLICY__ENDPOINT"
 _EXECUTE_ALL: Final = "execute_all"
 # On which decision the rest of a batch is not asked any more.
@@ -137,14 +139,14 @@ class _Vault(_Handlers):
         resource = query_of(request, ("resource",)).get("resource", "")
         engine = self._api.engine
         if engine is None:
-            raise _unavailable(PolicyUnavailable(OFF))
+            raise _unavailable(PolicyUnavailable(OFF), NO_LIST)
         try:
             with _traced(request):
                 items = await engine.applicable(resource)
         except BadQuestion as error:
             raise _refused(error, "invalid_query") from None
         except PolicyUnavailable as error:
-            raise _unavailable(error) from None
+            raise _unavailable(error, NO_LIST) from None
         return _json({"items": items, "next_cursor": None})
 
     async def invalidate(self, request: web.Request) -> web.Response:
@@ -265,8 +267,10 @@ def _semantic(body: dict[str, Any]) -> bool | None:
 
 def _questions(items: Any, where: str, *, status: int = 422) -> list[Any]:
     if not isinstance(items, list) or not items:
-        code = "missing" if items is None else "invalid"
-        raise _refused(BadQuestion(where, "a list that is not empty", code), status=status)
+        told, code = "a list that is not empty", "invalid"
+        if items is None:
+            told, code = f"is missing: {told}", "missing"
+        raise _refused(BadQuestion(where, told, code), status=status)
     if len(items) > MAX_QUESTIONS:
         raise _refused(BadQuestion(where, f"at most {MAX_QUESTIONS} of them", "too_many"), status=status)
     return items
@@ -301,11 +305,11 @@ def _refused(error: BadQuestion, code: str = "invalid_field", *, status: int = 4
     return Problem(status, code, f"{error.field or 'the body'}: {error.told}", errors=[field])
 
 
-def _unavailable(error: PolicyUnavailable) -> Problem:
+def _unavailable(error: PolicyUnavailable, told: str = NO_DECISION) -> Problem:
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         UNAVAILABLE,
-        f"There is no decision now, so that access is denied: {error}.",
+        f"{told}: {error}.",
         retry_after_s=RETRY_AFTER_S,
     )
 

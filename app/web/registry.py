@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["RegistryApi", "registry_routes", "show_dataset"]
 
 RETRY_AFTER_S: Final = 2
+OFF_RETRY_AFTER_S: Final = 10
 SEND_S: Final = 5.0
 # Until then a number may not have heard of it: the log between is read in order.
 YOUNG_MS: Final = 60_000
@@ -91,7 +92,8 @@ class _Handlers:
         api, body = self._api, await fields_of(request, ("mode",))
         mode = _one_of(body, "mode", tuple(SyncMode), api.mode.value)
         if api.off:
-            raise Problem(409, "registry_off", "There is no registry: set VAULT_STREAM_REGISTRY__ENDPOINT.")
+            detail = "There is no dataset registry to tell or ask: set REGISTRY__ENDPOINT and restart the workers."
+            raise Problem(503, "registry_off", detail, retry_after_s=OFF_RETRY_AFTER_S)
         now_ms = api.now_ms()
         sync_id = uuid7(now_ms, api.random_bytes)
         value = sync_message(SYNC_ASKED, sync_id, SyncMode(mode), api.source, now_ms)
@@ -256,19 +258,20 @@ def _text(body: dict[str, Any], name: str, most: int) -> str:
     value = body.get(name)
     if isinstance(value, str) and 0 < len(value) <= most:
         return value
-    raise _refused(name, f"a string of 1 to {most} characters")
+    raise _refused(name, f"a string of 1 to {most} characters", missing=value is None)
 
 
 def _one_of(body: dict[str, Any], name: str, known: tuple[str, ...], default: str | None = None) -> str:
     value = body.get(name, default)
     if isinstance(value, str) and value in known:
         return value
-    raise _refused(name, f"one of {', '.join(known)}")
+    raise _refused(name, f"one of {', '.join(known)}", missing=value is None)
 
 
-def _refused(name: str, told: str) -> Problem:
-    field = FieldError(f"/{name}", "invalid", told)
-    return Problem(422, "invalid_field", "A field of the body is not understood.", errors=[field])
+def _refused(name: str, told: str, *, missing: bool) -> Problem:
+    told = f"is missing: {told}" if missing else told
+    field = FieldError(f"/{name}", "missing" if missing else "invalid", told)
+    return Problem(422, "invalid_field", f"/{name}: {told}", errors=[field])
 
 
 def _unknown() -> Problem:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import web
 
-from app.events import parse_time_ms
+from app.events import MOMENT_FORM, parse_moment_ms
 from app.integrations.reports import ReportFormat, ReportRequest, ReportType
 from app.integrations.upstream import Malformed, Rejected, Unavailable
 from app.web.auth import reads
@@ -81,16 +81,17 @@ def _parsed(body: dict[str, Any], name: str, parse: Callable[[str], T]) -> T:
         # Whatever it is, the words are those of one that is nothing.
         return parse(value if isinstance(value, str) else "")
     except ValueError as error:
-        raise _bad(name, str(error)) from None
+        raise _bad(name, str(error), missing=value is None) from None
 
 
 def _time(text: str) -> int:
     try:
-        return parse_time_ms(text)
+        return parse_moment_ms(text)
     except ValueError:
-        raise ValueError("an RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
+        raise ValueError(MOMENT_FORM) from None
 
 
-def _bad(name: str, message: str) -> Problem:
-    error = FieldError(f"/{name}", "invalid", message)
+def _bad(name: str, message: str, *, missing: bool = False) -> Problem:
+    message = f"is missing: {message}" if missing else message
+    error = FieldError(f"/{name}", "missing" if missing else "invalid", message)
     return Problem(422, "invalid_field", f"/{name}: {message}", errors=[error])

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from app.engine import OutputFailed
-from app.events import OperatorEventType, delivery_id, format_time, new_event, parse_time_ms
+from app.events import MOMENT_FORM, OperatorEventType, delivery_id, format_time, new_event, parse_moment_ms
 from app.web.auth import principal_of
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, json_body, query_of
@@ -241,14 +241,14 @@ def _overlap_s(body: dict[str, Any]) -> float:
 
 def _until_ms(body: dict[str, Any], now_ms: int) -> int | None:
     if "until" not in body:
-        raise _wrong("/until", "is missing: an RFC 3339 time, or null to lift the hold")
+        raise _wrong("/until", "is missing: a time, or null to lift the hold")
     until = body["until"]
     if until is None:
         return None
     try:
-        until_ms = parse_time_ms(until)
+        until_ms = parse_moment_ms(until)
     except (TypeError, ValueError):
-        raise _wrong("/until", "an RFC 3339 time, such as 2026-01-31T12:00:00Z, or null to lift the hold") from None
+        raise _wrong("/until", f"{MOMENT_FORM}; or null to lift the hold") from None
     if not now_ms < until_ms <= now_ms + MAX_HOLD_S * 1000:
         raise _wrong("/until", "a time in the future, within a year")
     return until_ms

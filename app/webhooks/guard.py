@@ -129,6 +129,8 @@ class TargetGuard:
     def _check_url(self, url: str) -> URL:
         parsed = _parse_url(url)
         if parsed.scheme != "https" and not (parsed.scheme == "http" and self._allow_http):
+            if parsed.scheme != "http":
+                raise InsecureUrl("must begin with https://: nothing else than HTTP is spoken here")
             raise InsecureUrl("must be https")
         host = _host_of(parsed)
         if _is_address(host):

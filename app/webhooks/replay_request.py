@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.events import format_time, parse_time_ms
+from app.events import MOMENT_FORM, format_time, parse_moment_ms
 from app.webhooks.errors import InvalidField, pointer
 from app.webhooks.patterns import canonical_patterns
 
@@ -168,9 +168,9 @@ def _true(value: Any) -> bool:
 
 def _time(value: Any, field: str) -> int:
     try:
-        return parse_time_ms(value)
+        return parse_moment_ms(value)
     except (TypeError, ValueError):
-        raise InvalidField("must be an RFC 3339 time, such as 2026-01-31T12:00:00Z", field=field) from None
+        raise InvalidField(f"must be {MOMENT_FORM}", field=field) from None
 
 
 def _types(value: Any) -> tuple[str, ...]:

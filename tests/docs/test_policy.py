@@ -22,7 +22,16 @@ def test_a_setting_has_the_default_that_it_shows(name: str, shown: str) -> None:
 
 
 def test_no_setting_of_the_policy_service_is_missing() -> None:
-    shared = {"TOKEN", "CONNECT_TIMEOUT_S", "AUTH_HEADER", "SSL_CA", "SSL_CERT", "SSL_KEY", "PROXY"}
+    shared = {
+        "TOKEN",
+        "CONNECT_TIMEOUT_S",
+        "AUTH_HEADER",
+        "IDEMPOTENCY_HEADER",
+        "SSL_CA",
+        "SSL_CERT",
+        "SSL_KEY",
+        "PROXY",
+    }
     prefix = "VAULT_STREAM_POLICY__"
     known = {variable.name.removeprefix(prefix) for variable in VARIABLES if variable.name.startswith(prefix)}
     assert known - shared == {name.removeprefix("POLICY__") for name, _ in SETTINGS}

@@ -27,7 +27,7 @@ def settings_table() -> str:
         if group in GROUPS:
             rows.setdefault(name, {})[group] = variable.shown(settings)
     common = [name for name, found in rows.items() if len(found) == len(GROUPS)]
-    paths = [name for name in rows if name.startswith("PATH_")]
+    paths = [name for name in rows if name.startswith("PATH_") or (name.endswith("_HEADER") and name not in common)]
     lines = ["| `VAULT_STREAM_…__` | " + " | ".join(f"`{group}`" for group in GROUPS) + " |", "|---|---|---|---|"]
     cells = {name: " | ".join(shown(rows[name], group) for group in GROUPS) for name in [*common, *paths]}
     return "\n".join([*lines, *(f"| `{name}` | {cell} |" for name, cell in cells.items())])

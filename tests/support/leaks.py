@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import html
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
+import rocksdict
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
@@ -22,7 +25,9 @@ def forms_of(secret: str) -> set[bytes]:
 
     Of base64 there are three, by where in a longer text the secret begins, and each of them in both alphabets.
     """
-    forms = {secret.encode(), quote(secret, safe="").encode(), json.dumps(secret)[1:-1].encode()}
+    quoted, escaped = quote(secret, safe=""), json.dumps(secret)[1:-1]
+    forms = {text.encode() for text in (secret, quoted, quote_plus(secret), escaped, json.dumps(escaped)[1:-1])}
+    forms |= {re.sub(r"%..", lambda m: m[0].lower(), quoted).encode(), html.escape(secret).encode()}
     for raw in {secret.encode(), *_decoded(secret)}:
         forms |= {raw, raw.hex().encode(), raw.hex().upper().encode()}
         for skipped in range(3):
@@ -70,8 +75,22 @@ async def everything_on_the_broker(
 
 
 def everything_below(folder: Path) -> list[tuple[str, bytes]]:
-    """Each file: standard output and error, the log file, and the data directory."""
-    return [(str(path), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    """Each file: standard output and error, the log file, and the data directory; and each row of each store in it.
+
+    RocksDB compresses: what stands in a row need not stand in a file as it is.
+    """
+    files = [(str(path), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    stores = [Path(path).parent for path, _ in files if Path(path).name == "CURRENT"]
+    return [*files, *(row for store in stores for row in rows_of(store))]
+
+
+def rows_of(store: Path) -> list[tuple[str, bytes]]:
+    """Key and value of each row of a RocksDB that nobody has open."""
+    db = rocksdict.Rdict(str(store), rocksdict.Options(raw_mode=True), access_type=rocksdict.AccessType.read_only())
+    try:
+        return [(f"{store}: row {key[:60]!r}", b"\n".join((key, value))) for key, value in db.items()]
+    finally:
+        db.close()
 
 
 def _whole(key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None) -> bytes:

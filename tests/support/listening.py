@@ -13,11 +13,12 @@ from aiohttp import web
 
 from app.settings import ApiSettings, Settings
 from app.web import WebServer
+from tests.support.canaries import CREDENTIALS, WATCH
 
 DEADLINE_S = 10.0
-TOKENS = ApiSettings(admin_token="admin-token", viewer_token="viewer-token")
-ADMIN = {"Authorization": "Bearer admin-token"}
-VIEWER = {"Authorization": "Bearer viewer-token"}
+TOKENS = ApiSettings(admin_token=CREDENTIALS["admin token"], viewer_token=CREDENTIALS["viewer token"])
+ADMIN = {"Authorization": f"Bearer {CREDENTIALS['admin token']}"}
+VIEWER = {"Authorization": f"Bearer {CREDENTIALS['viewer token']}"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Caller:
             named["json"] = body
         async with self.session.request(method, self.url + path, **named) as answer:
             text = await answer.text()
+            WATCH.look(f"the answer to {method} {path}", f"{dict(answer.headers)}{text}".encode())
             return Answer(answer.status, json.loads(text) if text else None, answer.headers, text)
 
     async def get(self, path: str, **named: Any) -> Answer:

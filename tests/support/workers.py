@@ -25,11 +25,12 @@ from app.devstack.kafka import free_port
 from app.devstack.leash import leashed
 from app.devstack.processes import Worker, module_command, module_environment
 from app.devstack.receivers import Receiver, ReceiverKind
-from app.devstack.stack import Upstreams, WorkerApi, encryption_key, worker_settings
+from app.devstack.stack import Upstreams, WorkerApi, worker_settings
 from app.devstack.standins import Observations, Standin
 from app.devstack.tally import EventKey
 from app.publishing import KafkaConfig, KafkaEventPublisher, VaultEvent
 from app.topics import Topics
+from tests.support.canaries import CREDENTIALS, WATCH, encryption_key_entry
 
 T = TypeVar("T")
 
@@ -177,9 +178,13 @@ class Deployment:
             "WEBHOOKS__RETRY_SCHEDULE_S": "[0,1,1,2]",
             # Where upstreams are taken away, events that tell of it would stand between those that are counted.
             "HEALTH__DEGRADED_AFTER_S": "3600",
+            # The stand-ins ask for none; they are there to be searched for.
+            "GOVERNANCE__TOKEN": CREDENTIALS["dashboard token"],
+            "POLICY__TOKEN": CREDENTIALS["policy token"],
+            "REGISTRY__TOKEN": CREDENTIALS["registry token"],
         }
         self._folder = folder
-        self._key = encryption_key()
+        self._key = encryption_key_entry()
         self._standins: list[Standin] = []
 
     async def __aenter__(self) -> Self:
@@ -194,6 +199,7 @@ class Deployment:
             await worker.kill()
         for standin in self._standins:
             await standin.stop()
+        await asyncio.to_thread(WATCH.look_below, self._folder)
 
     async def _listen(self, standin: Standin) -> None:
         await standin.start()
@@ -281,6 +287,10 @@ class Deployment:
     async def read(self, *topics: str) -> list[Message]:
         """Every committed record that is in the topics now."""
         return await asyncio.to_thread(read_topic, self.brokers, *topics)
+
+    async def read_raw(self, *topics: str) -> list[Message]:
+        """Every record that is in the topics now, also of transactions that were aborted."""
+        return await asyncio.to_thread(read_topic, self.brokers, *topics, committed=False)
 
     async def verify_audit(self) -> list[dict[str, Any]]:
         """What `audit verify --topic` says of each partition, once it has ended with 0."""

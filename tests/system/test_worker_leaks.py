@@ -6,8 +6,8 @@ import asyncio
 import base64
 import json
 import re
-import secrets as random
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from confluent_kafka import Producer
 from app.devstack.standins import Fault, Standin
 from app.events import VaultEventType
 from app.publishing import VaultEvent
+from tests.support.canaries import PERSONAL, credential, signing_key_entry
 from tests.support.certificates import Authority
 from tests.support.leaks import everything_below, everything_on_the_broker, found
 from tests.support.workers import Deployment, RunningWorker, until
@@ -28,12 +29,23 @@ pytestmark = pytest.mark.kafka
 CANARY = "canary-that-is-no-secret"
 """Beside what must not be found: where this is not found either, the search looks in the wrong places."""
 
-EMAIL, SSN, CARD, PHONE = "jane.doe.4711@example.com", "123-45-6789", "4111 1111 1111 1111", "+49 170 1234567"
-NAME = "Jane Quarantina Doe"
-"""Has no form that could be recognised: it must not be where it was found."""
-PERSONAL = {"e-mail": EMAIL, "social security": SSN, "card": CARD, "telephone": PHONE, "name": NAME}
+EMAIL, SSN, CARD, PHONE, NAME = PERSONAL.values()
 NAMED = {name: f"planted-{name}-6f1c2a" for name in ("password", "api_key", "authorization", "client_secret", "token")}
 OWN_CREDENTIAL = re.compile(rb"\n(?:Authorization: Bearer|X-Policy-Key:) \S+")
+
+
+SHOWN: dict[str, Callable[[dict[str, str]], str | None]] = {
+    # Events as they came, for whoever may read them; and what only exists once somebody asks for it.
+    "/v1/dead-letters/": lambda _: None,
+    "/v1/quarantine/": lambda _: None,
+    "/v1/replays/": lambda _: None,
+    "/v1/registry/sync/": lambda _: None,
+    "/v1/webhooks/{id}": lambda ids: f"/v1/webhooks/{ids['webhook']}",
+    "/v1/deliveries/{id}": lambda ids: f"/v1/deliveries/{ids['delivery']}",
+    "/v1/registry/datasets/": lambda ids: f"/v1/registry/datasets/{ids['dataset']}",
+    "/v1/policy/applicable": lambda ids: f"/v1/policy/applicable?resource={ids['resource']}",
+}
+"""How a route of the document is asked, by how its path begins; None: not here."""
 
 
 def planted() -> list[VaultEvent]:
@@ -105,7 +117,7 @@ class Scene:
 
     def secret(self, name: str) -> str:
         """A new one, which must not be found."""
-        self.secrets[name] = random.token_urlsafe(24)
+        self.secrets[name] = credential(name)
         return self.secrets[name]
 
     def put(self, setting: str, value: str) -> None:
@@ -135,11 +147,16 @@ class Scene:
         dashboard.token, registry.token = self.secret("dashboard token"), self.secret("registry token")
         self.put("GOVERNANCE__TOKEN", self.secret("expired dashboard token"))
         self.put("REGISTRY__TOKEN", self.secret("expired registry token"))
+        # They are in files here, which the environment would hide.
+        del self.deployment.settings["GOVERNANCE__TOKEN"], self.deployment.settings["REGISTRY__TOKEN"]
+        self.secrets["encryption key"], self.secrets["signing key"] = self.deployment._key, signing_key_entry()
         self.deployment.settings |= {
             "LOG__LEVEL": "debug,aiokafka=debug,faust=debug,mode=debug,aiohttp=debug",
             "PARTITIONS": "1",
             "SECRETS_DIR": str(self.given / "secrets"),
             "API__ADMIN_TOKEN": self.secret("admin token"),
+            "API__VIEWER_TOKEN": self.secret("viewer token"),
+            "WEBHOOKS__SIGNING_KEYS": json.dumps([self.secrets["signing key"]]),
             "GOVERNANCE__SSL_CA": str(server.file),
             "GOVERNANCE__SSL_CERT": str(certificate),
             "GOVERNANCE__SSL_KEY": str(key),
@@ -162,7 +179,8 @@ class Scene:
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """An answer of the API, kept for the search; decoded if it is JSON."""
-        headers = {"Authorization": f"Bearer {self.secrets['admin token']}"}
+        token = self.secrets["viewer token" if method == "GET" else "admin token"]
+        headers = {"Authorization": f"Bearer {token}"}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as client,
             client.request(method, self.worker.url + path, headers=headers, json=body) as answer,
@@ -190,13 +208,15 @@ class Scene:
         )
 
     async def read_everything(self) -> None:
-        """Each route that shows no event on purpose."""
-        for path in (
-            *("/metrics", "/health", "/health/ready", "/openapi.json", "/v1/stats", "/v1/webhooks", "/v1/deliveries"),
-            *("/v1/governance/status", "/v1/governance/export", "/v1/registry/datasets/ds-1"),
-            "/v1/policy/applicable?resource=ds-1",
-        ):
-            await self.call("GET", path)
+        """Each route of the API that shows no event on purpose, as a viewer."""
+        ids = {"resource": "ds-1", "dataset": "ds-1"}
+        for kind, path in (("webhook", "/v1/webhooks"), ("delivery", "/v1/deliveries")):
+            ids[kind] = (await self.call("GET", path))["items"][0]["id"]
+        document = await self.call("GET", "/openapi.json")
+        for template, methods in document["paths"].items():
+            path = next((of(ids) for part, of in SHOWN.items() if template.startswith(part)), template)
+            if "get" in methods and path is not None:
+                await self.call("GET", path)
         report = {"start_date": "2020-01-01T00:00:00Z", "end_date": "2030-01-01T00:00:00Z", "format": "json"}
         await self.call("POST", "/v1/governance/reports", {"report_type": "soc2", **report})
         await self.call("POST", "/v1/registry/sync", {})
@@ -257,7 +277,7 @@ async def test_no_credential_and_no_personal_data_is_where_it_must_not_be(scene:
     await until(lambda: idle(scene), "no lag anywhere")
     assert await worker.stop() == 0
 
-    topics = await everything_on_the_broker(deployment.brokers, deployment.app_id, deployment.read)
+    topics = await everything_on_the_broker(deployment.brokers, deployment.app_id, deployment.read_raw)
     files = everything_below(scene.folder)
     asked = [place for place in scene.sent if "evaluat" in place[0]]
     told = [place for place in scene.sent if place not in asked]
@@ -270,6 +290,7 @@ async def test_no_credential_and_no_personal_data_is_where_it_must_not_be(scene:
     looked_into = {
         "audit": [place for place in derived if place[0].startswith(deployment.topics.audit)],
         "violations": [place for place in derived if place[0].startswith(deployment.topics.violations)],
+        "rows": [place for place in files if ": row " in place[0]],
         "to the dashboard": [place for place in told if "/audit/" in place[0]],
         "to the engine": [place for place in told if "/violations" in place[0]],
         "to the registry": [place for place in told if "/datasets" in place[0]],

@@ -20,9 +20,9 @@ from app.devstack.standins import Observations, Standin
 from app.events import VaultEventType, encode_structured
 from app.publishing import VaultEvent, checked
 from app.webhooks.secrets import new_secret
+from tests.support.canaries import credential, signing_key_entry
 from tests.support.egress import PASSWORD, EgressProxy, egress_proxy
 from tests.support.leaks import everything_below, everything_on_the_broker, forms_of, found
-from tests.support.signed_requests import signing_key_entry
 from tests.support.workers import Deployment, RunningWorker, TimedReceiver, until
 
 pytestmark = pytest.mark.kafka
@@ -56,12 +56,11 @@ class Scene:
 
     def __init__(self, deployment: Deployment, proxy: EgressProxy) -> None:
         self.deployment = deployment
-        tokens = {f"{name} token": random.token_urlsafe(24) for name in ("admin", "viewer", "governance", "policy")}
-        self.secrets = tokens | {
-            "registry token": random.token_urlsafe(24),
+        named = ("admin", "viewer", "governance", "policy", "registry")
+        self.secrets = {f"{name} token": credential(f"{name} token") for name in named} | {
             "egress password": PASSWORD,
             "encryption key": deployment._key,
-            "signing key": signing_key_entry("key-1"),
+            "signing key": signing_key_entry(),
         }
         self.answers: list[tuple[str, bytes]] = []
         self.log = deployment._folder / "worker-file.log"
@@ -110,11 +109,11 @@ class Scene:
 
     async def create(self, name: str, url: str, **more: Any) -> dict[str, Any]:
         """A webhook with a credential in its headers; its secret is shown, and remembered."""
-        credential = self.secret(f"credential of {name}", random.token_urlsafe(24))
+        secret = self.secret(f"credential of {name}", credential(f"credential of {name}"))
         body = {
             "url": url,
             "events": ["*"],
-            "headers": {"Authorization": f"Bearer {credential}", "X-Team": CANARY},
+            "headers": {"Authorization": f"Bearer {secret}", "X-Team": CANARY},
             "signatures": ["v1", "v1a"],
             **more,
         }
@@ -166,7 +165,7 @@ async def test_no_secret_is_in_anything_that_the_worker_wrote(scene: Scene, tmp_
     assert await worker.stop() == 0
 
     await without_its_key_with_it_and_with_another_one(scene, [first["id"], failing["id"], dead["id"]], honest)
-    topics = await everything_on_the_broker(deployment.brokers, deployment.app_id, deployment.read)
+    topics = await everything_on_the_broker(deployment.brokers, deployment.app_id, deployment.read_raw)
     assert any(place.startswith(deployment.topics.commands) for place, _ in topics)
     files = everything_below(tmp_path)
 

@@ -172,6 +172,20 @@ def test_both_kinds_of_schedule_together_are_refused() -> None:
     assert "cannot be combined with WEBHOOKS__MAX_RETRIES" in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("POLICY__IDEMPOTENCY_HEADER", "authorization", "another header than POLICY__AUTH_HEADER"),
+        ("GOVERNANCE__BATCH_LAST_HEADER", "X-BATCH-FIRST-OFFSET", "another header than GOVERNANCE__BATCH_FIRST_HEADER"),
+        ("REGISTRY__IDEMPOTENCY_HEADER", "Content-Type", "no header of HTTP itself"),
+    ],
+)
+def test_a_header_that_has_another_meaning_is_refused(name: str, value: str, must: str) -> None:
+    (problem,) = refused(**{name: value})
+    assert problem.startswith(f"VAULT_STREAM_{name}: ")
+    assert must in problem
+
+
 def test_half_a_linear_schedule_is_refused() -> None:
     assert refused(WEBHOOKS__MAX_RETRIES="4") == (
         "VAULT_STREAM_WEBHOOKS__RETRY_DELAY_S: must be set together with WEBHOOKS__MAX_RETRIES",

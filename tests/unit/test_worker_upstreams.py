@@ -92,6 +92,44 @@ def test_an_upstream_without_an_endpoint_is_off(tmp_path: Path) -> None:
     )
 
 
+async def test_an_upstream_gets_its_own_names_of_headers() -> None:
+    seen: list[dict[str, str]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(dict(request.headers))
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_post("/", handler)
+    async with TestServer(app) as server:
+        named = {
+            "GOVERNANCE__ENDPOINT": str(server.make_url("")),
+            "GOVERNANCE__IDEMPOTENCY_HEADER": "X-Request-Key",
+            "GOVERNANCE__BATCH_FIRST_HEADER": "X-From",
+            "GOVERNANCE__BATCH_LAST_HEADER": "X-To",
+        }
+        settings = load_settings(
+            {f"VAULT_STREAM_{name}": value for name, value in named.items()}, dotenv=Path("/no.env")
+        )
+        client = make_upstreams(settings)["governance"]
+        assert client is not None
+        given = {
+            "Idempotency-Key": "c-0-1-2",
+            "X-Batch-First-Offset": "1",
+            "X-Batch-Last-Offset": "2",
+            "traceparent": "t",
+        }
+        await client.send("POST", "/", b"[]", headers=given)
+        await client.close()
+    assert {name: seen[0].get(name) for name in ("X-Request-Key", "X-From", "X-To", "traceparent")} == {
+        "X-Request-Key": "c-0-1-2",
+        "X-From": "1",
+        "X-To": "2",
+        "traceparent": "t",
+    }
+    assert given.keys() - {"traceparent"} & seen[0].keys() == set()
+
+
 async def test_an_expired_token_is_replaced_without_a_restart(scene: Scene) -> None:
     assert await scene.status() == 401
     scene.put("new")

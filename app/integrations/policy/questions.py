@@ -123,7 +123,7 @@ def _entity(asked: Mapping[str, Any], name: str, where: str) -> str:
 def _name(found: Mapping[str, Any], name: str, where: str) -> str:
     value = found.get(name)
     if value is None:
-        raise BadQuestion(where, "a string", "missing")
+        raise BadQuestion(where, "is missing: a string", "missing")
     if not isinstance(value, str) or not value:
         raise BadQuestion(where, "a string that is not empty")
     if len(value) > MAX_NAME_CHARS:
@@ -134,7 +134,7 @@ def _name(found: Mapping[str, Any], name: str, where: str) -> str:
 def _object(found: Mapping[str, Any], name: str, where: str, *, required: bool = False) -> dict[str, Any] | None:
     if name not in found:
         if required:
-            raise BadQuestion(where, "an object", "missing")
+            raise BadQuestion(where, "is missing: an object", "missing")
         return None
     value = found[name]
     if not isinstance(value, dict):

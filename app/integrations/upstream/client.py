@@ -183,7 +183,7 @@ def _nobody(_problem: str | None) -> None:
 def _headers(given: Mapping[str, str] | None, config: UpstreamConfig) -> CIMultiDict[str]:
     """A caller may say what it accepts, and never who it is."""
     headers = CIMultiDict(_DEFAULTS)
-    headers.update(given or {})
+    headers.update({config.header_names.get(name, name): value for name, value in (given or {}).items()})
     headers.update(config.credential())
     return headers
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 log = logging.getLogger("app.integrations.upstream")
 
@@ -25,6 +25,7 @@ class UpstreamConfig:
     Attributes:
         endpoint: Base URL; a path in it is kept.
         token: Sent as `Bearer` in `Authorization`, or as it is in another header.
+        header_names: How this upstream spells headers that callers know under other names.
         timeout_s: For the whole request, answer read.
         connect_timeout_s: For the connection alone.
         ssl_ca: A file of roots to trust instead of the system's.
@@ -37,6 +38,7 @@ class UpstreamConfig:
     connect_timeout_s: float = 5.0
     token: str | None = field(default=None, repr=False)
     auth_header: str = "Authorization"
+    header_names: Mapping[str, str] = field(default_factory=dict)
     ssl_ca: str | None = None
     ssl_cert: str | None = None
     ssl_key: str | None = None

@@ -24,6 +24,7 @@ from app.web.openapi.shared import (
     CODE,
     COUNT,
     CURSOR,
+    GIVEN_TIME,
     HOP,
     IDEMPOTENCY_KEY,
     LIMIT,
@@ -31,7 +32,6 @@ from app.web.openapi.shared import (
     NUMBERS,
     ORIGIN,
     TEXT,
-    TIME,
     WEBHOOK_ID,
 )
 
@@ -123,7 +123,7 @@ DELIVERIES: Final = Area(
                     query("webhook_id", TEXT, "Of one webhook."),
                     query("status", _STATUS, "In this status."),
                     query("event_id", TEXT, "Of one event."),
-                    query("since", TIME, "At or after this time."),
+                    query("since", GIVEN_TIME, "At or after this time."),
                     CURSOR,
                     LIMIT,
                     HOP,

@@ -20,7 +20,7 @@ from app.web.openapi.building import (
     ref,
     text,
 )
-from app.web.openapi.shared import COUNT, HOP, NUMBERS, TEXT, TIME
+from app.web.openapi.shared import COUNT, GIVEN_TIME, HOP, NUMBERS, TEXT, TIME
 
 __all__ = ["GOVERNANCE"]
 
@@ -72,8 +72,8 @@ _REQUEST: Final = {
         {
             "report_type": _TYPES,
             "type": {**_TYPES, "description": "The same as report_type."},
-            "start_date": TIME,
-            "end_date": {**TIME, "description": "After start_date."},
+            "start_date": GIVEN_TIME,
+            "end_date": {**GIVEN_TIME, "description": "After start_date; this moment itself is not in the report."},
             "scope": nullable({"type": "string", "minLength": 1, "maxLength": 1024}),
             "format": {**_FORMATS, "default": "json"},
         },
@@ -124,8 +124,8 @@ GOVERNANCE: Final = Area(
                 {200: _EXPORTED},
                 (429, 503),
                 parameters=(
-                    query("from", TIME, "Recorded at or after this time."),
-                    query("to", TIME, "Recorded before this time."),
+                    query("from", GIVEN_TIME, "Recorded at or after this time (RFC 3339) or date (midnight UTC)."),
+                    query("to", GIVEN_TIME, "Recorded before this time or date: 2026-02-01 is the end of January."),
                     query(
                         "resource",
                         {"type": "string", "minLength": 1, "maxLength": 1024},
@@ -156,7 +156,15 @@ GOVERNANCE: Final = Area(
         },
     },
     {
-        "GovernanceStatus": obj({"partitions": array(example(_PARTITION, _SHOWN)), "missing": NUMBERS}),
+        "GovernanceStatus": obj(
+            {
+                "state": {**enum("on", "off"), "description": "off: without a dashboard nothing is sealed."},
+                "detail": {**TEXT, "description": "What to do to turn it on."},
+                "partitions": array(example(_PARTITION, _SHOWN)),
+                "missing": NUMBERS,
+            },
+            ("state", "partitions", "missing"),
+        ),
         "Report": _REPORT,
         "ReportRequest": _REQUEST,
     },

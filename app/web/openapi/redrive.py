@@ -22,7 +22,18 @@ from app.web.openapi.building import (
     text,
 )
 from app.web.openapi.deliveries import DELIVERY_ID, ERROR, SENT
-from app.web.openapi.shared import CODE, COUNT, CURSOR, IDEMPOTENCY_KEY, LIMIT, MOMENT, ORIGIN, TEXT, TIME, WEBHOOK_ID
+from app.web.openapi.shared import (
+    CODE,
+    COUNT,
+    CURSOR,
+    GIVEN_TIME,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    MOMENT,
+    ORIGIN,
+    TEXT,
+    WEBHOOK_ID,
+)
 
 __all__ = ["DEAD_LETTERS", "QUARANTINE"]
 
@@ -54,8 +65,8 @@ _LETTER_FILTER: Final[dict[str, Schema]] = {
     "webhook_id": TEXT,
     "reason": _GIVEN_UP,
     "event_type": TEXT,
-    "since": TIME,
-    "until": TIME,
+    "since": GIVEN_TIME,
+    "until": GIVEN_TIME,
 }
 _LETTER_EXAMPLE: Final = {
     "id": "0-41",
@@ -186,8 +197,8 @@ _ENTRY_FILTER: Final[dict[str, Schema]] = {
     "type": TEXT,
     "topic": TEXT,
     "origin": TEXT,
-    "since": TIME,
-    "until": TIME,
+    "since": GIVEN_TIME,
+    "until": GIVEN_TIME,
 }
 _ENTRY_EXAMPLE: Final = {
     "id": "0-41",

@@ -126,7 +126,7 @@ REGISTRY: Final = Area(
                         headers={"Location": header("Where to watch it.", text("/v1/registry/sync/.+"))},
                     )
                 },
-                (400, 409, 413, 415, 503),
+                (400, 413, 415, 503),
                 "admin",
                 (),
                 body(ref("RegistrySyncRequest"), required=False, example={"mode": "both"}),

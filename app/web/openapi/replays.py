@@ -24,13 +24,13 @@ from app.web.openapi.shared import (
     COUNT,
     CURSOR,
     EVENT_PATTERN,
+    GIVEN_TIME,
     HOP,
     LIMIT,
     MOMENT,
     NUMBERS,
     SHOWN_PATTERN,
     TEXT,
-    TIME,
     WEBHOOK_ID,
 )
 
@@ -44,10 +44,10 @@ _OFFSETS: Final[Schema] = {
     "description": "By topic/partition; no other partition is read.",
 }
 _REQUEST: Final[dict[str, Schema]] = {
-    "since": TIME,
+    "since": GIVEN_TIME,
     "from_offset": _OFFSETS,
     "since_disabled": {"type": "boolean"},
-    "until": TIME,
+    "until": GIVEN_TIME,
     "event_types": array(EVENT_PATTERN, minItems=1, maxItems=50),
     "only": enum("missed", "failed", "all"),
     "rate_per_s": {"type": "number", "minimum": 0.001, "maximum": 100_000, "default": 1000},

@@ -9,8 +9,8 @@ from app.events import OperatorEventType, VaultEventType
 from app.web.openapi.building import Schema, array, enum, example, header, obj, query, ref, text
 
 __all__ = [
-    "CODE", "COUNT", "CURSOR", "EVENT_PATTERN", "HEADERS", "HOP", "IDEMPOTENCY_KEY", "IF_MATCH", "LIMIT", "MOMENT",
-    "NUMBERS", "ORIGIN", "RESPONSES", "SHARED", "SHOWN_PATTERN", "TEXT", "TIME", "WEBHOOK_ID",
+    "CODE", "COUNT", "CURSOR", "EVENT_PATTERN", "GIVEN_TIME", "HEADERS", "HOP", "IDEMPOTENCY_KEY", "IF_MATCH", "LIMIT",
+    "MOMENT", "NUMBERS", "ORIGIN", "RESPONSES", "SHARED", "SHOWN_PATTERN", "TEXT", "TIME", "WEBHOOK_ID",
 ]  # fmt: skip
 
 PROBLEM: Final = "application/problem+json"
@@ -19,7 +19,13 @@ TEXT: Final[Schema] = {"type": "string"}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 CODE: Final[Schema] = {"type": "integer", "minimum": 100, "maximum": 999}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
-"""As it is taken: RFC 3339."""
+"""RFC 3339."""
+GIVEN_TIME: Final[Schema] = {
+    "type": "string",
+    "anyOf": [{"format": "date-time"}, {"format": "date"}],
+    "description": "RFC 3339, or a date, which is its midnight in UTC.",
+}
+"""As callers write it."""
 MOMENT: Final[Schema] = {
     "type": "string",
     "format": "date-time",

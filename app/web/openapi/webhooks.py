@@ -24,13 +24,13 @@ from app.web.openapi.building import (
 from app.web.openapi.shared import (
     CURSOR,
     EVENT_PATTERN,
+    GIVEN_TIME,
     IDEMPOTENCY_KEY,
     IF_MATCH,
     LIMIT,
     MOMENT,
     SHOWN_PATTERN,
     TEXT,
-    TIME,
     WEBHOOK_ID,
 )
 
@@ -206,7 +206,7 @@ WEBHOOK_CHANGES: Final = Area(
         "/v1/webhooks/{id}/hold": _change(
             "holdWebhook",
             "Start no attempt before a time; null lifts it",
-            body=body(obj({"until": nullable(TIME)}), example={"until": None}),
+            body=body(obj({"until": nullable(GIVEN_TIME)}), example={"until": None}),
         ),
         "/v1/webhooks/{id}/rotate-secret": _change(
             "rotateSecret",

@@ -46,6 +46,24 @@ class TestWhatWasAskedFor:
         assert found["failed"] == [{"id": "ds-1", "reason": "answered 503"}]
         await world.close()
 
+    async def test_lists_what_another_has_under_its_id_as_a_conflict_and_once(self) -> None:
+        world = RegistryWorld(mode=SyncMode.BOTH, interval_s=3600)
+        await world.open()
+        await world.turn()
+        world.book.upsert = lambda _: (409, {"id": "other"})  # type: ignore[method-assign]
+        world.created("ds-1")
+        world.ask("s-1", SyncMode.BOTH)
+        for _ in range(5):
+            await world.advance(1)
+        reader = world.readers.get(0)
+        assert reader is not None
+        found = await reader.sync("s-1")
+        assert found is not None
+        assert found["done"]
+        assert [one["dataset_id"] for one in found["conflicts"]] == ["ds-1"]
+        assert found["failed"] == []
+        await world.close()
+
     async def test_says_that_a_registry_is_away(self, world: RegistryWorld) -> None:
         world = RegistryWorld(mode=SyncMode.PUSH)
         await world.open()

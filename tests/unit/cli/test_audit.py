@@ -76,6 +76,26 @@ class TestAnExport:
         assert ("is empty" in result.stderr) is not bool(count)
         assert run(str(file), "--no-trailer").exit_code == 0
 
+    @pytest.mark.parametrize("options", [(), ("--no-trailer",)])
+    @pytest.mark.parametrize("lines", [0, 2])
+    def test_that_was_cut_in_the_middle_of_a_line_is_truncated(
+        self, tmp_path: Path, lines: int, options: tuple[str, ...]
+    ) -> None:
+        file = tmp_path / "export.jsonl"
+        file.write_bytes(b"\n".join(map(orjson.dumps, entries(3)[: lines + 1]))[:-40])
+        result = run(str(file), *options)
+        assert result.exit_code == 1
+        assert f"truncated: line {lines + 1} ends in its middle" in result.stdout
+        assert "JSON" not in result.output
+        told = json.loads(run(str(file), *options, "--json").stdout)
+        assert told["ok"] is False
+        assert told["partitions"][0]["findings"][0]["kind"] == "truncated"
+
+    def test_without_the_last_end_of_line_is_whole(self, tmp_path: Path) -> None:
+        file = tmp_path / "export.jsonl"
+        file.write_bytes(b"\n".join(map(orjson.dumps, entries(3))))
+        assert run(str(file), "--no-trailer").exit_code == 0
+
     def test_that_is_broken_exits_1_and_names_the_entry(self, tmp_path: Path) -> None:
         lines = entries(3)
         lines[1]["action"] = "forged"

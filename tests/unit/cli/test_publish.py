@@ -71,6 +71,24 @@ def test_brokers_and_layout_come_from_the_settings(publishers: Publishers) -> No
     assert (config.topic_layout, config.topic_prefix) == ("single", "vault")
 
 
+@pytest.mark.parametrize("options", [(), ("--check",)])
+@pytest.mark.parametrize(
+    ("text", "what", "fix"),
+    [
+        (b'\n{\n  "specversion": "1.0",\n  "id": "e-1"\n}\n', "line 2: JSON over several lines", "jq -c '.' FILE"),
+        (b"[" + GOOD + b",\n" + GOOD + b"]\n", "line 1: a JSON array", "jq -c '.[]' FILE"),
+    ],
+)
+def test_json_that_is_not_one_event_a_line_says_what_to_do(
+    publishers: Publishers, text: bytes, what: str, fix: str, options: tuple[str, ...]
+) -> None:
+    result = run("-", *options, stdin=text)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert what in result.stderr
+    assert fix in result.stderr
+    assert [made.events for made in publishers.made] == [[] for _ in publishers.made]
+
+
 def test_check_validates_and_needs_no_broker(publishers: Publishers) -> None:
     result = run("--check")
     assert (result.exit_code, result.stdout) == (1, "2 valid, 2 refused\n")

@@ -97,7 +97,7 @@ def test_show_asks_for_an_encoded_id(api: scripted.Api) -> None:
 
 
 def test_a_refusal_is_one_line(api: scripted.Api) -> None:
-    problem = {"status": 409, "code": "registry_off", "detail": "There is no registry."}
+    problem = {"status": 503, "code": "registry_off", "detail": "There is no registry."}
     api.will_answer(problem, status=409)
     result = scripted.run(registry, "sync")
     assert result.exit_code == 1

@@ -1,6 +1,6 @@
 import pytest
 
-from app.events import format_time, parse_time_ms
+from app.events import format_time, parse_moment_ms, parse_time_ms
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,17 @@ def test_rfc_3339_is_read_to_the_millisecond(text: str, time_ms: int) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"RFC 3339|years|range|month"):
         parse_time_ms(text)
+
+
+def test_people_may_give_a_date_for_its_midnight_in_utc() -> None:
+    assert parse_moment_ms("2026-01-02") == parse_time_ms("2026-01-02T00:00:00Z")
+    assert parse_moment_ms("2026-01-02T03:04:05.678Z") == 1767323045678
+
+
+@pytest.mark.parametrize("text", ["", "2026-1-2", "2026-02-30", "20260102", "2026-W01-1", "2026-01", "٢٠٢٦-01-02"])
+def test_what_is_neither_a_time_nor_a_date_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"RFC 3339|day"):
+        parse_moment_ms(text)
 
 
 def test_times_are_written_in_utc_with_milliseconds() -> None:

@@ -20,7 +20,7 @@ from app.integrations.chain import (
     hash_of,
     make_entry,
 )
-from app.integrations.verification import TopicCheck, Verdict, verify
+from app.integrations.verification import TopicCheck, Trailer, Verdict, verify
 from tests.support.audit_records import audit, audit_value
 
 AT_MS = 1_750_000_000_000
@@ -158,6 +158,25 @@ class TestAnExport:
         findings = verify(whole)[0].findings
         assert {finding.kind for finding in findings} == {"swapped"}
         assert findings[0].sequence == 3
+
+    def test_with_its_first_two_entries_swapped_misses_none(self) -> None:
+        whole = entries(4)
+        trailer = Trailer(0, 3, whole[3]["hash"], entries=4, previous_hash=GENESIS).show()
+        (verdict,) = verify([whole[1], whole[0], *whole[2:], trailer])
+        assert {finding.kind for finding in verdict.findings} == {"swapped"}
+        assert (verdict.first, verdict.from_start) == (0, True)
+        (cut,) = verify([*whole[1:], trailer])
+        assert {finding.kind for finding in cut.findings} == {"removed"}
+
+    @pytest.mark.parametrize("at", [0, 2, 4])
+    @pytest.mark.parametrize("later", [1, 2, 5])
+    def test_with_an_entry_given_twice_names_it(self, at: int, later: int) -> None:
+        whole = entries(5)
+        trailer = {"trailer": {"partition": 0, "sequence": 4, "hash": whole[4]["hash"], "entries": 5}}
+        place = min(at + later, 5)
+        (verdict,) = verify([*whole[:place], whole[at], *whole[place:], trailer])
+        assert only(verdict)[:2] == ("repeated", at)
+        assert (verdict.checked, verdict.repeats) == (5, 0)
 
     def test_with_an_inserted_entry_names_it(self) -> None:
         whole = [orjson.loads(entry.body) for entry in chain([0, 1, 3, 4])]

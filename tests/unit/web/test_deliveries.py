@@ -89,7 +89,7 @@ class TestList:
             ("status=happy", "status"),
             ("status=", "status"),
             ("since=yesterday", "since"),
-            ("since=2025-06-15", "since"),
+            ("since=2025-06-31", "since"),
             ("limit=0", "limit"),
             ("limit=201", "limit"),
             ("colour=red", "colour"),

@@ -123,6 +123,7 @@ class TestTheStatus:
     async def test_is_of_all_partitions_at_any_worker(self, cluster: Cluster, worker: str) -> None:
         told = (await cluster.ask(STATUS, worker)).document
         assert told["missing"] == []
+        assert (told["state"], "detail" in told) == ("on", False)
         assert [row["partition"] for row in told["partitions"]] == [0, 1, 2, 3]
         assert [row["head_sequence"] for row in told["partitions"]] == [2, 2, 5, 5]
         assert [row["unsealed"] for row in told["partitions"]] == [1, 2, 0, 1]
@@ -168,11 +169,13 @@ class TestTheStatus:
         assert [row["partition"] for row in told["partitions"]] == [2, 3]
         assert told["missing"] == [0, 1]
 
-    async def test_without_a_dashboard_everything_is_unsealed(self) -> None:
+    async def test_without_a_dashboard_everything_is_unsealed_and_it_says_so(self) -> None:
         async with serving(sealing=False) as cluster:
             cluster.log.fill(1, 7)
             told = (await cluster.ask(STATUS)).document
         assert told["missing"] == []
+        assert told["state"] == "off"
+        assert "GOVERNANCE__ENDPOINT" in told["detail"]
         assert [row["unsealed"] for row in told["partitions"]] == [0, 7, 0, 0]
 
     async def test_is_503_while_the_broker_is_away(self, cluster: Cluster) -> None:

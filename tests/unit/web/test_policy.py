@@ -125,6 +125,7 @@ class TestEvaluate:
             ):
                 answer = await caller.call(method, path, body)
                 assert is_unavailable(answer)
+                assert ("access is denied" in answer.document["detail"]) is (method == "POST")
                 assert "POLICY__ENDPOINT" in answer.document["detail"]
 
     @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ async def test_without_a_registry_there_is_nothing_to_be_in_step_with(cluster: C
     worker = RegistryWorker(cluster.world.readers, off=True)
     async with listening(worker.routes(), TOKENS) as caller:
         answer = await caller.call("POST", SYNC, {}, headers=ADMIN)
-    assert answer.code == (409, "registry_off")
+    assert answer.code == (503, "registry_off")
     assert "REGISTRY__ENDPOINT" in answer.document["detail"]
 
 
@@ -118,6 +118,14 @@ async def test_without_a_registry_there_is_nothing_to_be_in_step_with(cluster: C
 async def test_a_field_that_is_wrong_is_named(cluster: Cluster, path: str, body: dict[str, str], field: str) -> None:
     answer = await cluster.callers["owner"].call("POST", path, body, headers=ADMIN)
     assert (answer.status, answer.fields) == (422, [field])
+
+
+async def test_a_field_that_is_not_there_is_said_to_be_missing(cluster: Cluster) -> None:
+    body = {name: value for name, value in LINK.items() if name != "model_id"}
+    answer = await cluster.callers["owner"].call("POST", LINKS, body, headers=ADMIN)
+    (error,) = answer.document["errors"]
+    assert (error["code"], error["message"]) == ("missing", "is missing: a string of 1 to 256 characters")
+    assert answer.document["detail"].startswith("/model_id: is missing")
 
 
 @at_any

@@ -14,7 +14,7 @@ from app.engine import OutputFailed
 from app.settings import ApiSettings, ApiToken
 from app.webhooks.commands import Op
 from app.webhooks.secrets import KeyRing
-from tests.support.listening import ADMIN, Caller
+from tests.support.listening import ADMIN, TOKENS, Caller
 from tests.support.webhook_api import BODY, KEYS, SECRET, SOON_S, Owner, create, meanwhile, serving
 from tests.support.webhooks import webhook_row
 
@@ -76,7 +76,7 @@ class TestAnIdempotencyKey:
     async def test_of_another_caller_is_another_one(self, owner: Owner) -> None:
         digest = hashlib.sha256(b"ci-token").hexdigest()
         ci = ApiToken(name="ci", role="admin", sha256=digest)
-        tokens = ApiSettings(admin_token="admin-token", tokens=(ci,))
+        tokens = ApiSettings(admin_token=TOKENS.admin_token, tokens=(ci,))
         async with serving(owner, tokens=tokens) as api:
             ours = await create(api, key="k-1", **ADMIN)
             theirs = await create(api, key="k-1", Authorization="Bearer ci-token")

@@ -133,7 +133,7 @@ class TestSwitch:
         assert (off.status, off.document["health"], off.document["disabled_reason"]) == (200, "disabled", "admin")
         on = await act(api, "enable", {})
         assert (on.status, on.document["health"], on.document["enabled"]) == (200, "ok", True)
-        assert on.document["disabled_at"]
+        assert (bool(off.document["disabled_at"]), "disabled_at" in on.document) == (True, False)
         assert [command.op for command in owner.commands] == [Op.DISABLE, Op.ENABLE]
 
     async def test_what_is_so_already_is_answered_and_not_sent(self, api: Caller, owner: Owner) -> None:

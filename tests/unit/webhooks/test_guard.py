@@ -140,6 +140,10 @@ class TestUrl:
 
         assert refused.value.field == "/url"
 
+    def test_what_is_not_http_at_all_is_said_so(self) -> None:
+        with pytest.raises(InsecureUrl, match="must begin with https://"):
+            TargetGuard(allow_http=True).parse("ftp://example.com/")
+
     def test_http_passes_where_the_settings_allow_it(self) -> None:
         TargetGuard(allow_http=True).parse("http://example.com/")
 
