@@ -45,6 +45,7 @@ __all__ = [
     "GRPC_REQUESTS",
     "HTTP_REQUESTS",
     "HTTP_REQUEST_DURATION_SECONDS",
+    "LOG_LINES_DROPPED",
     "LOOP_LAG_SECONDS",
     "NUMBERS",
     "OLDEST_UNFINISHED_SECONDS",
@@ -171,6 +172,10 @@ READY = _gauge(f"{PREFIX}ready", "1 while this worker is ready; /health/ready sa
 # state: opening, open, closing, refused.
 NUMBERS = _gauge(f"{PREFIX}numbers", "Numbers held by this worker, by state", "state")
 LOOP_LAG_SECONDS = _gauge(f"{PREFIX}loop_lag_seconds", "Longest delay of a timer on the event loop over the last 15 s")
+# output: stdout, file.
+LOG_LINES_DROPPED = _counter(
+    f"{PREFIX}log_lines_dropped_total", "Log lines given up as their output was not written fast enough", "output"
+)
 # peer: broker, policy, governance, registry.
 CLOCK_SKEW_SECONDS = _gauge(f"{PREFIX}clock_skew_seconds", "Our clock minus the clock of a peer", "peer")
 DISK_FREE_BYTES = _gauge(f"{PREFIX}disk_free_bytes", "Free space on the volume of DATA_DIR")
