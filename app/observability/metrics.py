@@ -16,9 +16,15 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import Metric
 
 __all__ = [
     "ACTIVE_CONNECTIONS",
@@ -68,6 +74,7 @@ __all__ = [
     "STORES_REMOVED",
     "VERSION",
     "WEBHOOKS",
+    "before_scrape",
     "render",
 ]
 
@@ -78,6 +85,27 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the client left th
 
 REGISTRY = CollectorRegistry()
 """Ours alone: what a library puts into the default registry of the client is not shown."""
+
+
+class _Feeds:
+    """Registered first, so that it is asked before all metrics: what is added up elsewhere is moved into them then."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def collect(self) -> Iterable[Metric]:
+        for call in self.calls:
+            call()
+        return ()
+
+
+_feeds = _Feeds()
+REGISTRY.register(_feeds)
+
+
+def before_scrape(call: Callable[[], None]) -> None:
+    """Call this before each scrape, for as long as the process lives."""
+    _feeds.calls.append(call)
 
 
 def _counter(name: str, text: str, *labels: str) -> Counter:
@@ -118,7 +146,7 @@ STORAGE_LATENCY_SECONDS = _histogram(
     "backend",
     "operation",
 )
-# pii_type, detector: from the events, so the caller maps all but the first 50 values of each to "other".
+# pii_type, detector: from the events: known ones and the first 25 others that look like a name, else "other".
 PII_DETECTIONS = _counter("pii_detections_total", "Total PII detections", "pii_type", "detector")
 # strategy: from the events, bounded likewise.
 ANONYMIZATION_DURATION_SECONDS = _histogram(
