@@ -154,7 +154,9 @@ ANONYMIZATION_DURATION_SECONDS = _histogram(
 )
 ACTIVE_CONNECTIONS = _gauge("active_connections", "Open connections of the web listener")
 # queue_name: webhooks_waiting, webhooks_in_flight, jobs_<agent>, decisions_audit.
-QUEUE_DEPTH = _gauge("queue_depth", "Queue depth", "queue_name")
+QUEUE_DEPTH = _gauge(
+    "queue_depth", "Queue depth: webhooks_waiting, webhooks_in_flight, jobs_{agent}, decisions_audit", "queue_name"
+)
 CACHE_HITS = _counter("cache_hits_total", "Total cache hits of the policy cache")
 CACHE_MISSES = _counter("cache_misses_total", "Total cache misses of the policy cache")
 
@@ -205,7 +207,11 @@ LOG_LINES_DROPPED = _counter(
     f"{PREFIX}log_lines_dropped_total", "Log lines given up as their output was not written fast enough", "output"
 )
 # peer: broker, policy, governance, registry.
-CLOCK_SKEW_SECONDS = _gauge(f"{PREFIX}clock_skew_seconds", "Our clock minus the clock of a peer", "peer")
+CLOCK_SKEW_SECONDS = _gauge(
+    f"{PREFIX}clock_skew_seconds",
+    "Our clock minus the clock of a peer, as far as the way there and back does not explain it",
+    "peer",
+)
 DISK_FREE_BYTES = _gauge(f"{PREFIX}disk_free_bytes", "Free space on the volume of DATA_DIR")
 
 # --- Webhooks ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.observability import metrics
+from app.observability import clock_skew, metrics
 from app.observability.clock_skew import PeerClock
 
 NOW_S = 1_750_000_000.0
@@ -65,6 +65,18 @@ def test_a_date_that_is_none_changes_nothing(clock: PeerClock, date: str | None)
     clock.told(NOW_S - 3, NOW_S, NOW_S)
     clock.told_by_date(date, NOW_S, NOW_S)
     assert skew_s() == 3
+
+
+def test_what_was_long_ago_is_not_shown_any_more_until_the_peer_is_heard_again(
+    clock: PeerClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.told(NOW_S - 3, NOW_S, NOW_S)
+    began_s = clock_skew.time.monotonic()
+    monkeypatch.setattr(clock_skew, "FORGET_AFTER_S", -1.0)
+    assert metrics.REGISTRY.get_sample_value("vault_stream_clock_skew_seconds", {"peer": "policy"}) is None
+    monkeypatch.setattr(clock_skew, "FORGET_AFTER_S", clock_skew.time.monotonic() - began_s + 900)
+    clock.told(NOW_S - 4, NOW_S, NOW_S)
+    assert skew_s() == 4
 
 
 def test_one_look_a_second_is_enough() -> None:
