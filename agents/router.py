@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
@@ -52,6 +52,7 @@ _DATASET_TYPES: Final = frozenset(
     )
 )
 _REASON: Final = ("vs-reason", b"event")
+_consumed = cache(lambda type_, outcome: metrics.EVENTS_CONSUMED.labels(type=type_, outcome=outcome))
 
 
 class Matcher(Protocol):
@@ -176,7 +177,7 @@ class _Router:
 
 def _count(outcomes: Counter[tuple[str, str]]) -> None:
     for (type_, outcome), count in outcomes.items():
-        metrics.EVENTS_CONSUMED.labels(type=type_, outcome=outcome).inc(count)
+        _consumed(type_, outcome).inc(count)
 
 
 def _time_of(record: Record) -> str:

@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -39,6 +40,8 @@ LOG_APPEND_TIME = 1
 _FAILURES = (kafka_errors.KafkaError, TimeoutError, OSError)
 
 TP = tuple[str, int]
+# Looked up once a topic: there may be a thousand batches a second.
+_outputs = cache(lambda topic: metrics.OUTPUTS.labels(topic=topic))
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -235,7 +238,7 @@ class OutputQueue:
         if error is not None:
             self._failed(batch, OutputFailed(f"{topic}/{partition}: {error!r}"))
             return False
-        metrics.OUTPUTS.labels(topic=topic).inc(batch.count)
+        _outputs(topic).inc(batch.count)
         written = sent.result()
         base = written.offset
         if written.timestamp_type == LOG_APPEND_TIME and written.timestamp:
