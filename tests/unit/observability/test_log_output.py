@@ -366,3 +366,29 @@ async def test_a_task_goes_on_while_the_output_stands() -> None:
     assert turns == 1000
     gate.open.set()
     sink.close(DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "fix"),
+    [
+        ("LOG__OUTPUT", "file:/dev/null/worker.log", "cannot write the log file /dev/null/worker.log"),
+        ("LOG__LEVEL", "info,app.engine=loud", "must be one of debug, info"),
+    ],
+)
+def test_a_log_setting_that_cannot_be_used_ends_the_start_with_one_line(
+    tmp_path: Path, name: str, given: str, fix: str
+) -> None:
+    settings = {f"VAULT_STREAM_{name}": given, "VAULT_STREAM_DATA_DIR": str(tmp_path / "data")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "app", "worker"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **settings},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert fix in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert not ended.stdout
