@@ -323,9 +323,10 @@ class LineHandler(logging.Handler):
         """See `logging.Handler.emit`; never waits for an output."""
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001  # what cannot be shown must not end who wanted to show it
-            self.handleError(record)
-            return
+        except Exception as error:  # noqa: BLE001  # what cannot be shown must not end who wanted to show it
+            # Not `handleError`: it would print the record as it is, secrets too, and wait for who reads that.
+            where = f"{record.name}:{record.lineno}"
+            line = self._line("a log record cannot be shown", {"where": where, "error": type(error).__name__})
         for sink in self._sinks.values():
             sink.put(line)
 

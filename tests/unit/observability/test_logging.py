@@ -183,6 +183,22 @@ def test_arguments_that_do_not_fit_do_not_lose_the_line() -> None:
     assert entry(stream)["message"].startswith("%d")
 
 
+class Unshowable:
+    def __str__(self) -> str:
+        raise KeyError("hunter2")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("form", ["json", "compact", "pretty"])
+def test_what_cannot_be_shown_says_where_and_disturbs_nobody(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stream = configured(form)
+    LOG.info("%s", Unshowable(), extra={"password": "hunter2"})
+    LOG.info("next", extra={"value": Unshowable()})
+    assert stream.getvalue().count("a log record cannot be shown") == 2
+    assert "hunter2" not in stream.getvalue() + capsys.readouterr().err
+
+
 def test_values_are_bounded() -> None:
     stream = configured()
     nested: dict[str, Any] = {}
