@@ -91,7 +91,11 @@ def run_scrape(bench: Bench) -> dict[str, float]:
         [measured] = bench.run("watched", replace(job, options={"port": float(port)}))
     finally:
         scraper.stop()
-    figures = {"scrape_loop_lag_p99_ms": measured.figures["loop_lag_p99_ms"]}
+    lag = measured.figures
+    figures = {
+        "scrape_loop_lag_p99_ms": lag["loop_lag_p99_ms"],
+        "scrape_loop_work_p99_ms": lag["loop_work_p99_ms"],
+    }
     for path, name in zip(PATHS, ("scrape_metrics", "scrape_live"), strict=True):
         took_ms = scraper.took_ms[path]
         if len(took_ms) < LEAST_ANSWERS:

@@ -10,7 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from statistics import quantiles
 from typing import Final
 
 from agents.router import router_agent
@@ -21,7 +23,7 @@ from app.settings import Settings
 from app.topics import Topics
 from app.web.operations import operations_routes
 from app.web.server import WebServer
-from benchmarks.contender import START_DEADLINE_S, Job, Measured, compete
+from benchmarks.contender import LATENESS_EVERY_S, START_DEADLINE_S, Job, Measured, compete
 from benchmarks.engine_run import positions, run_engine, start_engine
 from benchmarks.records import PREFIX
 from benchmarks.route import SomeWebhooksEach
@@ -44,9 +46,37 @@ async def contend(job: Job) -> Measured:
     if port := int(job.options.get("port", 0)):
         settings = Settings().model_copy(update={"web_port": port})
         await WebServer(settings, operations_routes(HealthRegistry(), watch, {})).start()
-        return await run_engine(job, topics.quarantine, agent)
+        busy = Busyness()
+        busy.start()
+        measured = await run_engine(job, topics.quarantine, agent)
+        return replace(measured, figures={**measured.figures, **busy.figures()})
     engine, _ = await start_engine(job, topics.quarantine, agent)
     return await _in_turns(job, lambda: positions(engine))
+
+
+class Busyness:
+    """How much longer than 10 ms the loop works by itself between two looks of a task that asks for 10 ms.
+
+    By the processor time of its thread: how late that task would be on a machine that does nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._over_ms: list[float] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; ends with the process."""
+        self._task = asyncio.create_task(self._sample())
+
+    async def _sample(self) -> None:
+        while True:
+            began_s = time.thread_time()
+            await asyncio.sleep(LATENESS_EVERY_S)
+            self._over_ms.append(max(0.0, time.thread_time() - began_s - LATENESS_EVERY_S) * 1e3)
+
+    def figures(self) -> dict[str, float]:
+        """The 99th percentile."""
+        return {"loop_work_p99_ms": round(quantiles(self._over_ms, n=100, method="inclusive")[98], 1)}
 
 
 async def _in_turns(job: Job, count: Callable[[], int]) -> Measured:
