@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
@@ -30,6 +31,7 @@ from app.events import (
 from app.events.payloads import AccessGranted, AccessRevoked, PolicyViolation
 from app.integrations.audit import audit_event
 from app.integrations.policy import violation_report
+from app.integrations.vault_figures import FIGURES
 from app.observability import metrics
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ _DATASET_TYPES: Final = frozenset(
     )
 )
 _REASON: Final = ("vs-reason", b"event")
+_consumed = cache(lambda type_, outcome: metrics.EVENTS_CONSUMED.labels(type=type_, outcome=outcome))
 
 
 class Matcher(Protocol):
@@ -90,8 +93,7 @@ class _Router:
             outcomes[self._route(record, unit)] += 1
             if count % _YIELD_EVERY_RECORDS == 0:
                 await asyncio.sleep(0)
-        for (type_, outcome), count in outcomes.items():
-            metrics.EVENTS_CONSUMED.labels(type=type_, outcome=outcome).inc(count)
+        unit.on_done(partial(_count, outcomes))
 
     def _route(self, record: Record, unit: Unit) -> tuple[str, str]:
         """Add the outputs of one record; the type (of a closed list) and the outcome, for the metric."""
@@ -105,6 +107,8 @@ class _Router:
         except InvalidEvent as error:
             unit.quarantine(record, error.reason, error.detail)
             return type_, error.reason
+        if (figure := FIGURES.get(type(payload))) is not None:
+            unit.on_done(partial(figure, payload))
         if kind in _DELIVERED_KINDS:
             self._deliver(record, event, unit)
         self._audit(record, recorded_at, event, unit)
@@ -169,6 +173,11 @@ class _Router:
         dataset_id: str = event.data["dataset_id"]
         headers = (("vs-timestamp", b"%d" % record.timestamp), *_trace_header(event))
         unit.send(self._topics.registry_datasets, dataset_id.encode(), event.posted, headers)
+
+
+def _count(outcomes: Counter[tuple[str, str]]) -> None:
+    for (type_, outcome), count in outcomes.items():
+        _consumed(type_, outcome).inc(count)
 
 
 def _time_of(record: Record) -> str:

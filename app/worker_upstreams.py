@@ -34,17 +34,21 @@ def make_upstreams(settings: Settings) -> dict[str, HttpUpstream | None]:
     Raises:
         OSError: A TLS file is missing or is no certificate.
     """
-    return {name: make_upstream(getattr(settings, name)) for name in NAMES}
+    return {name: make_upstream(getattr(settings, name), peer=name) for name in NAMES}
 
 
-def make_upstream(settings: UpstreamSettings) -> HttpUpstream | None:
+def make_upstream(settings: UpstreamSettings, *, peer: str | None = None) -> HttpUpstream | None:
     """The client of one upstream; None without an endpoint.
+
+    Args:
+        settings: Its own.
+        peer: See `HttpUpstream`.
 
     Raises:
         OSError: A TLS file is missing or is no certificate.
     """
     config = _config(settings)
-    return None if config is None else HttpUpstream(config)
+    return None if config is None else HttpUpstream(config, peer=peer)
 
 
 class Credentials:

@@ -19,6 +19,7 @@ from benchmarks import (
     idle,
     isolation,
     many_webhooks,
+    observed,
     post,
     restore,
     takeover,
@@ -32,6 +33,8 @@ from benchmarks.report import Results
 LATEST: Final = Path(__file__).parent / "latest.json"
 PARTS: Final[Mapping[str, Callable[[Bench], Mapping[str, float]]]] = {
     "two_workers": two_workers.run,
+    "observed": observed.run,
+    "scrape": observed.run_scrape,
     "checkpoint": checkpoint_cost.run,
     "idle": idle.run,
     "restore": restore.run,

@@ -10,6 +10,8 @@ import msgspec
 
 from agents.webhooks.holdings import Flight
 from app.observability import metrics
+from app.observability.logging import TRACE_ID
+from app.observability.trace_ids import exemplar_of, ids_of
 from app.webhooks.delivery import Answered, Delivery, transition
 from app.webhooks.derived import HEALTH_TYPES
 from app.webhooks.errors import MissingKey
@@ -64,9 +66,13 @@ class Attempts:
         holdings, row = self._holdings, flight.row
         await holdings.context.until_may_act()
         started_ms = holdings.context.clock.now_ms()
+        if (ids := ids_of(row.traceparent)) is not None:
+            # The task is this attempt's own.
+            TRACE_ID.set(ids[0])
         # A replayed event may be years old.
         if row.attempts == 0 and row.event_time_ms is not None and row.request_id is None:
-            metrics.EVENT_TO_POST_SECONDS.observe(max(0, started_ms - row.event_time_ms) / 1000)
+            waited_s = max(0, started_ms - row.event_time_ms) / 1000
+            metrics.EVENT_TO_POST_SECONDS.observe(waited_s, exemplar_of(row.traceparent))
         flight.url = holdings.webhooks[row.webhook_id].row.url
         holdings.census.flies(1)
         try:

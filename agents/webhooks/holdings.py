@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from agents.webhooks.brief_waits import BriefWaits
+from agents.webhooks.waiting_ages import WaitingAges
 from app.webhooks.census import Census
 from app.webhooks.health import Heart
 from app.webhooks.model import Reason
@@ -127,6 +128,7 @@ class Holdings:
         self.scheduler = Scheduler(deps.slots, deps.options.pace, context.tick_now)
         self.census = Census()
         self.brief = BriefWaits(self.scheduler, self.census, deps.busy)
+        self.ages = WaitingAges(context)
         self.ledger = DeliveryLedger(deps.publisher, topics.attempts, topics.dead_letters, topics.events)
         self.webhooks: dict[str, OwnedWebhook] = {}
         self.flights: dict[str, Flight] = {}
@@ -245,12 +247,8 @@ class Holdings:
 
     def _stored(self, flight: Flight, row: DeliveryRow) -> None:
         # Several followers in one slice write it once each.
-        self._row_changed(flight.stored, row)
+        self._counted(flight.stored, row)
         flight.stored = row
-
-    def _row_changed(self, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
-        self.census.row_changed(stored, after)
-        self.brief.row_changed(stored, after)
 
     def park_briefs(self, unit: Unit, waits: Iterable[BriefWait]) -> None:
         """Give what waits without a row one, in order, so that its record is done."""
@@ -279,7 +277,7 @@ class Holdings:
         unit.on_done(partial(self._written, known, stored, step.after.row))
 
     def _written(self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
-        self._row_changed(stored, after)
+        self._counted(stored, after)
         if after is not None and after.status.waits:
             self.scheduler.offer(entry_of(after))
         else:
@@ -291,3 +289,8 @@ class Holdings:
         if after.expires_at_ms < self.sweep_at_ms:
             self.sweep_at_ms = after.expires_at_ms
             self.context.tick_now()
+
+    def _counted(self, before: DeliveryRow | None, after: DeliveryRow | None) -> None:
+        self.census.row_changed(before, after)
+        self.ages.row_changed(before, after)
+        self.brief.row_changed(before, after)

@@ -83,13 +83,21 @@ class WebhooksProcessor(Processor):
                     unit.on_done(partial(self._endings.end, row.webhook_id))
             start = page[-1][0] + b"\x00" if len(page) == WEBHOOKS_A_SCAN else None
         at: bytes | None = b""
+        waits: set[str] = set()
         while at is not None:
             waiting, at = waiting_page(unit, at)
             for entry, reason in waiting:
                 self._expect(entry, reason, unit)
+            waits.update(entry.webhook_id for entry, _ in waiting)
             await asyncio.sleep(0)
+        self._holdings.ages.read_later(sorted(waits))
+        if waits:
+            unit.on_done(self._read_ages)
         self._deps.readers.opened(self.context.number, self)
         self.context.tick_now()
+
+    def _read_ages(self) -> None:
+        self.context.spawn(self._holdings.ages.read())
 
     async def process(self, slice_: Slice, unit: Unit) -> None:
         """Apply commands; start or park intents."""
@@ -143,6 +151,7 @@ class WebhooksProcessor(Processor):
         self._deps.readers.closed(self.context.number, self)
         self._scheduler.close()
         self._holdings.census.close()
+        self._holdings.ages.close()
 
     async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
         """See `tables.delivery_queries.Reader`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -28,7 +29,7 @@ from app.engine.positions import META_KEY, POSITIONS_KEY, Meta, Position, encode
 from app.engine.staging import Changes, Staging
 from app.engine.table import ROW_VERSION
 from app.engine.tracker import Tracker
-from app.observability import metrics
+from app.observability import metrics, storage
 
 __all__ = ["AgentState", "Checkpointer", "stretched_interval_s"]
 
@@ -133,6 +134,7 @@ class Checkpointer:
             frozen = [self._freeze(state) for state in self.states if state.dirty()]
             if not frozen:
                 return False
+            began_s = time.perf_counter()
             try:
                 faults.point("checkpoint:frozen")
                 await self._late.send([message for part in frozen for message in part.state.staging.frozen_late])
@@ -144,8 +146,10 @@ class Checkpointer:
                 # Frozen rows are neither surely logged nor on disk: nothing may be frozen over them.
                 self._broken = True
                 metrics.CHECKPOINTS.labels(outcome="failed").inc()
+                storage.CHECKPOINTS.failed()
                 raise
             metrics.CHECKPOINTS.labels(outcome="committed").inc()
+            storage.CHECKPOINTS.add(time.perf_counter() - began_s)
             faults.point("checkpoint:stored")
             await self._copy_offsets(frozen)
             faults.point("checkpoint:offsets")

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -24,6 +26,7 @@ from app.engine.errors import OutputFailed, OutputTooLarge
 from app.engine.producer import HardProducer
 from app.engine.records import Header
 from app.observability import metrics
+from app.observability.clock_skew import PeerClock
 
 __all__ = ["Message", "OutputQueue"]
 
@@ -33,9 +36,12 @@ log = logging.getLogger("app.engine.outputs")
 COMPRESS_FROM_BYTES = 4096
 # The broker's own answer comes within request_timeout (15 s); beyond both, the outcome is unknown.
 SEND_DEADLINE_S = 20.0
+LOG_APPEND_TIME = 1
 _FAILURES = (kafka_errors.KafkaError, TimeoutError, OSError)
 
 TP = tuple[str, int]
+# Looked up once a topic: there may be a thousand batches a second.
+_outputs = cache(lambda topic: metrics.OUTPUTS.labels(topic=topic))
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -69,15 +75,17 @@ class _Batch:
 
     Attributes:
         parts: Groups in it; for each the index of its first record in the group, and in the batch.
+        sent_s: When, since 1970.
     """
 
-    __slots__ = ("builder", "count", "parts", "sent", "tp")
+    __slots__ = ("builder", "count", "parts", "sent", "sent_s", "tp")
 
     def __init__(self, tp: TP, builder: Any) -> None:
         self.tp = tp
         self.builder = builder
         self.parts: list[tuple[_Group, int, int]] = []
         self.count = 0
+        self.sent_s = 0.0
         self.sent: asyncio.Future[Any] | None = None
 
     def add(self, group: _Group) -> None:
@@ -113,6 +121,7 @@ class OutputQueue:
         self._waiting: dict[TP, deque[_Group]] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._broker_clock = PeerClock("broker")
 
     def add(self, topic: str, partition: int, messages: Sequence[Message]) -> asyncio.Future[int]:
         """Queue records for one partition.
@@ -179,6 +188,7 @@ class OutputQueue:
                         batches.append(batch)  # noqa: PERF401  # what was taken is settled, whatever the next one does
                 for batch in batches:
                     topic, partition = batch.tp
+                    batch.sent_s = time.time()
                     batch.sent = await producer.send_batch(batch.builder, topic, partition=partition)
                 if batches:
                     await asyncio.wait([batch.sent for batch in batches if batch.sent is not None])
@@ -228,8 +238,12 @@ class OutputQueue:
         if error is not None:
             self._failed(batch, OutputFailed(f"{topic}/{partition}: {error!r}"))
             return False
-        metrics.OUTPUTS.labels(topic=topic).inc(batch.count)
-        base = sent.result().offset
+        _outputs(topic).inc(batch.count)
+        written = sent.result()
+        base = written.offset
+        if written.timestamp_type == LOG_APPEND_TIME and written.timestamp:
+            # The topics whose records the broker itself stamps: `policy.invalidations` and `webhook.commands`.
+            self._broker_clock.told(written.timestamp / 1000, batch.sent_s, time.time())
         for group, first, place in batch.parts:
             if first == 0:
                 group.offset = base + place

@@ -169,6 +169,11 @@ class Runner:
         size = sum(t.unfinished_bytes for t in self.trackers.values())
         return records < self.spec.room_records and size < self.spec.room_bytes
 
+    @property
+    def jobs_waiting(self) -> int:
+        """Jobs that wait for their turn."""
+        return len(self._jobs)
+
     def oldest_unfinished_s(self) -> float:
         """Age of the oldest record that was handed over and is not done."""
         ages = [t.oldest_at for t in self.trackers.values() if t.oldest_at is not None]

@@ -66,6 +66,14 @@ class Status:
                 ages[name] = max(ages[name], runner.oldest_unfinished_s())
         return ages
 
+    def jobs_waiting(self) -> dict[str, int]:
+        """Jobs that wait for their turn between the slices of each agent."""
+        waiting = {agent.name: 0 for agent in self._engine.agents}
+        for number in self._engine.numbers.values():
+            for name, runner in number.runners.items():
+                waiting[name] += runner.jobs_waiting
+        return waiting
+
     def lag(self) -> dict[str, int]:
         """Records between the position and the end, as it was a few seconds ago or at the last fetch, by topic."""
         lags = dict.fromkeys(self._engine.agent_of, 0)
@@ -99,6 +107,8 @@ class Status:
                 metrics.NUMBERS.labels(state=state.value).set(count)
             for agent, age_s in self.oldest_unfinished_s().items():
                 metrics.OLDEST_UNFINISHED_SECONDS.labels(agent=agent).set(age_s)
+            for agent, count in self.jobs_waiting().items():
+                metrics.QUEUE_DEPTH.labels(queue_name=f"jobs_{agent}").set(count)
             for topic, lag in self.lag().items():
                 metrics.CONSUMER_LAG.labels(topic=topic).set(lag)
             self._tell()

@@ -25,7 +25,7 @@ import rocksdict
 
 from app.engine.errors import StoreDamaged, StoreError, StoreFailed
 from app.engine.table import Table
-from app.observability import metrics
+from app.observability import metrics, storage
 
 __all__ = ["Store", "close_all"]
 
@@ -177,7 +177,14 @@ class Store:
         Raises:
             StoreDamaged: They cannot be read.
         """
-        return self._read(key)
+        began_s = time.perf_counter()
+        try:
+            value = self._read(key)
+        except StoreDamaged:
+            storage.GETS.failed()
+            raise
+        storage.GETS.add(time.perf_counter() - began_s, 0 if value is None else len(value))
+        return value
 
     def _read(self, key: bytes) -> bytes | None:
         if self.damage:
@@ -200,21 +207,27 @@ class Store:
         # A bound of the iterator, or it would walk the tombstones behind `stop` to the next live key.
         bounded = rocksdict.ReadOptions()
         bounded.set_iterate_upper_bound(stop)
+        began_s, size_bytes = time.perf_counter(), 0
         rows = self._db.iter(bounded)
         try:
             rows.seek(start)
             while rows.valid():
-                yield rows.key(), rows.value()
+                value = rows.value()
+                size_bytes += len(value)
+                yield rows.key(), value
                 rows.next()
             # It ends the same way at the last row and at a block that it cannot read (as `Rdict.items` does for ever).
             rows.status()
         except rocksdict.DbClosedError:
             raise
         except Exception as error:
+            storage.SCANS.failed()
             raise self._damaged(error) from error
         finally:
             # It keeps the database open, and a traceback would keep it.
             del rows
+            if not self.damage:
+                storage.SCANS.add(time.perf_counter() - began_s, size_bytes)
 
     def applied(self, changelog: str) -> int:
         """The next offset of a changelog that this copy has not applied."""
@@ -249,21 +262,27 @@ class Store:
             StoreFailed: The disk does not take it.
         """
         self.check()
-        give_up_at = time.monotonic() + STALL_LIMIT_S
+        tally = storage.PUTS if current else storage.RESTORES
+        began_s, give_up_at = time.perf_counter(), time.monotonic() + STALL_LIMIT_S
         while True:
             batch = self._batch(rows, applied, index or {})
             if current:
                 batch.put(LAST_USED, struct.pack(">d", time.time()))
+            size_bytes = batch.size_in_bytes()
             try:
                 self._db.write(batch, self._write_options)
             except rocksdict.DbClosedError:
                 raise
             except Exception as error:
                 if str(error).startswith("Corruption"):
+                    tally.failed()
                     raise self._damaged(error) from error
                 if not str(error).startswith(_STALLED) or time.monotonic() > give_up_at:
+                    tally.failed()
                     raise self._failed(error) from error
             else:
+                if rows:
+                    tally.add(time.perf_counter() - began_s, size_bytes)
                 return
             # Memory is full and the disk is behind. A batch is used up by a write that did not happen.
             time.sleep(STALL_POLL_S)

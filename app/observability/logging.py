@@ -14,8 +14,9 @@ The rules that hold for each line, in each form (contracts section 7):
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import sys
+import signal
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from app.observability.redaction import encodable, escaped, plain_fields, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 __all__ = [
     "REQUEST_ID",
@@ -142,21 +144,15 @@ def configure_logging(form: str, level: str, output: str, *, stream: TextIO | No
         raise LogError(f"log format must be one of {', '.join(_FORMATTERS)}")
     levels = dict.fromkeys(_QUIET, logging.WARNING) | parse_levels(level)
     where = parse_output(output)
-    handlers: list[logging.Handler] = []
-    if where.file is not None:
-        handlers.append(_open_file(where.file))
-    if where.stdout:
-        handlers.append(logging.StreamHandler(stream or sys.stdout))
-    for handler in handlers:
-        handler.setFormatter(make())
-        handler.addFilter(RateLimit("aiokafka", _AIOKAFKA_LINES_PER_S))
+    handler = _handler(make(), where, stream)
+    handler.addFilter(RateLimit("aiokafka", _AIOKAFKA_LINES_PER_S))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
-        if isinstance(old, logging.FileHandler):
+        if type(old) is type(handler):
+            old.flush()
             old.close()
-    for handler in handlers:
-        root.addHandler(handler)
+    root.addHandler(handler)
     for target in _leveled - levels.keys():
         logging.getLogger(target).setLevel(logging.NOTSET)
     for target, value in levels.items():
@@ -165,14 +161,35 @@ def configure_logging(form: str, level: str, output: str, *, stream: TextIO | No
     logging.captureWarnings(capture=True)
 
 
-def _open_file(path: Path) -> logging.Handler:
-    from logging.handlers import WatchedFileHandler  # noqa: PLC0415  # brings sockets and pickle along, for files only
+def _handler(formatter: logging.Formatter, where: LogOutput, stream: TextIO | None) -> logging.Handler:
+    # With threads and metrics, which a command line that only reads settings does without.
+    from app.observability.log_output import FileTarget, LineHandler, StreamTarget, Target  # noqa: PLC0415
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return WatchedFileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise LogError(f"cannot write the log file {path}: {error.strerror}; choose another LOG__OUTPUT") from error
+    targets: list[Target] = [StreamTarget(stream)] if where.stdout else []
+    if where.file is not None:
+        try:
+            targets.append(FileTarget(where.file))
+        except OSError as error:
+            raise LogError(
+                f"cannot write the log file {where.file}: {error.strerror}; choose another LOG__OUTPUT"
+            ) from error
+        _reopen_at_hangup()
+    return LineHandler(formatter, targets)
+
+
+def _reopen_at_hangup() -> None:
+    """SIGHUP opens the log file again, as programs that rotate logs ask for it; only where there is a file.
+
+    Without one it ends the process as it always did: a terminal that closes takes its worker along.
+    """
+
+    def reopen(_number: int, _frame: FrameType | None) -> None:
+        for handler in logging.getLogger().handlers:
+            if (renew := getattr(handler, "renew", None)) is not None:
+                renew()
+
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever set it up there decides
+        signal.signal(signal.SIGHUP, reopen)
 
 
 class RateLimit(logging.Filter):
@@ -241,7 +258,7 @@ class _JsonFormatter(logging.Formatter):
             "message": _message(record),
             "target": record.name,
             "thread": record.threadName,
-            "file": record.pathname.removeprefix(_SOURCE_ROOT),
+            "file": _file(record),
             "line": record.lineno,
         }
         for name, variable in _CONTEXT.items():
@@ -258,34 +275,45 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _CompactFormatter(logging.Formatter):
-    """One line of text: time, level, target, message, fields."""
-
-    _between = " "
+    """One line of text: time, level, target, message, fields, place."""
 
     def format(self, record: logging.LogRecord) -> str:
-        context = {name: variable.get() for name, variable in _CONTEXT.items() if variable.get() is not None}
-        fields = {**context, **_extras(record)}
-        head = f"{_timestamp(record)} {record.levelname:<7} {record.name}: {_message(record)}"
-        parts = [head, *(f"{name}={value}" for name, value in fields.items())]
-        traceback = _traceback(record, self)
-        if traceback is not None:
-            parts.append(self._shown_traceback(traceback))
-        return self._between.join(escaped(part) for part in parts)
-
-    def _shown_traceback(self, traceback: str) -> str:
-        return f"exception={traceback.splitlines()[-1]}"
+        parts = [_head(record), *_shown_fields(record)]
+        if (traceback := _traceback(record, self)) is not None:
+            parts.append(f"exception={_quoted(traceback.splitlines()[-1])}")
+        parts.append(f"thread={_quoted(record.threadName)} file={_quoted(_file(record))} line={record.lineno}")
+        return " ".join(escaped(part) for part in parts)
 
 
-class _PrettyFormatter(_CompactFormatter):
-    """For a person: the line, then each field and each line of a traceback on its own, indented."""
-
-    _between = "\n    "
+class _PrettyFormatter(logging.Formatter):
+    """For a person: the line, then each field, the place, and each line of a traceback on its own, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        traceback = _traceback(record, self)
-        lines = traceback.splitlines() if traceback else []
-        return "".join([text, *(f"\n      {escaped(line)}" for line in lines)])
+        place = f"at {_file(record)}:{record.lineno}, {record.threadName}"
+        lines = [_head(record), *(f"    {field}" for field in _shown_fields(record)), f"    {place}"]
+        if (traceback := _traceback(record, self)) is not None:
+            lines += [f"      {line}" for line in traceback.splitlines()]
+        return "\n".join(escaped(line) for line in lines)
+
+
+def _head(record: logging.LogRecord) -> str:
+    return f"{_timestamp(record)} {record.levelname:<7} {record.name}: {_message(record)}"
+
+
+def _file(record: logging.LogRecord) -> str:
+    return record.pathname.removeprefix(_SOURCE_ROOT)
+
+
+def _shown_fields(record: logging.LogRecord) -> list[str]:
+    context = {name: variable.get() for name, variable in _CONTEXT.items() if variable.get() is not None}
+    return [f"{_quoted(name)}={_quoted(value)}" for name, value in {**context, **_extras(record)}.items()]
+
+
+def _quoted(value: Any) -> str:
+    """A value in its JSON form where it could be taken for two, or for a field of its own."""
+    text = str(value)
+    plain = text and not any(character.isspace() or character in '="' for character in text)
+    return text if plain else orjson.dumps(encodable(text)).decode()
 
 
 _FORMATTERS: Final[dict[str, Callable[[], logging.Formatter]]] = {

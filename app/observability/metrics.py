@@ -16,9 +16,15 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import Metric
 
 __all__ = [
     "ACTIVE_CONNECTIONS",
@@ -45,6 +51,7 @@ __all__ = [
     "GRPC_REQUESTS",
     "HTTP_REQUESTS",
     "HTTP_REQUEST_DURATION_SECONDS",
+    "LOG_LINES_DROPPED",
     "LOOP_LAG_SECONDS",
     "NUMBERS",
     "OLDEST_UNFINISHED_SECONDS",
@@ -67,6 +74,7 @@ __all__ = [
     "STORES_REMOVED",
     "VERSION",
     "WEBHOOKS",
+    "before_scrape",
     "render",
 ]
 
@@ -77,6 +85,27 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the client left th
 
 REGISTRY = CollectorRegistry()
 """Ours alone: what a library puts into the default registry of the client is not shown."""
+
+
+class _Feeds:
+    """Registered first, so that it is asked before all metrics: what is added up elsewhere is moved into them then."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def collect(self) -> Iterable[Metric]:
+        for call in self.calls:
+            call()
+        return ()
+
+
+_feeds = _Feeds()
+REGISTRY.register(_feeds)
+
+
+def before_scrape(call: Callable[[], None]) -> None:
+    """Call this before each scrape, for as long as the process lives."""
+    _feeds.calls.append(call)
 
 
 def _counter(name: str, text: str, *labels: str) -> Counter:
@@ -117,7 +146,7 @@ STORAGE_LATENCY_SECONDS = _histogram(
     "backend",
     "operation",
 )
-# pii_type, detector: from the events, so the caller maps all but the first 50 values of each to "other".
+# pii_type, detector: from the events: known ones and the first 25 others that look like a name, else "other".
 PII_DETECTIONS = _counter("pii_detections_total", "Total PII detections", "pii_type", "detector")
 # strategy: from the events, bounded likewise.
 ANONYMIZATION_DURATION_SECONDS = _histogram(
@@ -125,7 +154,9 @@ ANONYMIZATION_DURATION_SECONDS = _histogram(
 )
 ACTIVE_CONNECTIONS = _gauge("active_connections", "Open connections of the web listener")
 # queue_name: webhooks_waiting, webhooks_in_flight, jobs_<agent>, decisions_audit.
-QUEUE_DEPTH = _gauge("queue_depth", "Queue depth", "queue_name")
+QUEUE_DEPTH = _gauge(
+    "queue_depth", "Queue depth: webhooks_waiting, webhooks_in_flight, jobs_{agent}, decisions_audit", "queue_name"
+)
 CACHE_HITS = _counter("cache_hits_total", "Total cache hits of the policy cache")
 CACHE_MISSES = _counter("cache_misses_total", "Total cache misses of the policy cache")
 
@@ -171,8 +202,16 @@ READY = _gauge(f"{PREFIX}ready", "1 while this worker is ready; /health/ready sa
 # state: opening, open, closing, refused.
 NUMBERS = _gauge(f"{PREFIX}numbers", "Numbers held by this worker, by state", "state")
 LOOP_LAG_SECONDS = _gauge(f"{PREFIX}loop_lag_seconds", "Longest delay of a timer on the event loop over the last 15 s")
+# output: stdout, file.
+LOG_LINES_DROPPED = _counter(
+    f"{PREFIX}log_lines_dropped_total", "Log lines given up as their output was not written fast enough", "output"
+)
 # peer: broker, policy, governance, registry.
-CLOCK_SKEW_SECONDS = _gauge(f"{PREFIX}clock_skew_seconds", "Our clock minus the clock of a peer", "peer")
+CLOCK_SKEW_SECONDS = _gauge(
+    f"{PREFIX}clock_skew_seconds",
+    "Our clock minus the clock of a peer, as far as the way there and back does not explain it",
+    "peer",
+)
 DISK_FREE_BYTES = _gauge(f"{PREFIX}disk_free_bytes", "Free space on the volume of DATA_DIR")
 
 # --- Webhooks ---------------------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ _SECRET_TEXT: Final = re.compile(
     r"|(?P<url>://)[^/\s@:]*:[^/\s@]*@",
     re.IGNORECASE,
 )
-# C0, DEL and C1, the Unicode line breaks, and the marks that reverse the direction of a text.
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# C0, DEL and C1, the Unicode line breaks, and the marks that change the direction of a text.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 _MAX_CHARACTERS: Final = 8192
 _MAX_ITEMS: Final = 64

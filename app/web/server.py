@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from app.observability.logging import REQUEST_ID, USER_ID
+from app.observability.logging import REQUEST_ID, SPAN_ID, TRACE_ID, USER_ID
 from app.observability.metrics import ACTIVE_CONNECTIONS, HTTP_REQUEST_DURATION_SECONDS, HTTP_REQUESTS
+from app.observability.trace_ids import exemplar_of, ids_of
 from app.settings.fields import in_url, is_loopback
 from app.web.auth import Authenticator, Role, needed_role
 from app.web.connections import Runner
@@ -146,9 +147,13 @@ async def _request_context(request: web.Request, handler: Handler) -> web.Stream
     request[_REQUEST_ID_KEY] = request_id
     # A connection is one task for all its requests, so the context has to be given back.
     restore_id, restore_user = REQUEST_ID.set(request_id), USER_ID.set(None)
+    trace_id, span_id = ids_of(request.headers.get("traceparent")) or (None, None)
+    restore_trace, restore_span = TRACE_ID.set(trace_id), SPAN_ID.set(span_id)
     try:
         return await handler(request)
     finally:
+        SPAN_ID.reset(restore_span)
+        TRACE_ID.reset(restore_trace)
         USER_ID.reset(restore_user)
         REQUEST_ID.reset(restore_id)
 
@@ -169,7 +174,8 @@ async def _access_metrics(request: web.Request, handler: Handler) -> web.StreamR
     finally:
         duration_s = time.perf_counter() - began
         HTTP_REQUESTS.labels(method=method, path=path, status=str(status)).inc()
-        HTTP_REQUEST_DURATION_SECONDS.labels(method=method, path=path).observe(duration_s)
+        exemplar = exemplar_of(request.headers.get("traceparent"))
+        HTTP_REQUEST_DURATION_SECONDS.labels(method=method, path=path).observe(duration_s, exemplar)
         # Probes and scrapes would fill the log.
         quiet = resource is not None and needed_role(request) is Role.PUBLIC
         log.log(

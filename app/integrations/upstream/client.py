@@ -16,6 +16,7 @@ from app.integrations.upstream.answers import Answer
 from app.integrations.upstream.backoff import parse_retry_after
 from app.integrations.upstream.credentials import TlsFiles
 from app.integrations.upstream.errors import Rejected, Unavailable
+from app.observability.clock_skew import PeerClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -66,6 +67,10 @@ class HttpUpstream:
 
     The connection pool is made with the first request, in the loop that asks; `close` ends it.
 
+    Args:
+        config: Where it is, and how to reach it.
+        peer: Its name; with it the metric of its clock is fed by the `Date` of its answers.
+
     Raises:
         OSError: A TLS file is missing or is no certificate.
     """
@@ -74,6 +79,7 @@ class HttpUpstream:
         self,
         config: UpstreamConfig,
         *,
+        peer: str | None = None,
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -82,6 +88,7 @@ class HttpUpstream:
         self._base = config.endpoint.rstrip("/")
         self._now_s = now_s
         self._tls = TlsFiles(config, monotonic_s)
+        self._clock = None if peer is None else PeerClock(peer)
         self._session: aiohttp.ClientSession | None = None
         self.last_problem: str | None = None
         self.on_result: Callable[[str | None], None] = _nobody
@@ -134,6 +141,7 @@ class HttpUpstream:
     ) -> Answer:
         tls = await self._tls.current()
         config = self._config
+        sent_s = self._now_s()
         try:
             async with self._pool().request(
                 method,
@@ -144,6 +152,8 @@ class HttpUpstream:
                 proxy=config.proxy,
                 ssl=tls,
             ) as response:
+                if self._clock is not None:
+                    self._clock.told_by_date(response.headers.get("Date"), sent_s, self._now_s())
                 answer = await _read(response)
                 retry_after = response.headers.get("Retry-After")
         except TimeoutError:

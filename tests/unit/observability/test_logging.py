@@ -11,6 +11,8 @@ from pydantic import SecretStr
 
 from app.observability.logging import (
     REQUEST_ID,
+    SPAN_ID,
+    TRACE_ID,
     USER_ID,
     LogError,
     LogOutput,
@@ -33,8 +35,17 @@ def _restored() -> Iterator[None]:
     logging.captureWarnings(capture=False)
 
 
+class Shown(io.StringIO):
+    """What was logged: lines are written by a thread."""
+
+    def getvalue(self) -> str:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return super().getvalue()
+
+
 def configured(form: str = "json", level: str = "info") -> io.StringIO:
-    stream = io.StringIO()
+    stream = Shown()
     configure_logging(form, level, "stdout", stream=stream)
     return stream
 
@@ -85,15 +96,51 @@ def test_reserved_names_cannot_be_overwritten() -> None:
     assert line["field.request_id"] == "forged"
 
 
+HOSTILE = "a\nforged\x1b[2J\x1b]0;title\x07\x9b\x85\u2028\u2029\u202e\u2066\u200f\u061c\x00\r\tb"
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
 @pytest.mark.parametrize("form", ["json", "compact", "pretty"])
 def test_no_control_character_reaches_the_output(form: str) -> None:
     stream = configured(form)
-    hostile = "a\nforged\x1b[2J\x9b\u2028\u202e\x00b"
-    LOG.info("m %s", hostile, extra={"value": hostile, "key\n": "v"})
+    REQUEST_ID.set(HOSTILE)
+    try:
+        fail(HOSTILE)
+    except ValueError:
+        logging.getLogger(f"app.{HOSTILE}").exception("m %s", HOSTILE, extra={"value": HOSTILE, HOSTILE: [HOSTILE]})
+    finally:
+        REQUEST_ID.set(None)
     text = stream.getvalue()
-    assert "forged" in text
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", text)
+    assert text.count("forged") >= 5
+    assert not CONTROL.search(text)
     assert not any(line.startswith("forged") for line in text.splitlines())
+    assert len(text.splitlines()) == 1 or form == "pretty"
+
+
+@pytest.mark.parametrize("form", ["compact", "pretty"])
+def test_a_value_cannot_pass_for_another_field(form: str) -> None:
+    stream = configured(form)
+    LOG.info("x", extra={"name_of_it": "a user_id=admin", "quote": 'b" user_id=admin', "user_id": "admin", "none": ""})
+    text = stream.getvalue()
+    assert 'name_of_it="a user_id=admin"' in text
+    assert r'quote="b\" user_id=admin"' in text
+    assert "field.user_id=admin" in text
+    assert 'none=""' in text
+
+
+@pytest.mark.parametrize("form", ["compact", "pretty"])
+def test_the_forms_for_people_have_the_fields_of_the_contract_too(form: str) -> None:
+    stream = configured(form)
+    variables = {REQUEST_ID: "r-1", TRACE_ID: "t-1", SPAN_ID: "s-1", USER_ID: "viewer"}
+    tokens = [(variable, variable.set(value)) for variable, value in variables.items()]
+    LOG.warning("sealed", extra={"batch_id": "b-1"})
+    for variable, token in tokens:
+        variable.reset(token)
+    text = stream.getvalue()
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING app.test: sealed", text)
+    for shown in ("request_id=r-1", "trace_id=t-1", "span_id=s-1", "user_id=viewer", "batch_id=b-1", "MainThread"):
+        assert shown in text
+    assert re.search(r"tests/unit/observability/test_logging\.py(:| line=)\d+", text)
 
 
 @pytest.mark.parametrize("form", ["json", "compact", "pretty"])
@@ -134,6 +181,22 @@ def test_arguments_that_do_not_fit_do_not_lose_the_line() -> None:
     stream = configured()
     LOG.info("%d", "x")
     assert entry(stream)["message"].startswith("%d")
+
+
+class Unshowable:
+    def __str__(self) -> str:
+        raise KeyError("hunter2")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("form", ["json", "compact", "pretty"])
+def test_what_cannot_be_shown_says_where_and_disturbs_nobody(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stream = configured(form)
+    LOG.info("%s", Unshowable(), extra={"password": "hunter2"})
+    LOG.info("next", extra={"value": Unshowable()})
+    assert stream.getvalue().count("a log record cannot be shown") == 2
+    assert "hunter2" not in stream.getvalue() + capsys.readouterr().err
 
 
 def test_values_are_bounded() -> None:
@@ -191,11 +254,11 @@ def test_an_output_is_stdout_a_file_or_both() -> None:
 
 
 def test_both_writes_the_same_line_twice(tmp_path: Path) -> None:
-    stream = io.StringIO()
+    stream = Shown()
     file = tmp_path / "logs" / "worker.log"
     configure_logging("json", "info", f"both:{file}", stream=stream)
     LOG.info("x")
-    assert file.read_text() == stream.getvalue() != ""
+    assert stream.getvalue() == file.read_text() != ""
 
 
 def test_a_file_that_cannot_be_opened_is_one_line_and_changes_nothing(tmp_path: Path) -> None:

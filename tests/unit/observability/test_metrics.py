@@ -43,6 +43,7 @@ CONTRACT = {
     "vault_stream_quarantined_total": ("agent", "reason"),
     "vault_stream_restore_remaining_rows": (),
     "vault_stream_numbers": ("state",),
+    "vault_stream_log_lines_dropped_total": ("output",),
     "vault_stream_loop_lag_seconds": (),
     "vault_stream_clock_skew_seconds": ("peer",),
     "vault_stream_encryption_key_missing": (),

@@ -60,6 +60,14 @@ async def test_published_and_failed_are_counted_by_type_on_the_registry_that_was
     assert registry.get_sample_value("vault_events_publish_seconds_count", {"publisher": "memory"}) == 1
 
 
+async def test_two_publishers_of_a_service_share_its_registry() -> None:
+    registry = CollectorRegistry()
+    for _ in range(2):
+        await InMemoryEventPublisher(registry=registry).publish(GOOD)
+    labels = {"publisher": "memory", "type": GOOD.type}
+    assert registry.get_sample_value("vault_events_published_total", labels) == 2
+
+
 def test_there_are_four_errors_under_one() -> None:
     names = {"ConfigurationError", "SerializationError", "PublishFailed", "BrokerConnectionError"}
     assert {error.__name__ for error in EventError.__subclasses__()} == names
