@@ -29,7 +29,7 @@ from app.events.payload_codec import decode_payload
 from app.events.payloads import Payload
 from app.events.strict_json import JsonRefused, loads_strict
 from app.events.times import format_time, parse_time, parse_time_ms
-from app.events.trace_context import TRACEPARENT
+from app.events.trace_context import TRACEPARENT, traceparent_of
 
 __all__ = [
     "AUDIT_RECORDED",
@@ -69,6 +69,7 @@ __all__ = [
     "record_key",
     "subject_of",
     "topic_of",
+    "traceparent_of",
     "uuid7",
     "vault_topics",
 ]
