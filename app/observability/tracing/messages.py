@@ -103,29 +103,33 @@ class Messages:
 class Passage:
     """One record on its way through an agent."""
 
-    __slots__ = ("_counts", "_sends", "_span")
+    __slots__ = ("_counts", "_headers", "_sends", "_span")
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self._sends: dict[str, Span] = {}
+        self._headers: dict[str, tuple[str, bytes]] = {}
         self._counts: dict[str, int] = {}
 
     def header(self, topic: str) -> tuple[str, bytes]:
         """The header of a record of that topic which follows from this one."""
-        send = self._sends.get(topic)
-        if send is None:
-            send = self._sends[topic] = self._span.child(
-                f"send {topic}",
-                SpanKind.PRODUCER,
-                {
-                    "messaging.system": _SYSTEM,
-                    "messaging.operation.name": "send",
-                    "messaging.operation.type": "send",
-                    "messaging.destination.name": topic,
-                },
-            )
-        self._counts[topic] = self._counts.get(topic, 0) + 1
-        return "traceparent", send.traceparent.encode()
+        header = self._headers.get(topic)
+        if header is not None:
+            self._counts[topic] += 1
+            return header
+        send = self._sends[topic] = self._span.child(
+            f"send {topic}",
+            SpanKind.PRODUCER,
+            {
+                "messaging.system": _SYSTEM,
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": topic,
+            },
+        )
+        self._counts[topic] = 1
+        header = self._headers[topic] = ("traceparent", send.traceparent.encode())
+        return header
 
     def refuse(self, reason: str) -> None:
         """The record is not what it should be."""

@@ -137,7 +137,9 @@ class Tracer:
 
     def _under(self, parent: SpanContext) -> SpanContext:
         """A new context in the trace of a parent, which is kept."""
-        flags = TraceFlags(parent.trace_flags | TraceFlags.SAMPLED)
+        flags = parent.trace_flags
+        if not flags.sampled:
+            flags = TraceFlags(flags | TraceFlags.SAMPLED)
         return SpanContext(parent.trace_id, self._span_id(), is_remote=False, trace_flags=flags)
 
     def _span_id(self) -> int:
@@ -186,9 +188,11 @@ class Span:
         self.kind = kind
         self.links = links
         self.began_ns = tracer.now_ns()
-        self.attributes: dict[str, Value] = {}
-        for key, value in attributes.items():
-            self.set(key, value)
+        self.attributes = {
+            key: value if value.__class__ is not str else value[:MAX_TEXT_CHARS]
+            for key, value in attributes.items()
+            if value is not None
+        }
 
     @property
     def traceparent(self) -> str:
