@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,15 @@ from app.observability import metrics
 from app.observability.tracing import Tracing, TracingConfig, start_tracing
 from tests.support.collector import Collector
 from tests.support.spans import PARENT, PARENT_ID, TRACE_ID
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_outlives_its_test() -> Iterator[None]:
+    """One that was left behind would log into the next test."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
 
 
 @pytest.fixture
