@@ -242,6 +242,8 @@ async def test_a_push_follows_from_the_last_event_that_changed_what_is_told() ->
     (call,) = (await push(context, START, PARENT)).calls
     assert call.headers["traceparent"] == PARENT
     assert orjson.loads(call.body)["name"] == "name-1"
+    (change,) = context.sent_to(TOPICS.registry_changes)
+    assert change.header("traceparent") == PARENT.encode()
     # What the registry has is nobody's errand any more.
     row = context.rows.get(DATASETS, dataset_key("ds-1"))
     assert row is not None
