@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from app.engine import Agent, Processor
+from app.events import traceparent_of
 from app.integrations.audit import UnreadableAudit, read_audit_record
 from app.integrations.governance import Fate, Flush, Line, Reply, Seal, Step
-from app.integrations.upstream import Rejected, Unavailable, backoff_s, draw_jitter
+from app.integrations.upstream import Rejected, Unavailable, UpstreamError, backoff_s, draw_jitter
 from app.observability import metrics
 from tables.audit import AUDIT, AuditRow, audit_lines, batch_key, forget_batches, head_key
 from tables.audit_queries import AuditReaders, LineState
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from app.engine import Clock, Context, Record, Slice, Unit
     from app.integrations.governance import Part
-    from app.integrations.upstream import Upstream
+    from app.integrations.upstream import Answer, Upstream
+    from app.observability.tracing import Messages
     from app.topics import Topics
 
 __all__ = ["GovernanceOptions", "governance_agent"]
@@ -67,6 +69,7 @@ def governance_agent(
     *,
     readers: AuditReaders | None = None,
     jitter: Callable[[], float] = draw_jitter,
+    traces: Messages | None = None,
 ) -> Agent:
     """The agent; register it only if the dashboard has an endpoint.
 
@@ -76,13 +79,14 @@ def governance_agent(
         options: How batches are made; the defaults of the settings.
         readers: Where the API finds the numbers that are open here.
         jitter: 0 to 1, for back-offs.
+        traces: Makes the spans of batches; None: tracing is off.
     """
     chosen = options or GovernanceOptions()
     ages = _Ages()
     known = readers or AuditReaders()
 
     def processor(context: Context) -> Processor:
-        return _Governance(context, dashboard, chosen, jitter, ages, known)
+        return _Governance(context, dashboard, chosen, jitter, ages, known, traces)
 
     return Agent(
         name="governance",
@@ -150,6 +154,7 @@ class _Governance(Processor):
         jitter: Callable[[], float],
         ages: _Ages,
         readers: AuditReaders,
+        traces: Messages | None,
     ) -> None:
         super().__init__(context)
         self._dashboard = dashboard
@@ -157,6 +162,7 @@ class _Governance(Processor):
         self._jitter = jitter
         self._ages = ages
         self._readers = readers
+        self._traces = traces
         self._ways: dict[int, _Way] = {}
         self._draining = False
         ages.watch(context.clock)
@@ -265,9 +271,7 @@ class _Governance(Processor):
         await self.context.checkpoint()
         await self.context.until_may_act()
         try:
-            answer = await self._dashboard.send(
-                "POST", self._options.path, part.body, headers=part.headers, accept={_DUPLICATE}
-            )
+            answer = await self._send(way, part)
         except Rejected as error:
             if error.status not in _REFUSING:
                 return self._back_off(way, part, f"answered {error.status}", None)
@@ -280,6 +284,29 @@ class _Governance(Processor):
         outcome = "duplicate" if answer.status == _DUPLICATE else "accepted"
         metrics.AUDIT_BATCHES.labels(outcome=outcome).inc()
         return await self._settle(way, part, Reply.ACCEPTED, answer.status)
+
+    async def _send(self, way: _Way, part: Part) -> Answer:
+        """The request, under a span that is linked with the events whose traces are kept."""
+        span, headers = None, part.headers
+        if self._traces is not None:
+            records = [way.records[entry.sequence] for entry in part.entries]
+            causes = (traceparent_of(record.headers, {}) for record in records)
+            span = self._traces.batch(records[0].topic, way.line.partition, causes, len(records))
+        if span is not None:
+            headers["traceparent"] = span.traceparent
+        error: str | None = "cancelled"
+        try:
+            answer = await self._dashboard.send(
+                "POST", self._options.path, part.body, headers=headers, accept={_DUPLICATE}
+            )
+            error = None
+        except UpstreamError as failure:
+            error = "unavailable" if failure.status is None else str(failure.status)
+            raise
+        finally:
+            if span is not None:
+                span.end(error)
+        return answer
 
     async def _settle(self, way: _Way, part: Part, reply: Reply, status: int | None) -> bool:
         line = way.line

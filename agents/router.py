@@ -27,6 +27,7 @@ from app.events import (
     delivery_id,
     derived_event,
     format_time,
+    traceparent_of,
 )
 from app.events.payloads import AccessGranted, AccessRevoked, PolicyViolation
 from app.integrations.audit import audit_event
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from app.engine import Record, Slice, Table, Unit
+    from app.observability.tracing import Messages, Passage
     from app.topics import Topics
 
 __all__ = ["Matcher", "route_handler", "router_agent"]
@@ -62,17 +64,25 @@ class Matcher(Protocol):
         """Ids of all webhooks that the event is for, disabled ones included: their owner records what they missed."""
 
 
-def route_handler(topics: Topics, matcher: Matcher) -> Callable[[Slice, Unit], Awaitable[None]]:
+def route_handler(
+    topics: Topics, matcher: Matcher, traces: Messages | None = None
+) -> Callable[[Slice, Unit], Awaitable[None]]:
     """The handler of one slice: adds the outputs of every record to the unit, in order."""
-    return _Router(topics, matcher).route
+    return _Router(topics, matcher, traces).route
 
 
-def router_agent(topics: Topics, matcher: Matcher, home: Table[Any], follows: tuple[Table[Any], ...] = ()) -> Agent:
+def router_agent(
+    topics: Topics,
+    matcher: Matcher,
+    home: Table[Any],
+    follows: tuple[Table[Any], ...] = (),
+    traces: Messages | None = None,
+) -> Agent:
     """The agent that reads all vault topics; ``home`` carries its positions, the matcher knows what it ``follows``."""
     return Agent(
         name="router",
         topics=topics.vault,
-        processor=slice_handler(route_handler(topics, matcher)),
+        processor=slice_handler(route_handler(topics, matcher, traces)),
         home=home,
         tables=(home,),
         follows=follows,
@@ -83,9 +93,10 @@ def router_agent(topics: Topics, matcher: Matcher, home: Table[Any], follows: tu
 
 
 class _Router:
-    def __init__(self, topics: Topics, matcher: Matcher) -> None:
+    def __init__(self, topics: Topics, matcher: Matcher, traces: Messages | None) -> None:
         self._topics = topics
         self._match = matcher.match
+        self._traces = traces
 
     async def route(self, slice_: Slice, unit: Unit) -> None:
         outcomes: Counter[tuple[str, str]] = Counter()
@@ -106,48 +117,78 @@ class _Router:
             payload = decode_payload(event)
         except InvalidEvent as error:
             unit.quarantine(record, error.reason, error.detail)
+            if self._traces is not None and (
+                passage := self._traces.passage(record, traceparent_of(record.headers, {}))
+            ):
+                passage.refuse(error.reason)
             return type_, error.reason
         if (figure := FIGURES.get(type(payload))) is not None:
             unit.on_done(partial(figure, payload))
+        trace, passage = traceparent_of(record.headers, event.extensions), None
+        if self._traces is not None:
+            passage = self._traces.passage(record, trace, id_=event.id, source=event.source, type_=type_)
+            if passage is not None:
+                unit.on_done(passage.end)
         if kind in _DELIVERED_KINDS:
-            self._deliver(record, event, unit)
-        self._audit(record, recorded_at, event, unit)
+            self._deliver(record, event, unit, trace, passage)
+        self._audit(record, recorded_at, event, unit, passage)
         if isinstance(payload, PolicyViolation):
-            self._report(record, recorded_at, event, payload, unit)
+            self._report(record, recorded_at, event, payload, unit, passage)
         if isinstance(payload, AccessGranted | AccessRevoked | PolicyViolation):
             self._invalidate(event, payload, unit)
         if type_ in _DATASET_TYPES:
-            self._register(record, event, unit)
+            self._register(record, event, unit, trace, passage)
         return type_, "routed"
 
-    def _deliver(self, record: Record, event: CloudEvent, unit: Unit) -> None:
+    def _deliver(
+        self, record: Record, event: CloudEvent, unit: Unit, trace: str | None, passage: Passage | None
+    ) -> None:
         """One intent for each webhook that matches (contracts 9.2)."""
         topic = self._topics.deliveries
         shared: tuple[tuple[str, bytes], ...] = ()
         for webhook_id in self._match(event):
             if not shared:
                 origin = f"{record.topic}/{record.partition}/{record.offset}".encode()
-                shared = (_REASON, ("vs-origin", origin), *_trace_header(event))
+                shared = (_REASON, ("vs-origin", origin), *_trace_header(topic, trace, passage))
+            elif passage is not None:
+                passage.header(topic)
             key = webhook_id.encode()
             delivery = delivery_id(webhook_id, event.source, event.id).encode()
             unit.send(topic, key, event.posted, (("vs-delivery-id", delivery), ("vs-webhook-id", key), *shared))
 
-    def _audit(self, record: Record, recorded_at: str, event: CloudEvent, unit: Unit) -> None:
+    def _audit(self, record: Record, recorded_at: str, event: CloudEvent, unit: Unit, passage: Passage | None) -> None:
         audit = audit_event(event, record.timestamp)
         resource_id: str = audit["resource"]["id"]
-        self._send_derived(self._topics.audit, "audit.recorded", resource_id, audit, recorded_at, event, unit)
+        self._send_derived(self._topics.audit, "audit.recorded", resource_id, audit, recorded_at, event, unit, passage)
 
     def _report(
-        self, record: Record, recorded_at: str, event: CloudEvent, payload: PolicyViolation, unit: Unit
+        self,
+        record: Record,
+        recorded_at: str,
+        event: CloudEvent,
+        payload: PolicyViolation,
+        unit: Unit,
+        passage: Passage | None,
     ) -> None:
         report = violation_report(event, record.timestamp)
         topic = self._topics.violations
-        self._send_derived(topic, "violation.raised", payload.resource_id, report, recorded_at, event, unit)
+        self._send_derived(topic, "violation.raised", payload.resource_id, report, recorded_at, event, unit, passage)
 
     def _send_derived(
-        self, topic: str, type_: str, key: str, data: dict[str, Any], recorded_at: str, event: CloudEvent, unit: Unit
+        self,
+        topic: str,
+        type_: str,
+        key: str,
+        data: dict[str, Any],
+        recorded_at: str,
+        event: CloudEvent,
+        unit: Unit,
+        passage: Passage | None,
     ) -> None:
-        """A derived event under the vault event's own source and id (contracts 9.1)."""
+        """A derived event under the vault event's own source and id (contracts 9.1).
+
+        Its value says where the trace began, and is the same each time; the hop that it comes from is in its header.
+        """
         value = derived_event(
             type_,
             id_=event.id,
@@ -157,7 +198,8 @@ class _Router:
             data=data,
             cause=event,
         )
-        unit.send(topic, key.encode(), value, STRUCTURED_HEADERS)
+        headers = STRUCTURED_HEADERS if passage is None else (*STRUCTURED_HEADERS, passage.header(topic))
+        unit.send(topic, key.encode(), value, headers)
 
     def _invalidate(
         self, event: CloudEvent, payload: AccessGranted | AccessRevoked | PolicyViolation, unit: Unit
@@ -168,11 +210,14 @@ class _Router:
             unit.send(self._topics.invalidations, f"p:{payload.principal_id}".encode(), value)
         unit.send(self._topics.invalidations, f"r:{payload.resource_id}".encode(), value)
 
-    def _register(self, record: Record, event: CloudEvent, unit: Unit) -> None:
+    def _register(
+        self, record: Record, event: CloudEvent, unit: Unit, trace: str | None, passage: Passage | None
+    ) -> None:
         """The event for whoever owns the dataset: the types that get here require a ``dataset_id``."""
         dataset_id: str = event.data["dataset_id"]
-        headers = (("vs-timestamp", b"%d" % record.timestamp), *_trace_header(event))
-        unit.send(self._topics.registry_datasets, dataset_id.encode(), event.posted, headers)
+        topic = self._topics.registry_datasets
+        headers = (("vs-timestamp", b"%d" % record.timestamp), *_trace_header(topic, trace, passage))
+        unit.send(topic, dataset_id.encode(), event.posted, headers)
 
 
 def _count(outcomes: Counter[tuple[str, str]]) -> None:
@@ -193,6 +238,8 @@ def _time_of(record: Record) -> str:
         raise InvalidEvent("invalid_envelope", detail) from None
 
 
-def _trace_header(event: CloudEvent) -> tuple[tuple[str, bytes], ...]:
-    trace = event.extensions.get("traceparent")
-    return (("traceparent", trace.encode()),) if isinstance(trace, str) else ()
+def _trace_header(topic: str, trace: str | None, passage: Passage | None) -> tuple[tuple[str, bytes], ...]:
+    """What a record of that topic follows from: its span here; what is not kept is passed on as it came."""
+    if passage is not None:
+        return (passage.header(topic),)
+    return () if trace is None else (("traceparent", trace.encode()),)

@@ -140,7 +140,10 @@ class _Violations(Processor):
 
     async def _attempt(self, report: _Report) -> None:
         event = report.event
-        headers = {"Idempotency-Key": idempotency_key(event.source, event.id), **trace_headers(event.extensions)}
+        headers = {
+            "Idempotency-Key": idempotency_key(event.source, event.id),
+            **trace_headers(event.extensions, report.record.headers),
+        }
         try:
             answer = await self._engine.send("POST", self._path, report.body, headers=headers, accept={_DUPLICATE})
         except Unavailable as error:

@@ -42,10 +42,12 @@ from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
 from app.webhooks.signing import SigningKey
+from app.webhooks.traced_sender import TracedSender
 from app.worker_governance import at_origin
 from app.worker_health import health_news
 from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
+from app.worker_tracing import messages_of, tracing_of
 from app.worker_upstreams import Credentials, make_upstream, make_upstreams
 from tables.audit_queries import AuditReaders
 from tables.datasets import DatasetReaders
@@ -103,8 +105,10 @@ class Program:
         self.topics = Topics(settings.topic_prefix, settings.app_id)
         self.health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
         self.watch = LoopWatch()
-        self.upstreams = make_upstreams(settings)
-        self.downloads = make_upstream(at_origin(settings.governance))
+        self.tracing = tracing_of(settings, os.environ)
+        self.tracer = None if self.tracing is None else self.tracing.tracer
+        self.upstreams = make_upstreams(settings, self.tracer)
+        self.downloads = make_upstream(at_origin(settings.governance), self.tracer)
         self.credentials = Credentials(settings, [*self.upstreams.items(), ("governance", self.downloads)])
         self.index = MatchIndex()
         self.decisions = DecisionReaders()
@@ -149,16 +153,16 @@ class Program:
         return engine
 
     def _agents(self) -> list[Agent]:
-        settings, topics = self.settings, self.topics
+        settings, topics, traces = self.settings, self.topics, messages_of(self.settings, self.tracing)
         agents = [
-            router_agent(topics, self.index, POSITIONS, (WEBHOOKS,)),
+            router_agent(topics, self.index, POSITIONS, (WEBHOOKS,), traces),
             webhooks_agent(topics, self._webhooks_deps()),
         ]
         governance = settings.governance
         if (dashboard := self.upstreams["governance"]) is not None:
             flush = Flush(governance.buffer_size, governance.buffer_bytes, governance.flush_interval_s)
             options = GovernanceOptions(flush, governance.path_audit_batch, governance.retention_d)
-            agents.append(governance_agent(topics, dashboard, options, readers=self.audits))
+            agents.append(governance_agent(topics, dashboard, options, readers=self.audits, traces=traces))
         if (policy := self.upstreams["policy"]) is not None:
             agents.append(violations_agent(topics, policy, path=settings.policy.path_violations))
             agents.append(decisions_agent(topics, self.decisions))
@@ -171,7 +175,7 @@ class Program:
     def _webhooks_deps(self) -> WebhooksDeps:
         chosen = self.settings.webhooks
         return WebhooksDeps(
-            sender=self.sender,
+            sender=self.sender if self.tracer is None else TracedSender(self.sender, self.tracer),
             keys=self.keys,
             slots=GlobalSlots(chosen.max_concurrent),
             publisher=Publisher(f"/vault-stream/{self.settings.app_id}", self.settings.instance_id),
@@ -264,6 +268,8 @@ class Program:
             await self.sender.sender.close()
         await self.web.stop()
         await self.forwarder.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         self.watch.stop()
 
     async def run(self) -> int:

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from app.integrations.upstream import HttpUpstream, UpstreamConfig
+from app.integrations.upstream.traced import TracedUpstream
 from app.settings import GovernanceSettings, SecretsWatch, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from app.observability.tracing import Tracer
     from app.settings import Settings, UpstreamSettings
 
 __all__ = ["NAMES", "Credentials", "make_upstream", "make_upstreams"]
@@ -28,27 +30,32 @@ NAMES: Final = ("governance", "policy", "registry")
 LOOK_AGAIN_S: Final = 1.0
 
 
-def make_upstreams(settings: Settings) -> dict[str, HttpUpstream | None]:
+def make_upstreams(settings: Settings, tracer: Tracer | None = None) -> dict[str, HttpUpstream | None]:
     """One client for each upstream that has an endpoint, by name.
 
     Raises:
         OSError: A TLS file is missing or is no certificate.
     """
-    return {name: make_upstream(getattr(settings, name), peer=name) for name in NAMES}
+    return {name: make_upstream(getattr(settings, name), tracer, peer=name) for name in NAMES}
 
 
-def make_upstream(settings: UpstreamSettings, *, peer: str | None = None) -> HttpUpstream | None:
+def make_upstream(
+    settings: UpstreamSettings, tracer: Tracer | None = None, *, peer: str | None = None
+) -> HttpUpstream | None:
     """The client of one upstream; None without an endpoint.
 
     Args:
         settings: Its own.
+        tracer: Makes a span of each call; None: nobody asks for traces.
         peer: See `HttpUpstream`.
 
     Raises:
         OSError: A TLS file is missing or is no certificate.
     """
     config = _config(settings)
-    return None if config is None else HttpUpstream(config, peer=peer)
+    if config is None:
+        return None
+    return HttpUpstream(config, peer=peer) if tracer is None else TracedUpstream(config, tracer, peer=peer)
 
 
 class Credentials:

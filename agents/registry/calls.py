@@ -10,7 +10,7 @@ from app.events import canonical_json, format_time
 from app.integrations.registry import document
 from app.integrations.registry_links import link_body, link_key
 from app.integrations.registry_pull import Page, read_page
-from app.integrations.upstream import Malformed, Rejected, Unavailable
+from app.integrations.upstream import Malformed, Rejected, Unavailable, trace_headers
 
 if TYPE_CHECKING:
     from app.integrations.registry import DatasetRow, Link, PullCursor
@@ -75,7 +75,10 @@ class RegistryCalls:
         Raises:
             Unavailable: Later, perhaps; also where the answer does not say under which id the registry has it.
         """
-        headers = {"Idempotency-Key": f"{quote(row.id, safe='')}:{row.version}"}
+        headers = {
+            "Idempotency-Key": f"{quote(row.id, safe='')}:{row.version}",
+            **trace_headers({"traceparent": row.traceparent}),
+        }
         told = document(row)
         try:
             if told is None:

@@ -72,14 +72,14 @@ class Outcomes:
             data["registration_id"] = registration_id
         if "version" in row.fields:
             data["version"] = row.fields["version"]
-        self._send(unit, kind, row.version, data)
+        self._send(unit, kind, row.version, data, row.traceparent)
 
     def conflict(self, unit: Unit, dataset_id: str, version: int, conflict: dict[str, Any]) -> None:
         """Tell others of a conflict, and whoever waits for a synchronisation."""
         self._send(unit, "conflict", version, {"dataset_id": dataset_id, "conflict": conflict})
         unit.on_done(lambda: self._syncs.conflict(dataset_id, conflict))
 
-    def _send(self, unit: Unit, kind: str, version: int, data: dict[str, Any]) -> None:
+    def _send(self, unit: Unit, kind: str, version: int, data: dict[str, Any], trace: str | None = None) -> None:
         dataset_id = data["dataset_id"]
         value = derived_event(
             f"registry.{kind}",
@@ -89,4 +89,5 @@ class Outcomes:
             time=format_time(self._context.clock.now_ms()),
             data=canonical_json(data),
         )
-        unit.send(self._topics.registry_changes, dataset_id.encode(), value, STRUCTURED_HEADERS)
+        hop = () if trace is None else (("traceparent", trace.encode()),)
+        unit.send(self._topics.registry_changes, dataset_id.encode(), value, (*STRUCTURED_HEADERS, *hop))

@@ -14,7 +14,15 @@ from agents.registry.pulling import Puller
 from agents.registry.pushing import LOOK_AHEAD, Pusher
 from agents.registry.syncs import Syncs
 from app.engine import Agent, Processor
-from app.events import STRUCTURED_HEADERS, InvalidEvent, decode_payload, decode_record, format_time, parse_time_ms
+from app.events import (
+    STRUCTURED_HEADERS,
+    InvalidEvent,
+    decode_payload,
+    decode_record,
+    format_time,
+    parse_time_ms,
+    traceparent_of,
+)
 from app.integrations.registry import DELETED, DatasetRow, document, fold, is_clean, status_of
 from app.integrations.registry_links import ask_link, is_waiting
 from app.integrations.registry_messages import (
@@ -188,6 +196,10 @@ class _Registry(Processor):
         after = fold(row, event, time_ms)
         if row is not None and after is not row and is_overruled(row, event, time_ms):
             after = self._overruled(unit, after, event, time_ms)
+        if row is None or after.version != row.version:
+            trace = _kept_trace(event, record)
+            if trace != after.traceparent:
+                after = msgspec.structs.replace(after, traceparent=trace)
         return after
 
     def _overruled(self, unit: Unit, row: DatasetRow, event: CloudEvent, time_ms: int) -> DatasetRow:
@@ -277,6 +289,12 @@ class _Registry(Processor):
 
 def _waits(row: DatasetRow | None) -> bool:
     return row is not None and is_waiting(row)
+
+
+def _kept_trace(event: CloudEvent, record: Record) -> str | None:
+    """The context that a push follows from: of many events that one push tells of, the last; none in vain."""
+    trace = traceparent_of(record.headers, event.extensions)
+    return trace if trace is not None and int(trace[-1], 16) & 1 else None
 
 
 def _kind(before: DatasetRow, after: DatasetRow) -> str:

@@ -35,10 +35,14 @@ of their own: `webhook.deliveries` (the event as it will be posted; drop by the 
 
 Topics that are not listed are internal and may change without notice.
 """
+_HOP: Final = "W3C trace context of the last hop; where there is one it is the parent, and not the event's own."
 _CONTENT_TYPE: Final[Schema] = {
     "type": "object",
     "required": ["content-type"],
-    "properties": {"content-type": {"type": "string", "pattern": "^application/cloudevents\\+json"}},
+    "properties": {
+        "content-type": {"type": "string", "pattern": "^application/cloudevents\\+json"},
+        "traceparent": {"type": "string", "description": _HOP},
+    },
 }
 _EXTENSIONS: Final[dict[str, str]] = {
     "partitionkey": "Takes the place of the subject as record key.",
@@ -55,6 +59,7 @@ _HEADERS: Final[dict[str, dict[str, str]]] = {
         "vs-reason": "event, resend, ping or replay.",
         "vs-request-id": "Of the request that asked for it; absent for an event.",
         "vs-origin": "`topic/partition/offset` of the event.",
+        "traceparent": _HOP,
     },
     "quarantine": {
         "vs-reason": "invalid_envelope, invalid_data, unknown_type, too_large, handler_error or rejected_upstream.",

@@ -29,7 +29,7 @@ from app.events.payload_codec import decode_payload
 from app.events.payloads import Payload
 from app.events.strict_json import JsonRefused, loads_strict
 from app.events.times import MOMENT_FORM, format_time, parse_moment_ms, parse_time, parse_time_ms
-from app.events.trace_context import TRACEPARENT
+from app.events.trace_context import TRACEPARENT, traceparent_of
 
 __all__ = [
     "AUDIT_RECORDED",
@@ -71,6 +71,7 @@ __all__ = [
     "record_key",
     "subject_of",
     "topic_of",
+    "traceparent_of",
     "uuid7",
     "vault_topics",
 ]

@@ -113,6 +113,7 @@ class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         adopted_ms: The registry's time of its state that was last taken over.
         insisted: Digest of a state of the registry that was overruled; in that form it may keep ours.
         links: The models that it is used for.
+        traceparent: Of the last event that changed what the registry is still to be told, if its trace is kept.
         cursor: Only in the one row that keeps the place of the pull, and has nothing else.
     """
 
@@ -139,6 +140,7 @@ class DatasetRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     adopted_ms: int = NEVER
     insisted: bytes = b""
     links: tuple[Link, ...] = ()
+    traceparent: str | None = None
     cursor: PullCursor | None = None
 
 
@@ -243,6 +245,7 @@ def acknowledged(row: DatasetRow, pushed: DatasetRow, registration_id: str | Non
         registration_id=registration_id,
         acked_ms=at_ms,
         confirmed=False,
+        traceparent=row.traceparent if row.version > pushed.version else None,
     )
     return again(after) if later else after
 

@@ -68,6 +68,7 @@ __all__ = [
     "REGISTRY",
     "RESTORED_ROWS",
     "RESTORE_REMAINING_ROWS",
+    "SPANS",
     "STORAGE_BYTES",
     "STORAGE_LATENCY_SECONDS",
     "STORAGE_OPERATIONS",
@@ -253,6 +254,11 @@ POLICY_CACHE_STALE = _counter(
 POLICY_EVALUATIONS = _counter(
     f"{PREFIX}policy_evaluations_total", "Policy evaluations by source and decision", "source", "decision"
 )
+
+# --- Tracing ----------------------------------------------------------------------------------------------------------
+
+# outcome: exported, failed (the collector did not take them), dropped (the queue was full, or the process ended).
+SPANS = _counter(f"{PREFIX}spans_total", "Spans of sampled traces, by what became of them", "outcome")
 
 # --- Build ------------------------------------------------------------------------------------------------------------
 

@@ -104,9 +104,9 @@ MEANINGS: Final[dict[str, str]] = {
     "log.format": "For machines, for a terminal, or short.",
     "log.level": "For all, or by target: `info,app.engine=debug`.",
     "log.output": "`stdout`, `file:PATH` or `both:PATH`.",
-    "tracing.endpoint": "Where spans go, OTLP over HTTP; without it there are none.",
-    "tracing.service_name": "What they call this program.",
-    "tracing.sample_ratio": "The share of traces that is kept.",
+    "tracing.endpoint": "Where spans go, OTLP over HTTP: see docs/tracing.md.",
+    "tracing.service_name": "What they call this program; wins over `OTEL_SERVICE_NAME` if set.",
+    "tracing.sample_ratio": "The share of traces that is kept; wins over `OTEL_TRACES_SAMPLER` if set.",
     "fault": "A fault to meet on purpose, for tests.",
     "faults_allowed": "Whether `FAULT` is accepted.",
 }

@@ -28,6 +28,7 @@ from app.events import (
     loads_strict,
     record_key,
     topic_of,
+    traceparent_of,
 )
 from app.publishing import SerializationError, checked
 from app.web.problems import FieldError, Problem
@@ -101,7 +102,10 @@ class _Events:
                 events.append((index, _accepted(one)))
             except InvalidEvent as error:
                 refused.append(_Refused(index, _id_of(one), error.reason, error.detail))
-        outcomes = await self._api.outputs.send_each([self._message(event) for _, event in events])
+        # The request is the last hop of all that came with it.
+        hop = traceparent_of((), {"traceparent": request.headers.get("traceparent")})
+        headers = STRUCTURED_HEADERS if hop is None else (*STRUCTURED_HEADERS, ("traceparent", hop.encode()))
+        outcomes = await self._api.outputs.send_each([self._message(event, headers) for _, event in events])
         for (index, event), failure in zip(events, outcomes, strict=True):
             if failure is not None:
                 refused.append(_failed(index, event, failure))
@@ -115,9 +119,9 @@ class _Events:
         }
         return web.Response(status=HTTPStatus.ACCEPTED, body=orjson.dumps(document), content_type="application/json")
 
-    def _message(self, event: CloudEvent) -> Message:
+    def _message(self, event: CloudEvent, headers: Sequence[tuple[str, bytes]]) -> Message:
         topic = topic_of(event.type, self._api.prefix, self._api.layout)
-        return Message(topic, record_key(event), event.posted, STRUCTURED_HEADERS)
+        return Message(topic, record_key(event), event.posted, headers)
 
 
 class _One(list[Any]):

@@ -23,6 +23,7 @@ from app.events import (
     decode_record,
     delivery_id,
     format_time,
+    traceparent_of,
 )
 from app.webhooks.intents import IntentReason
 from app.webhooks.matching import MatchIndex
@@ -137,8 +138,8 @@ def _intent(record: LogRecord, event: CloudEvent, webhook_id: str, request_id: s
         ("vs-request-id", _request_id_of(request_id, id_).encode()),
         ("vs-origin", f"{record.topic}/{record.partition}/{record.offset}".encode()),
     ]
-    trace = event.extensions.get("traceparent")
-    if isinstance(trace, str):
+    trace = traceparent_of(record.headers, event.extensions)
+    if trace is not None:
         headers.append(("traceparent", trace.encode()))
     return ReplayIntent(id_, key, event.posted, tuple(headers), record.timestamp)
 

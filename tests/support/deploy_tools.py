@@ -55,7 +55,7 @@ def lacking(name: str, reason: str) -> NoReturn:
 def python_tool(environment: str, name: str) -> str:
     """A program of one of the pinned environments, `manifests` or `checkov`."""
     lock = PINS / f"{environment}.lock"
-    folder = BUILT / f"{environment}-{_digest(lock)}"
+    folder = BUILT / f"{environment}-{digest(lock)}"
     if not (folder / "complete").exists():
         uv = require("uv")
         _must(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder))
@@ -67,7 +67,7 @@ def python_tool(environment: str, name: str) -> str:
 
 def go_tool(name: str) -> str:
     """A program of the pinned Go module: `composecheck` or `kubeconform`."""
-    folder = BUILT / f"go-{_digest(PINS / 'go.sum', PINS / 'composecheck' / 'main.go')}"
+    folder = BUILT / f"go-{digest(PINS / 'go.sum', PINS / 'composecheck' / 'main.go')}"
     program = folder / name
     if not program.exists():
         package = {"composecheck": "./composecheck", "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}[
@@ -94,5 +94,6 @@ def _must(*command: str, cwd: Path = ROOT) -> None:
         lacking(Path(command[0]).name, f"{' '.join(command)}: {said(done)[-2000:]}")
 
 
-def _digest(*files: Path) -> str:
+def digest(*files: Path) -> str:
+    """What tells apart what is built from them."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

@@ -7,7 +7,7 @@ import base64
 import json
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from app.events import VaultEventType
 from app.publishing import VaultEvent
 from tests.support.canaries import PERSONAL, credential, signing_key_entry
 from tests.support.certificates import Authority
+from tests.support.collector import Collector
 from tests.support.leaks import everything_below, everything_on_the_broker, found
 from tests.support.workers import Deployment, RunningWorker, until
 
@@ -251,7 +252,16 @@ async def scene(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
     return scene
 
 
-async def test_no_credential_and_no_personal_data_is_where_it_must_not_be(scene: Scene) -> None:
+@pytest.fixture
+def collector(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Of the traces of everything, with a credential of its own."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"api-key={scene.secret('collector key')}")
+    with Collector() as started:
+        scene.deployment.settings["TRACING__ENDPOINT"] = started.endpoint
+        yield started
+
+
+async def test_no_credential_and_no_personal_data_is_where_it_must_not_be(scene: Scene, collector: Collector) -> None:
     deployment, upstreams = scene.deployment, scene.deployment.upstreams
     (worker,) = await deployment.start("w1")
     hook = await deployment.hook("*")
@@ -281,11 +291,13 @@ async def test_no_credential_and_no_personal_data_is_where_it_must_not_be(scene:
     files = everything_below(scene.folder)
     asked = [place for place in scene.sent if "evaluat" in place[0]]
     told = [place for place in scene.sent if place not in asked]
-    assert found(scene.secrets, [*topics, *files, *scene.sent, *scene.answers]) == []
+    spans = [("spans", body) for body in collector.bodies]
+    assert {span.name.partition(" ")[0] for span in collector.spans} >= {"process", "send", "POST"}
+    assert found(scene.secrets, [*topics, *files, *scene.sent, *scene.answers, *spans]) == []
 
     derived = [place for place in topics if place[0].partition("/")[0] not in scene.verbatim()]
     written = [place for place in files if not place[0].startswith(str(worker.data_dir))]
-    assert found(PERSONAL | NAMED, [*derived, *written, *told, *scene.answers]) == []
+    assert found(PERSONAL | NAMED, [*derived, *written, *told, *scene.answers, *spans]) == []
     assert upstreams.dashboard.redirected + upstreams.registry.redirected == 0
     looked_into = {
         "audit": [place for place in derived if place[0].startswith(deployment.topics.audit)],

@@ -25,6 +25,7 @@ CONTRACT = {
     "vault_stream_restored_rows_total": ("table",),
     "vault_stream_stores_removed_total": ("reason",),
     "vault_stream_ready": (),
+    "vault_stream_spans_total": ("outcome",),
     "vault_stream_outcome_unknown_total": (),
     "vault_stream_deliveries_total": ("status",),
     "vault_stream_attempts_total": ("class",),

@@ -90,6 +90,17 @@ async def test_a_binary_event_is_its_headers_and_its_body(api: Caller, broker: B
     assert (published["id"], published["type"], published["datacontenttype"]) == ("e-1", TYPE, "application/json")
 
 
+async def test_the_trace_of_the_request_is_the_last_hop_of_each_event_and_changes_none(
+    api: Caller, broker: Broker
+) -> None:
+    start, hop = (f"00-0af7651916cd43dd8448eb211c80319c-{span}-01" for span in ("00f067aa0ba902b7", "b7ad6b7169203331"))
+    await post(api, numbered(2, traceparent=start), {**BATCH, "traceparent": hop})
+    await post(api, numbered(1), {**BATCH, "traceparent": "junk"})
+
+    assert [dict(sent.headers).get("traceparent") for sent in broker.taken] == [hop.encode(), hop.encode(), None]
+    assert [json.loads(sent.value or b"").get("traceparent") for sent in broker.taken] == [start, start, None]
+
+
 async def test_an_event_without_a_subject_gets_that_of_its_data_as_from_a_publisher(
     api: Caller, broker: Broker
 ) -> None:
