@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.kafka"]
+pytest_plugins = ["tests.support.kafka", "tests.support.secure_kafka"]
 
 # In CI a failure must be one that anybody can repeat; elsewhere new examples are worth more.
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from aiokafka import errors as kafka_errors
 
+from app.brokers import REFUSALS
 from app.engine import faults
 from app.engine.agent import Agent
 from app.engine.cancellation import cancelled
@@ -180,8 +181,9 @@ class Number:
                 self._services.die(str(failed), 70)
                 return
             except _EXPECTED as error:
-                self.state, self.reason = State.OPENING, repr(error)
-                level = logging.INFO if isinstance(error, NotMember) else logging.WARNING
+                line = REFUSALS.met(error)
+                self.state, self.reason = State.OPENING, line or repr(error)
+                level = logging.INFO if isinstance(error, NotMember) or line else logging.WARNING
                 if isinstance(error, ProducerTaken):
                     # The next opening takes the id plainly, so there is nothing to wait for.
                     delay_s = REOPEN_MIN_S
