@@ -49,6 +49,15 @@ _OUR_CERTIFICATE: Final = (
     " brokers trust its authority"
 )
 _NO_TLS: Final = "the brokers do not speak TLS there: check KAFKA__SECURITY_PROTOCOL and the port in BROKERS"
+_SIGNS: Final = {
+    # It does not tell an unknown authority from another host.
+    "could not be verified": _UNKNOWN_CA.format("or not for the host in BROKERS"),
+    "certificate verify failed": _UNKNOWN_CA.format("or not for the host in BROKERS"),
+    "ssl alert number": _OUR_CERTIFICATE,
+    "plaintext broker listener": _NO_TLS,
+    "wrong version number": _NO_TLS,
+}
+"""What librdkafka writes of TLS."""
 _HOST_MISMATCH: Final = frozenset({62, 63, 64})
 """OpenSSL's verification errors for a host name, an address of mail, an IP address that does not match."""
 
@@ -181,10 +190,10 @@ def _of_librdkafka(error: KafkaError, operation: str | None, name: str | None) -
     code, text = error.code(), error.str().lower()
     if code == KafkaError._AUTHENTICATION:  # noqa: SLF001  # librdkafka's public names of its own errors
         return Refusal(_MECHANISM if "unsupported" in text and "mechanism" in text else _LOGIN)
-    if code == KafkaError._SSL:  # noqa: SLF001  # see above
-        if "certificate verify failed" in text or "could not be verified" in text:
-            return Refusal(_UNKNOWN_CA.format("verification failed"))
-        return Refusal(_OUR_CERTIFICATE if "alert" in text else _NO_TLS)
+    if code in (KafkaError._SSL, KafkaError._TRANSPORT):  # noqa: SLF001  # see above
+        for sign, line in _SIGNS.items():
+            if sign in text:
+                return Refusal(line)
     kind = _RIGHTS.get(code)
     return None if kind is None else _explained(kind(name or ""), operation, name)
 
@@ -254,11 +263,18 @@ class _Ear(logging.Filter):
         self._heard = heard
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple) and any(_is_login(each) for each in record.args):
+            # At debug level aiokafka writes each request down: with PLAIN, this one is the password.
+            return False
         error = _error_in(record)
         if error is None or explain(error) is None:
             return True
         self._heard(error)
         return False
+
+
+def _is_login(argument: object) -> bool:
+    return type(argument).__name__.startswith(("SaslAuthenticateRequest", "SaslAuthenticateResponse"))
 
 
 def _error_in(record: logging.LogRecord) -> BaseException | None:
@@ -269,9 +285,13 @@ def _error_in(record: logging.LogRecord) -> BaseException | None:
     for argument in record.args:
         if isinstance(argument, BaseException):
             return argument
+        if isinstance(argument, type) and issubclass(argument, kafka_errors.BrokerResponseError):
+            named: BaseException = argument(record.args[0])
+            return named
     if record.levelno >= logging.WARNING and "authorized" in str(record.msg) and record.args:
         # It is said of a topic, without the error: in metadata, where Describe is what is missing, or by a fetch.
-        return kafka_errors.TopicAuthorizationFailedError(record.args[0])
+        hidden: BaseException = kafka_errors.TopicAuthorizationFailedError(record.args[0])
+        return hidden
     return None
 
 

@@ -25,6 +25,7 @@ from app.engine.agent import Agent
 from app.engine.cancellation import cancelled
 from app.engine.checkpoint import AgentState, Checkpointer
 from app.engine.errors import (
+    CheckpointFailed,
     EngineError,
     NotMember,
     PositionLost,
@@ -181,13 +182,19 @@ class Number:
                 self._services.die(str(failed), 70)
                 return
             except _EXPECTED as error:
-                line = REFUSALS.met(error)
+                line = REFUSALS.met(error, "Write" if isinstance(error, CheckpointFailed) else None)
                 self.state, self.reason = State.OPENING, line or repr(error)
-                level = logging.INFO if isinstance(error, NotMember) or line else logging.WARNING
+                level = logging.INFO if isinstance(error, NotMember) else logging.WARNING
                 if isinstance(error, ProducerTaken):
                     # The next opening takes the id plainly, so there is nothing to wait for.
                     delay_s = REOPEN_MIN_S
-                log.log(level, "number %s: opened again in %.1f s: %r", self.number, delay_s, error)
+                log.log(
+                    logging.DEBUG if line else level,
+                    "number %s: opened again in %.1f s: %r",
+                    self.number,
+                    delay_s,
+                    error,
+                )
             if self._proven:
                 # Once: the openings that fail after it had their own reasons.
                 delay_s, self._proven = REOPEN_MIN_S, False

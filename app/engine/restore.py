@@ -274,7 +274,7 @@ class Replica(Generic[R]):
             try:
                 await reader.follow(self._next, self._apply, client_id)
             except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-                level = logging.WARNING if REFUSALS.met(error, "Read", self._topic) is None else logging.INFO
+                level = logging.WARNING if REFUSALS.met(error, "Read", self._topic) is None else logging.DEBUG
                 log.log(level, "replica of %s: again in %.1f s: %r", self._topic, delay_s, error)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MAX_S)

@@ -345,7 +345,7 @@ class Runner:
                 raise
             except OutputFailed as error:
                 self._obstacle.met(f"{self.agent}: Kafka takes no outputs of number {self.number}: {error}")
-                level = logging.INFO if error.refused else logging.WARNING
+                level = logging.DEBUG if error.refused else logging.WARNING
                 log.log(level, "%s/%s: outputs again in %.1f s: %s", self.agent, self.number, delay_s, error)
                 await self._pause(delay_s)
                 delay_s = min(delay_s * 2, FLUSH_RETRY_MAX_S)

@@ -31,7 +31,7 @@ from app.topics.acls import Acl
 from tests.support.certificates import Authority
 from tests.support.kafka import require_kafka
 
-__all__ = ["SecureKafka", "secure_kafka"]
+__all__ = ["SecureKafka", "own_secure_kafka", "secure_kafka"]
 
 ANSWER_S: Final = 30.0
 ITERATIONS: Final = 4096
@@ -71,6 +71,8 @@ class SecureKafka(KafkaServer):
         data_dir.mkdir(parents=True, exist_ok=True)
         self.authority = Authority(data_dir, "brokers-ca")
         self._scram_port, self._mtls_port = free_port(), free_port()
+        self._trusted = data_dir / "trusted.pem"
+        self.trust(self.authority)
 
     @property
     def scram(self) -> str:
@@ -90,11 +92,15 @@ class SecureKafka(KafkaServer):
             controller_port=controller_port,
             scram=self._scram_port,
             mtls=self._mtls_port,
-            ca=self.authority.file,
+            ca=self._trusted,
             keystore=keystore,
         )
 
     # -- users and rights
+
+    def trust(self, authority: Authority) -> None:
+        """Take certificates of clients that this authority signed, and no others, from the next start on."""
+        self._trusted.write_bytes(authority.file.read_bytes())
 
     def user(self, name: str, password: str) -> None:
         """A SCRAM user, or another password for one."""
@@ -145,6 +151,16 @@ def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKaf
     """The secured broker of a run: use users, topics and application ids of your own."""
     require_kafka()
     server = SecureKafka(tmp_path_factory.mktemp("secure-kafka"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """A secured broker of one test, which may stop it."""
+    require_kafka()
+    server = SecureKafka(tmp_path_factory.mktemp("own-secure-kafka"))
     server.start()
     yield server
     server.kill()

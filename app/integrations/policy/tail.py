@@ -105,7 +105,7 @@ class InvalidationTail:
             try:
                 await self._read()
             except (KafkaError, OSError, TimeoutError, _StartAgain) as error:
-                level = logging.WARNING if REFUSALS.met(error, "Read", self._topic) is None else logging.INFO
+                level = logging.WARNING if REFUSALS.met(error, "Read", self._topic) is None else logging.DEBUG
                 log.log(level, "%s: read again from its beginning in %.1f s: %r", self._topic, delay_s, error)
             except Exception:
                 # Without it nothing is kept: worth an error, and no reason to end.

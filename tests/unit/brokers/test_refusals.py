@@ -5,6 +5,7 @@ import ssl
 
 import pytest
 from aiokafka import errors as kafka_errors
+from aiokafka.protocol.admin import SaslAuthenticateRequest
 from confluent_kafka import KafkaError, KafkaException
 
 from app.brokers import Refusals, explain, overhear
@@ -46,7 +47,14 @@ def alert(reason: str) -> ssl.SSLError:
         (kafka_errors.ClusterAuthorizationFailedError(), ["Write on any topic"]),
         (KafkaException(KafkaError(KafkaError._AUTHENTICATION, "invalid credentials")), ["KAFKA__SASL_PASSWORD"]),
         (KafkaException(KafkaError(KafkaError._SSL, "certificate verify failed: broker")), ["KAFKA__SSL_CA"]),
-        (KafkaException(KafkaError(KafkaError._SSL, "sslv3 alert bad certificate")), ["KAFKA__SSL_CERT"]),
+        (
+            KafkaException(KafkaError(KafkaError._TRANSPORT, "error:0A:SSL routines::bad: SSL alert number 42")),
+            ["KAFKA__SSL_CERT"],
+        ),
+        (
+            KafkaException(KafkaError(KafkaError._TRANSPORT, "SSL closed: connecting to a PLAINTEXT broker listener?")),
+            ["KAFKA__SECURITY_PROTOCOL"],
+        ),
         (KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)), ["Read on a group"]),
     ],
 )
@@ -127,3 +135,12 @@ def test_what_aiokafka_logs_of_a_refusal_is_heard_and_kept_out_of_the_log(caplog
         "node with id 1: refused",
         f"node with id 1: {refused}",
     ]
+
+
+def test_the_request_that_holds_a_password_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    request = SaslAuthenticateRequest(b"\0app\0a-password").prepare({36: (0, 2)})
+    with caplog.at_level(logging.DEBUG, "aiokafka.conn"), overhear(lambda _: None):
+        logging.getLogger("aiokafka.conn").debug("Request to %s:%d %d: %s", "127.0.0.1", 9092, 1, request)
+        logging.getLogger("aiokafka.conn").debug("Request to %s:%d %d: %s", "127.0.0.1", 9092, 2, "another")
+
+    assert [record.args[2] for record in caplog.records if isinstance(record.args, tuple)] == [2]
