@@ -22,6 +22,9 @@ __all__ = ["LASTS_S", "REFUSALS", "Refusals", "explain", "missing_right", "overh
 
 log = logging.getLogger("app.brokers")
 
+Key = tuple[str, str, str, frozenset[str]]
+
+JUST_NOW_S: Final = 5.0
 LASTS_S: Final = 15.0
 """Every client tries again sooner; so what was not met for that long is over."""
 
@@ -61,6 +64,7 @@ _SIGNS: Final = {
 _HOST_MISMATCH: Final = frozenset({62, 63, 64})
 """OpenSSL's verification errors for a host name, an address of mail, an IP address that does not match."""
 
+_DISCONNECTED: Final = (kafka_errors.KafkaConnectionError, kafka_errors.NodeNotReadyError)
 _SASL: Final = (
     kafka_errors.SaslAuthenticationFailed,
     kafka_errors.AuthenticationFailedError,
@@ -108,7 +112,7 @@ class Refusal:
         of = "" if family == name else f" ({family})"
         return f"no right {self.operation} on {self.resource} {name}{of}: {_FIX}"
 
-    def key(self, families: Sequence[str]) -> object:
+    def key(self, families: Sequence[str]) -> Key:
         """The same for all that one right would mend."""
         return self.line, self.operation, self.resource, frozenset(_family(name, families) for name in self.names)
 
@@ -207,7 +211,7 @@ class Refusals:
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._monotonic_s = monotonic_s
-        self._met: dict[object, tuple[str, float]] = {}
+        self._met: dict[Key, tuple[str, float]] = {}
         self._lock = Lock()
         self._principal = "User:ANONYMOUS"
         self._families: tuple[str, ...] = ()
@@ -222,14 +226,23 @@ class Refusals:
         """Take note of an error, and say it if it is new; its line, or None if it is no refusal."""
         refusal = refusal_in(error, operation, name)
         if refusal is None:
-            return None
+            return self._behind(error)
         return self._note(refusal.key(self._families), refusal.told(self._families))
+
+    def _behind(self, error: BaseException | KafkaError) -> str | None:
+        """The refusal behind a missing connection: aiokafka tells it only to its log, so it is what was met there just now."""
+        if not any(isinstance(cause, _DISCONNECTED) for cause in _causes(error)):
+            return None
+        since_s = self._monotonic_s() - JUST_NOW_S
+        with self._lock:
+            recent = [(at_s, line) for key, (line, at_s) in self._met.items() if not key[1] and at_s >= since_s]
+        return max(recent)[1] if recent else None
 
     def say(self, line: str) -> None:
         """Take note of a refusal, and log it if it is new."""
         self._note(Refusal(line).key(()), line)
 
-    def _note(self, key: object, line: str) -> str:
+    def _note(self, key: Key, line: str) -> str:
         with self._lock:
             known = key in self._met
             line = self._met[key][0] if known else line

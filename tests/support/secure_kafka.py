@@ -6,12 +6,14 @@ them, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -26,6 +28,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from app.brokers import Connection
 from app.devstack.kafka import KafkaServer, free_port
 from app.topics.acls import Acl
 from tests.support.certificates import Authority
@@ -106,6 +109,10 @@ class SecureKafka(KafkaServer):
         """A SCRAM user, or another password for one."""
         credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
         self._alter(UserScramCredentialUpsertion(name, credential, password.encode()))
+        security = ("SASL_SSL", "SCRAM-SHA-512", name, password, str(self.authority.file))
+        client = AdminClient(Connection(self.scram, *security).librdkafka(), error_cb=lambda _: None)
+        # The broker answers a moment before it knows.
+        _until(lambda: _answers(client), "the user may log in")
 
     def forget_user(self, name: str) -> None:
         """No login under this name any more."""
@@ -113,13 +120,30 @@ class SecureKafka(KafkaServer):
 
     def allow(self, principal: str, acls: Iterable[Acl]) -> None:
         """Give these rights."""
-        _settle(self._admin.create_acls([_binding(principal, acl) for acl in acls], request_timeout=ANSWER_S))
+        wanted = [_binding(principal, acl) for acl in acls]
+        _settle(self._admin.create_acls(wanted, request_timeout=ANSWER_S))
+        _until(lambda: set(map(str, wanted)) <= self._known(principal), "the rights are given")
 
     def forbid(self, principal: str, acls: Iterable[Acl]) -> None:
         """Take these rights away; each must have been given."""
+        acls = list(acls)
+        wanted = [_binding(principal, acl) for acl in acls]
         filters = [_binding(principal, acl, filter_=True) for acl in acls]
         for removed in _settle(self._admin.delete_acls(filters, request_timeout=ANSWER_S)):
             assert len(list(removed)) == 1, "an ACL that was not there"
+        _until(lambda: not set(map(str, wanted)) & self._known(principal), "the rights are gone")
+
+    def _known(self, principal: str) -> set[str]:
+        every = AclBindingFilter(
+            ResourceType.ANY,
+            None,
+            ResourcePatternType.ANY,
+            principal,
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        return set(map(str, self._admin.describe_acls(every, request_timeout=ANSWER_S).result(ANSWER_S)))
 
     @cached_property
     def _admin(self) -> AdminClient:
@@ -144,6 +168,20 @@ def _binding(principal: str, acl: Acl, *, filter_: bool = False) -> AclBinding |
 
 def _settle(futures: dict[object, object]) -> list[object]:
     return [future.result(ANSWER_S) for future in futures.values()]  # type: ignore[attr-defined]
+
+
+def _answers(client: AdminClient) -> bool:
+    try:
+        return bool(client.list_topics(timeout=2).brokers)
+    except KafkaException:
+        return False
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + ANSWER_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {ANSWER_S:.0f} s: {what}"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

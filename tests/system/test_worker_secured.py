@@ -14,7 +14,7 @@ from app.topics import AclRole, Topics, acls_of
 from tests.support.certificates import Authority
 from tests.support.secure_kafka import SecureKafka
 from tests.support.secured import Secured, leaks, logged, not_ready_because, said
-from tests.support.workers import Deployment, RunningWorker, until
+from tests.support.workers import Deployment, RunningWorker
 
 pytestmark = pytest.mark.kafka
 
@@ -242,29 +242,22 @@ async def test_password_and_certificate_are_replaced_while_workers_run(
 
 
 @pytest.mark.prove
-async def test_a_password_that_is_late_is_a_reason_and_is_no_outage(secured: Secured) -> None:
+async def test_a_password_that_is_late_holds_what_wants_a_new_connection_until_it_comes(secured: Secured) -> None:
     secured.prepare()
     (worker,) = await secured.deployment.start("w1")
     hook = await secured.deployment.hook("*")
     fresh = secured.new_password()
     secured.kafka.user(secured.user, fresh)
     published = events(10)
+    # Outputs connect when there is something to send.
     await secured.deployment.publish(published)
-    await secured.deployment.observed(lambda: hook.expected(published) <= hook.receiver.accepted, "all arrive")
-
-    async def told() -> bool:
-        await worker.get("/v1/dead-letters")  # reads with a connection of its own
-        _, health = await worker.get("/health")
-        return any("KAFKA__SASL_PASSWORD" in (check.get("message") or "") for check in health["checks"])
-
-    await until(told, "what is refused is told")
+    await not_ready_because(worker, "KAFKA__SASL_PASSWORD")
     secured.keep(fresh)
 
-    async def mended() -> bool:
-        return (await worker.get("/v1/dead-letters"))[0] == 200 and await worker.ready()
-
-    await until(mended, "new connections use the new password")
+    await secured.deployment.observed(lambda: hook.expected(published) <= hook.receiver.accepted, "all arrive")
+    await secured.deployment.ready(worker)
     assert len(said(worker, "KAFKA__SASL_PASSWORD")) == 1
+    assert flood(worker) == []
     assert leaks([worker.log], secured.passwords) == []
 
 

@@ -104,6 +104,19 @@ def test_another_right_is_another_line(caplog: pytest.LogCaptureFixture) -> None
     assert len(caplog.messages) == len(refusals.current()) == 3
 
 
+def test_a_connection_that_is_not_made_has_the_reason_that_was_met_just_now() -> None:
+    clock = Clock()
+    refusals = Refusals(clock)
+    gone = kafka_errors.KafkaConnectionError("Unable to bootstrap")
+    assert refusals.met(gone) is None
+    line = refusals.met(kafka_errors.SaslAuthenticationFailed("x"))
+    refusals.met(kafka_errors.TopicAuthorizationFailedError("t"))
+    assert refusals.met(gone) == line
+    assert refusals.met(OSError("another")) is None
+    clock.now_s += 6
+    assert refusals.met(gone) is None
+
+
 def test_what_is_not_met_again_is_over_and_is_said_anew_when_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     refusals = Refusals(clock)
