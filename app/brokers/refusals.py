@@ -230,7 +230,7 @@ class Refusals:
         return self._note(refusal.key(self._families), refusal.told(self._families))
 
     def _behind(self, error: BaseException | KafkaError) -> str | None:
-        """The refusal behind a missing connection: aiokafka tells it only to its log, so it is what was met there just now."""
+        """The refusal behind a missing connection: aiokafka told it to its log only, just now."""
         if not any(isinstance(cause, _DISCONNECTED) for cause in _causes(error)):
             return None
         since_s = self._monotonic_s() - JUST_NOW_S
