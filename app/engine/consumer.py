@@ -163,9 +163,9 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
                 continue
             error = await self._check_errors()
             refused = None if error is None else REFUSALS.met(error, "Read", self.engine.config.app_id)
-            self.engine.coordinator_error(
-                refused or (None if error is None else repr(error)), mends=refused is not None
-            )
+            # A plain KafkaError is what aiokafka makes of an error that has ended the coordination for good.
+            mends = refused is not None and type(error) is not kafka_errors.KafkaError
+            self.engine.coordinator_error(refused or (None if error is None else repr(error)), mends=mends)
 
     async def _check_errors(self) -> Exception | None:
         async def check() -> Exception | None:

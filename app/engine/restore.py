@@ -288,8 +288,8 @@ class Replica(Generic[R]):
                 if await self.caught_up(ends, RETRY_MAX_S):
                     self.fresh_at, self.ready = asked_at, True
             except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-                REFUSALS.met(error, "Read", self._topic)
-                log.info("replica of %s: its ends are not known now: %r", self._topic, error)
+                level = logging.INFO if REFUSALS.met(error, "Read", self._topic) is None else logging.DEBUG
+                log.log(level, "replica of %s: its ends are not known now: %r", self._topic, error)
             await asyncio.sleep(FRESH_INTERVAL_S if self.ready else RETRY_MIN_S)
 
     async def _apply(self, tp: TP, records: Sequence[Record], position: int) -> None:

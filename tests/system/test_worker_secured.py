@@ -57,7 +57,7 @@ async def test_a_wrong_password_is_one_line_and_a_reason_and_the_right_one_is_en
 @pytest.mark.prove
 async def test_every_command_and_a_worker_need_the_rights_of_the_list_and_no_other(secured: Secured) -> None:
     secured.prepare()
-    worker = secured.deployment.worker("w1")
+    worker = secured.deployment.worker("w1", LOG__LEVEL="debug,aiokafka=debug,faust=debug,mode=debug")
     await worker.start()
     await secured.deployment.ready(worker)
     event = {"specversion": "1.0", "id": "e-1", "source": "/vault", "type": "llm.data-vault.dataset.created"}
@@ -76,6 +76,7 @@ async def test_every_command_and_a_worker_need_the_rights_of_the_list_and_no_oth
     }
     assert {name: answer for name, answer in answers.items() if answer[0] != 0} == {}
     assert "1 published" in answers["publish"][1]
+    assert b'"level":"DEBUG"' in worker.log.read_bytes()
     assert leaks([worker.log], secured.passwords) == []
     assert [name for name, answer in answers.items() if secured.password in "".join(answer[1:])] == []
 
