@@ -184,9 +184,9 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
-    """The secured broker of a run: use users, topics and application ids of your own."""
+    """The secured broker of a file of tests: use users, topics and application ids of your own."""
     require_kafka()
     server = SecureKafka(tmp_path_factory.mktemp("secure-kafka"))
     server.start()
