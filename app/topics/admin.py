@@ -16,7 +16,7 @@ from app.topics.planning import ExistingTopic, TopicSpec
 EMBEDDED_CLUSTER_ID_PREFIX: Final = "mockCluster"
 """How librdkafka's in-process cluster names itself; it answers no creation and no description calls."""
 
-REFUSED_WITHIN_S: Final = 2.0
+LOOK_S: Final = 3.0
 SHOWN_POLL_S: Final = 0.02
 """A broker acknowledges a creation a moment before its metadata shows it."""
 
@@ -114,15 +114,16 @@ class TopicAdmin:
         return result
 
     def _metadata(self, topic: str | None = None) -> Any:
-        # Refused, it would be tried until the time is up; most brokers that answer do so within the first part of it.
-        for timeout_s in (min(REFUSED_WITHIN_S, self._timeout_s), self._timeout_s):
+        # Refused, librdkafka tries again until the time is up: it is asked in parts, with a look at what it was told.
+        until_s = time.monotonic() + self._timeout_s
+        while True:
+            left_s = until_s - time.monotonic()
             try:
-                return self._client.list_topics(topic, timeout=timeout_s)
+                return self._client.list_topics(topic, timeout=max(0.1, min(left_s, LOOK_S)))
             except KafkaException as error:
                 failure = self._failure(error)
-            if isinstance(failure, BrokerRefusesError):
-                break
-        raise failure
+            if left_s <= LOOK_S or isinstance(failure, BrokerRefusesError):
+                raise failure
 
     def _refuse_hidden(self, names: Sequence[str]) -> None:
         """A list of all topics leaves out those that we may not see; asked by name, the broker says so.
