@@ -19,8 +19,9 @@ from agents.governance import GovernanceOptions, governance_agent
 from agents.router import router_agent
 from agents.violations import violations_agent
 from agents.webhooks import WebhooksDeps, webhooks_agent
+from app.brokers import REFUSALS, Connection, TlsFileError, connection_to, overhear
 from app.deployment import plan_of
-from app.engine import Agent, Connection, StartRefused, faults
+from app.engine import Agent, StartRefused, faults
 from app.engine.app import EngineApp, create_app
 from app.engine.engine import Engine, EngineConfig
 from app.events import STRUCTURED_HEADERS, new_event
@@ -30,7 +31,16 @@ from app.observability.health import HealthRegistry, LoopWatch
 from app.observability.logging import LogError, configure_logging
 from app.readiness import add_checks
 from app.settings import Settings, SettingsError, keep_instance_id, load_settings
-from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, Topics, apply, client_config, refusal, warnings
+from app.topics import (
+    BrokerRefusesError,
+    BrokerUnreachableError,
+    TopicAdmin,
+    TopicError,
+    Topics,
+    apply,
+    refusal,
+    warnings,
+)
 from app.web.forward import Forwarder
 from app.web.server import ListenError, WebServer
 from app.webhooks.derived import Publisher
@@ -109,7 +119,12 @@ class Program:
         self.tracer = None if self.tracing is None else self.tracing.tracer
         self.upstreams = make_upstreams(settings, self.tracer)
         self.downloads = make_upstream(at_origin(settings.governance), self.tracer)
-        self.credentials = Credentials(settings, [*self.upstreams.items(), ("governance", self.downloads)])
+        self.connection = _connection(settings)
+        self.credentials = Credentials(
+            settings,
+            [*self.upstreams.items(), ("governance", self.downloads)],
+            also=lambda changed: self.connection.renew(connection_to(changed.brokers, changed.kafka)),
+        )
         self.index = MatchIndex()
         self.decisions = DecisionReaders()
         self.datasets = DatasetReaders()
@@ -123,6 +138,7 @@ class Program:
             )
         self.guard = TargetGuard(settings.webhooks.allow_targets, allow_http=settings.webhooks.allow_http)
         self.sender = _LateSender()
+        self._until_released = contextlib.ExitStack()
         self.engine = self._engine()
         self.news = health_news(settings, self.engine, self.upstreams, self.topics.events)
         self.forwarder = Forwarder(self.engine.ownership)
@@ -139,7 +155,7 @@ class Program:
         settings = self.settings
         config = EngineConfig(
             app_id=settings.app_id,
-            connection=_connection(settings),
+            connection=self.connection,
             numbers=settings.partitions,
             data_dir=settings.data_dir,
             instance=settings.instance_id,
@@ -215,6 +231,7 @@ class Program:
         self.watch.start()
         self.credentials.start()
         self.news.start()
+        self._until_released.enter_context(overhear())
         chosen = self.settings.webhooks
         self.sender.sender = Sender(
             self.guard,
@@ -236,6 +253,10 @@ class Program:
             except BrokerUnreachableError as error:
                 log.warning("waiting for the broker: %s", error)
                 await asyncio.sleep(BROKER_RETRY_S)
+            except BrokerRefusesError as error:
+                # Who ends for it is started again at once, and is no wiser.
+                REFUSALS.say(str(error))
+                await asyncio.sleep(BROKER_RETRY_S)
             except (TopicError, StartRefused) as error:
                 self.engine.die(str(error), 1)
             else:
@@ -243,7 +264,7 @@ class Program:
 
     def _check_broker(self) -> None:
         settings = self.settings
-        admin = TopicAdmin(client_config(settings.brokers, settings.kafka))
+        admin = TopicAdmin(self.connection.librdkafka())
         if admin.embedded:
             if settings.partitions != EMBEDDED_PARTITIONS:
                 raise StartRefused(
@@ -271,6 +292,7 @@ class Program:
         if self.tracing is not None:
             await self.tracing.close()
         self.watch.stop()
+        self._until_released.close()
 
     async def run(self) -> int:
         """Run until a signal; the exit code."""
@@ -323,15 +345,13 @@ class Program:
 
 
 def _connection(settings: Settings) -> Connection:
-    kafka = settings.kafka
-    return Connection(
-        settings.brokers,
-        kafka.security_protocol,
-        kafka.sasl_mechanism,
-        kafka.sasl_username,
-        _secret(kafka.sasl_password),
-        *(str(file) if file else None for file in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key)),
-    )
+    connection = connection_to(settings.brokers, settings.kafka)
+    REFUSALS.know(connection.principal, (f"{settings.topic_prefix}.", f"{settings.app_id}-"))
+    try:
+        connection.ssl_context()
+    except TlsFileError as error:
+        raise StartRefused(f"VAULT_STREAM_{error}") from None
+    return connection
 
 
 def _signing_keys(settings: Settings) -> list[SigningKey]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from app.brokers import REFUSALS
 from app.observability import metrics
 from app.observability.health import CheckOutcome, HealthStatus
 
@@ -32,10 +33,7 @@ def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams
     """Add `kafka`, `assignment`, `recovery`, `store`, and one check for each upstream (None: it is off)."""
 
     async def kafka() -> CheckOutcome:
-        if engine.lease_valid():
-            return CheckOutcome(HealthStatus.HEALTHY)
-        silent = "no heartbeat was answered within the session timeout"
-        return CheckOutcome(HealthStatus.UNHEALTHY, silent if engine.assignment_seen else "not connected yet")
+        return _kafka(engine)
 
     async def assignment() -> CheckOutcome:
         problem = engine.problem or engine.coordinator_problem
@@ -73,6 +71,14 @@ def _recovery_check(engine: Engine) -> Callable[[], Awaitable[CheckOutcome]]:
         return CheckOutcome(status, "; ".join(reasons) or None, details)
 
     return run
+
+
+def _kafka(engine: Engine) -> CheckOutcome:
+    refused = "; ".join(REFUSALS.current()) or None
+    if engine.lease_valid():
+        return CheckOutcome(HealthStatus.DEGRADED if refused else HealthStatus.HEALTHY, refused)
+    silent = "no heartbeat was answered within the session timeout" if engine.assignment_seen else "not connected yet"
+    return CheckOutcome(HealthStatus.UNHEALTHY, refused or silent)
 
 
 def _upstream_check(upstream: Watched | None) -> Callable[[], Awaitable[CheckOutcome]]:

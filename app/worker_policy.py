@@ -47,7 +47,7 @@ def policy_of(
             client_id=f"{settings.app_id}-{settings.instance_id}-invalidations",
             skew_s=chosen.max_clock_skew_s,
             longest_s=lifetimes.longest_s,
-            options=engine.connection.aiokafka(),
+            options=engine.connection.aiokafka,
         )
         journal = _journal(app, settings, topics)
         evaluator = Evaluator(

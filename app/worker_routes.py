@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from app.engine import TopicLog
 from app.redrive.operator import Transactions
-from app.topics import client_config
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.events import EventsApi, event_routes
@@ -100,12 +99,11 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
 
 def _quarantine(program: Program) -> QuarantineApi:
     settings, engine = program.settings, program.engine
-    config = client_config(settings.brokers, settings.kafka)
     transactional_id = f"{settings.app_id}-republish-{settings.instance_id}"
     return QuarantineApi(
         log=TopicLog(engine.readers.api, program.topics.quarantine, settings.partitions),
         topics=program.topics,
-        producer=lambda: Transactions(config, transactional_id, embedded=not engine.fenced),
+        producer=lambda: Transactions(engine.connection.librdkafka(), transactional_id, embedded=not engine.fenced),
     )
 
 

@@ -65,6 +65,7 @@ class Credentials:
         settings: Of the start; without a `SECRETS_DIR` there is nothing to watch.
         clients: Each with the name of the settings that it was made from; several may share one.
         load: Reads all settings anew.
+        also: Told of the new settings, after the clients.
     """
 
     def __init__(
@@ -72,10 +73,13 @@ class Credentials:
         settings: Settings,
         clients: Iterable[tuple[str, HttpUpstream | None]],
         load: Callable[[], Settings] = load_settings,
+        *,
+        also: Callable[[Settings], object] = lambda _: None,
     ) -> None:
         folder = settings.secrets_dir
         self._watch = SecretsWatch(folder, load) if folder is not None else None
         self._clients = tuple(clients)
+        self._also = also
         self._task: asyncio.Task[None] | None = None
         self._told_unreadable = False
 
@@ -120,7 +124,8 @@ class Credentials:
                 client.renew(config)
             except OSError as error:
                 log.error("the TLS files of %s cannot be used, the old ones stay: %s", name, error.strerror)  # noqa: TRY400
-        log.info("secrets have changed: tokens and certificates of upstreams are in use, the rest at the next start")
+        self._also(settings)
+        log.info("secrets have changed: credentials of Kafka and of upstreams are in use, the rest at the next start")
 
 
 def _config(settings: UpstreamSettings) -> UpstreamConfig | None:

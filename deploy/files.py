@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from app.topics import Topics, plan
+from app.topics import AclRole, Topics, acls_of, plan
 from deploy.dashboard import dashboard
 
 __all__ = ["ALERTS", "K8S", "MONITORING", "PARTITIONS", "REPLICATION", "ROOT", "generated"]
@@ -26,6 +26,7 @@ def generated() -> dict[Path, str]:
         MONITORING / "dashboard.json": json.dumps(dashboard(), indent=1) + "\n",
         MONITORING / "prometheusrule.yaml": _documents(prometheus_rule(ALERTS.read_text(encoding="utf-8"))),
         K8S / "components" / "strimzi" / "topics.yaml": _documents(*kafka_topics()),
+        K8S / "components" / "strimzi" / "user.yaml": _documents(kafka_user()),
     }
 
 
@@ -51,6 +52,31 @@ def kafka_topics() -> list[dict[str, Any]]:
         }
         for topic in topics
     ]
+
+
+def kafka_user() -> dict[str, Any]:
+    """A worker as Strimzi makes it: the rights of `vault-stream topics acls`. Topics are made by topics.yaml."""
+    rules: dict[tuple[str, str, bool], list[str]] = {}
+    for right in acls_of(AclRole.WORKER, Topics("vault", "vault-stream")):
+        rules.setdefault((right.resource, right.name, right.prefix), []).append(right.operation)
+    return {
+        "apiVersion": "kafka.strimzi.io/v1",
+        "kind": "KafkaUser",
+        "metadata": {"name": "vault-stream", "namespace": "kafka", "labels": {"strimzi.io/cluster": "kafka"}},
+        "spec": {
+            "authentication": {"type": "scram-sha-512"},
+            "authorization": {
+                "type": "simple",
+                "acls": [
+                    {
+                        "resource": {"type": resource, "name": name, "patternType": "prefix" if prefix else "literal"},
+                        "operations": operations,
+                    }
+                    for (resource, name, prefix), operations in rules.items()
+                ],
+            },
+        },
+    }
 
 
 def _documents(*documents: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.kafka", "tests.support.canary_hooks"]
+pytest_plugins = ["tests.support.kafka", "tests.support.secure_kafka", "tests.support.canary_hooks"]
 
 # In CI a failure must be one that anybody can repeat; elsewhere new examples are worth more.
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)

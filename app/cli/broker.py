@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import click
 from confluent_kafka import KafkaError, KafkaException
 
-from app.topics import BrokerUnreachableError, TopicAdmin, TopicError, client_config
+from app.brokers import connection_to, explain
+from app.topics import BrokerRefusesError, BrokerUnreachableError, TopicAdmin, TopicError, client_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,10 +40,12 @@ class Broker:
     Attributes:
         config: Of a librdkafka client.
         embedded: Whether it is librdkafka's in-process cluster.
+        group: Of the workers. Who only reads names it, too: a client must name one, and any other would need a right.
     """
 
     config: dict[str, str | int] = field(repr=False)
     embedded: bool
+    group: str = "vault-stream"
 
 
 @contextmanager
@@ -54,16 +57,25 @@ def broker_of(settings: Settings) -> Iterator[Broker]:
     """
     try:
         config = client_config(settings.brokers, settings.kafka)
-        yield Broker(config, TopicAdmin(config, timeout_s=FIRST_ANSWER_S).embedded)
+        yield Broker(config, TopicAdmin(config, timeout_s=FIRST_ANSWER_S).embedded, settings.app_id)
     except BrokerUnreachableError:
         raise _no_answer(settings) from None
+    except BrokerRefusesError as error:
+        raise _refused(settings, str(error)) from None
     except TopicError as error:
         raise click.ClickException(str(error)) from None
     except KafkaException as error:
         reason: KafkaError = error.args[0]
+        if (line := explain(reason)) is not None:
+            raise _refused(settings, line) from None
         if reason.code() in _UNREACHABLE:
             raise _no_answer(settings) from None
         raise click.ClickException(f"the broker at {settings.brokers} refused: {reason.str()}") from None
+
+
+def _refused(settings: Settings, line: str) -> click.ClickException:
+    principal = connection_to(settings.brokers, settings.kafka).principal
+    return click.ClickException(f"the broker at {settings.brokers} refuses {principal}: {line}")
 
 
 def _no_answer(settings: Settings) -> click.ClickException:

@@ -10,6 +10,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from rich.console import Console
 from rich.progress import Progress
 
+from app.brokers import explain
+from app.topics import BrokerRefusesError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -51,7 +54,7 @@ class TopicReader:
         self._consumer = Consumer(
             {
                 **broker.config,
-                "group.id": "vault-stream-reader",
+                "group.id": broker.group,
                 "enable.auto.commit": False,
                 # By default librdkafka goes to the end where retention took what is read next, and says nothing.
                 "auto.offset.reset": "error",
@@ -78,6 +81,7 @@ class TopicReader:
             found = self._consumer.list_topics(topic, timeout=BROKER_TIMEOUT_S).topics[topic]
             if found.error is not None and found.error.code() == KafkaError.LEADER_NOT_AVAILABLE:
                 raise KafkaException(found.error)
+            _refuse(found.error, topic)
             return [] if found.error is not None else sorted(found.partitions)
 
         partitions = settled(ask)
@@ -152,6 +156,8 @@ class TopicReader:
                     self.ends[partition] = message.offset() or 0
                 elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # see _UNSETTLED
                     raise click.ClickException(f"retention took records of {topic} before they were read: try again")
+                elif explain(error) is not None:
+                    _refuse(error, topic)
                 elif error.code() not in _UNSETTLED or time.monotonic() > settled_s:
                     raise KafkaException(error)
         self._consumer.unassign()
@@ -167,6 +173,12 @@ class TopicReader:
         if message is None or message.error() is not None or message.offset() != offset:
             return None
         return message
+
+
+def _refuse(error: KafkaError | None, topic: str) -> None:
+    """Raises `BrokerRefusesError` if that is what the error means."""
+    if error is not None and (line := explain(error, "Read", topic)) is not None:
+        raise BrokerRefusesError(line)
 
 
 def settled(ask: Callable[[], T]) -> T:

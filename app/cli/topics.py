@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from app.brokers import connection_to
 from app.cli.broker import broker_of
 from app.cli.output import json_option, print_json, print_table
 from app.deployment import plan_of
 from app.settings import Settings, load_settings
-from app.topics import Difference, TopicAdmin, TopicSpec, warnings
+from app.topics import AclRole, Difference, TopicAdmin, Topics, TopicSpec, acls_of, kafka_acls, warnings
 from app.topics import apply as apply_plan
 from app.topics import check as check_plan
 
@@ -41,6 +42,27 @@ def print_(*, as_json: bool) -> None:
             for spec in specs
         ]
         print_table(("topic", "partitions", "replication", "configuration"), rows)
+
+
+@topics.command("acls")
+@click.option(
+    "--role", type=click.Choice([str(role) for role in AclRole]), default=str(AclRole.WORKER), show_default=True
+)
+@click.option("--principal", help="Whom to give them to.  [default: the user of the settings]")
+@json_option
+def acls(*, role: str, principal: str | None, as_json: bool) -> None:
+    """Print the rights that Kafka must give, as arguments of kafka-acls; needs no broker.
+
+    Example: vault-stream topics acls | xargs -L1 kafka-acls --bootstrap-server kafka:9092
+    """
+    settings = load_settings()
+    rights = acls_of(AclRole(role), Topics(settings.topic_prefix, settings.app_id))
+    whom = principal or connection_to(settings.brokers, settings.kafka).principal
+    if as_json:
+        print_json({"principal": whom, "acls": [asdict(right) for right in rights]})
+    else:
+        for right in rights:
+            click.echo(kafka_acls(right, whom))
 
 
 @topics.command()

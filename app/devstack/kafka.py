@@ -242,12 +242,13 @@ class KafkaServer:
         if not port_is_free(port):
             raise KafkaServerError(f"port {port} is in use: give another with --port, or stop what listens there")
         self._ports_file.write_text(json.dumps({"port": port, "controller_port": controller_port}))
-        self._properties.write_text(
-            _PROPERTIES.format(port=port, controller_port=controller_port, log_dir=self.data_dir / "log")
-        )
+        self._properties.write_text(self._server_properties(port, controller_port))
         self._logging.write_text(_LOGGING)
         if not (self.data_dir / "log" / "meta.properties").exists():
             self._format(java, jars)
+
+    def _server_properties(self, port: int, controller_port: int) -> str:
+        return _PROPERTIES.format(port=port, controller_port=controller_port, log_dir=self.data_dir / "log")
 
     def _format(self, java: Path, jars: Path) -> None:
         command = [

@@ -8,8 +8,8 @@ from app.engine.versions import check_versions
 # Before anything imports them: another version may fail at its import, with a reason that nobody understands.
 check_versions()
 
+from app.brokers import Connection
 from app.engine.agent import Agent, Clock, Context, Processor, slice_handler
-from app.engine.connection import Connection
 from app.engine.errors import (
     CheckpointFailed,
     EngineError,

@@ -155,13 +155,13 @@ def _port_is_free(port: int) -> bool:
 
 
 def _credentials(engine: Engine) -> Any:
-    connection = engine.config.connection
-    context = connection.ssl_context()
-    if connection.sasl_mechanism:
+    options = engine.config.connection.aiokafka()
+    context = options["ssl_context"]
+    if "sasl_mechanism" in options:
         return faust.SASLCredentials(
-            mechanism=connection.sasl_mechanism,
-            username=connection.sasl_username,
-            password=connection.sasl_password,
+            mechanism=options["sasl_mechanism"],
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
             ssl_context=context,
         )
     return faust.SSLCredentials(context=context) if context is not None else None

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from aiokafka import errors as kafka_errors
 
+from app.brokers import Connection
 from app.engine import faults
-from app.engine.connection import Connection
 from app.engine.errors import CheckpointFailed, NotMember, ProducerTaken
 from app.engine.producer import FencedProducer, HardProducer, ProducerId
 
@@ -89,6 +89,7 @@ class FencedChangelog:
             request_timeout_ms=15_000,
             retry_backoff_ms=20,
         )
+        self._connection.adopt(producer)
         try:
             async with asyncio.timeout(OPEN_DEADLINE_S):
                 await producer.open(self._last, may)
@@ -118,7 +119,7 @@ class FencedChangelog:
                 faults.point("checkpoint:sent")
                 await producer.commit_transaction()
         except (*_NO_OUTCOME, *_FAILED_ON_THE_WAY) as error:
-            raise CheckpointFailed(f"{self._transactional_id}: {error!r}") from error
+            raise CheckpointFailed(f"{self._transactional_id}: {error!r}") from producer.refused_for or error
         return offsets
 
     async def drop(self) -> None:

@@ -32,6 +32,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
+from app.brokers import REFUSALS
 from app.engine import faults
 from app.engine.fetching import UNREADABLE_PAUSE_S, ConsumerThread
 
@@ -161,22 +162,31 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
             if consumer is None or consumer._coordinator is None:
                 continue
             error = await self._check_errors()
-            self.engine.coordinator_error(error)
+            refused = None if error is None else REFUSALS.met(error, "Read", self.engine.config.app_id)
+            # A plain KafkaError is what aiokafka makes of an error that has ended the coordination for good.
+            mends = refused is not None and type(error) is not kafka_errors.KafkaError
+            self.engine.coordinator_error(refused or (None if error is None else repr(error)), mends=mends)
 
-    async def _check_errors(self) -> str | None:
-        async def check() -> str | None:
+    async def _check_errors(self) -> Exception | None:
+        async def check() -> Exception | None:
+            coordinator = self._coordinator
             try:
-                self._coordinator.check_errors()
+                coordinator.check_errors()
                 if self._thread._consumer._fetcher.error_future.done():
-                    return "the fetcher has ended"
+                    return RuntimeError("the fetcher has ended")
             except Exception as error:  # noqa: BLE001  # whatever ended the coordination task
-                return repr(error)
+                beats = coordinator._heartbeat_task
+                if isinstance(error, kafka_errors.GroupAuthorizationFailedError) and beats and beats.done():
+                    # It would say the same for ever, and nobody but a join begins another one.
+                    coordinator._heartbeat_task = None
+                    coordinator.request_rejoin()
+                return error
             return None
 
         try:
             return await self._in_thread(check(), HEARTBEAT_DEADLINE_S)
         except TimeoutError:
-            return "the consumer's thread does not answer"
+            return TimeoutError("the consumer's thread does not answer")
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """With this the join begins."""
@@ -312,7 +322,15 @@ class ConsumerApp(faust.App):  # type: ignore[misc]  # Faust ships no types
         await super()._stop_consumer()
 
 
+class IdleProducer(driver.Producer):  # type: ignore[misc]  # Faust ships no types
+    """Faust's own producer, by which nothing is sent: it connects as everybody else does."""
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        return self.app.engine.connection.adopt(super()._new_producer(transactional_id))
+
+
 class SliceTransport(driver.Transport):  # type: ignore[misc]  # Faust ships no types
     """Faust's transport with our consumer."""
 
     Consumer = SliceConsumer
+    Producer = IdleProducer

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.brokers import Connection
 from app.engine.agent import Agent, Clock
 from app.engine.assignor import MAX_REJOINS, Assigned
 from app.engine.cancellation import cancelled
 from app.engine.changelog import Changelog, FencedChangelog, PlainChangelog
 from app.engine.checkpoint import stretched_interval_s
-from app.engine.connection import Connection
 from app.engine.errors import NotMember
 from app.engine.intake import Intake
 from app.engine.membership import DataDir, Membership, leave_group
@@ -258,8 +258,11 @@ class Engine:
         """See `number.Services.confirm`."""
         return self.consumer is not None and await self.consumer.confirm(self._generation)
 
-    def coordinator_error(self, error: str | None) -> None:
-        """Told each second what the coordinator says of itself."""
+    def coordinator_error(self, error: str | None, *, mends: bool = False) -> None:
+        """Told each second what the coordinator says of itself; `mends`: it goes on by itself once it may."""
+        if mends and error is not None:
+            self._error_since, self.coordinator_problem = None, error
+            return
         if error is None:
             self._error_since, self.coordinator_problem = None, ""
             return

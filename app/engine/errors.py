@@ -64,9 +64,14 @@ class StoreFailed(StoreError):
 
 
 class OutputFailed(EngineError):
-    """A batch was not acknowledged in time; it may or may not be in the topic."""
+    """A batch was not acknowledged in time; it may or may not be in the topic.
+
+    Attributes:
+        refused: The brokers do not let us, which was said already.
+    """
 
     retriable = True
+    refused = False
 
 
 class OutputTooLarge(OutputFailed):

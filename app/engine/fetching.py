@@ -11,6 +11,7 @@ import faust.transport.drivers.aiokafka as driver
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka_errors
 
+from app.brokers import REFUSALS
 from app.engine.assignor import Claim, ColocatedAssignor
 from app.engine.coordinators import patient
 from app.engine.fetch_sessions import SessionFetcher
@@ -70,7 +71,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
             rejoin,
             look,
         )
-        patient(consumer._client)
+        patient(engine.connection.adopt(consumer)._client)
         assignor.bind(consumer._client.cluster.partitions_for_topic)
         # No setting selects an assignor; start() reads these attributes.
         consumer._partition_assignment_strategy = [assignor]
@@ -152,9 +153,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
             if place._position is not None:
                 consumer.seek(TopicPartition(*tp), place._position)
         except Exception as error:
-            log.exception("%s/%d cannot be read at offset %s", tp.topic, tp.partition, place._position)
+            refused = REFUSALS.met(error, "Read", tp.topic)
+            if refused is None:
+                log.exception("%s/%d cannot be read at offset %s", tp.topic, tp.partition, place._position)
             again_at = time.monotonic() + UNREADABLE_PAUSE_S
-            self.unreadable[tp] = (again_at, f"offset {place._position}: {error!r}")
+            self.unreadable[tp] = (
+                again_at,
+                refused or f"{tp.topic}/{tp.partition} cannot be read: offset {place._position}: {error!r}",
+            )
             if place._position is not None:
                 consumer.seek(TopicPartition(*tp), place._position)
         else:

@@ -23,7 +23,7 @@ from app.engine.errors import EngineError
 from app.engine.taking import take_many
 
 if TYPE_CHECKING:
-    from app.engine.connection import Connection
+    from app.brokers import Connection
     from app.engine.records import Record
     from app.engine.restore import LogReader
 

@@ -18,7 +18,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from app.engine.connection import Connection
+from app.brokers import Connection
 from app.engine.coordinators import patient
 from app.engine.errors import StartRefused
 

@@ -19,11 +19,13 @@ from typing import Any
 import msgspec
 from aiokafka import errors as kafka_errors
 
+from app.brokers import REFUSALS
 from app.engine import faults
 from app.engine.agent import Agent
 from app.engine.cancellation import cancelled
 from app.engine.checkpoint import AgentState, Checkpointer
 from app.engine.errors import (
+    CheckpointFailed,
     EngineError,
     NotMember,
     PositionLost,
@@ -191,12 +193,19 @@ class Number:
                 self._services.die(str(failed), 70)
                 return
             except _EXPECTED as error:
-                self.state, self.reason = State.OPENING, repr(error)
+                line = REFUSALS.met(error, "Write" if isinstance(error, CheckpointFailed) else None)
+                self.state, self.reason = State.OPENING, line or repr(error)
                 level = logging.INFO if isinstance(error, NotMember) else logging.WARNING
                 if isinstance(error, ProducerTaken):
                     # The next opening takes the id plainly, so there is nothing to wait for.
                     delay_s = REOPEN_MIN_S
-                log.log(level, "number %s: opened again in %.1f s: %r", self.number, delay_s, error)
+                log.log(
+                    logging.DEBUG if line else level,
+                    "number %s: opened again in %.1f s: %r",
+                    self.number,
+                    delay_s,
+                    error,
+                )
             if self._proven:
                 # Once: the openings that fail after it had their own reasons.
                 delay_s, self._proven = REOPEN_MIN_S, False

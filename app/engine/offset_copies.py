@@ -10,6 +10,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from app.brokers import REFUSALS
+
 __all__ = ["OffsetCopies"]
 
 log = logging.getLogger("app.engine.offset_copies")
@@ -68,7 +70,8 @@ class OffsetCopies:
             try:
                 await self._commit(offsets)
             except Exception as error:  # noqa: BLE001  # a copy for tools; the positions are in the changelog
-                log.warning("group offsets were not copied: %r", error)
+                if REFUSALS.met(error, "Read") is None:
+                    log.warning("group offsets were not copied: %r", error)
                 # Those of an assignment that is over would be refused, and with them all others.
                 if finished == self._finished:
                     self._pending = {**offsets, **self._pending}

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from aiokafka import errors as kafka_errors
 
+from app.brokers.refusals import REFUSALS, explain
 from app.engine.cancellation import cancelled
 from app.engine.errors import OutputFailed, OutputTooLarge
 from app.engine.producer import HardProducer
@@ -152,7 +153,7 @@ class OutputQueue:
             async with asyncio.timeout(SEND_DEADLINE_S):
                 return len(await (await self._started()).partitions_for(topic))
         except _FAILURES as error:
-            raise OutputFailed(f"no metadata of topic {topic}: {error!r}") from error
+            raise _because(f"no metadata of topic {topic}", error, topic) from error
 
     async def close(self) -> None:
         """What was acknowledged stays; nothing else is waited for."""
@@ -193,9 +194,9 @@ class OutputQueue:
                 if batches:
                     await asyncio.wait([batch.sent for batch in batches if batch.sent is not None])
         except _FAILURES as error:
-            failure = repr(error)
+            failure = explain(error) or repr(error)
             if not batches:
-                self._fail_waiting(OutputFailed(f"no producer: {failure}"))
+                self._fail_waiting(_because("no producer", error))
         finally:
             sound = [self._settle(batch, failure) for batch in batches]
             if not all(sound):
@@ -236,7 +237,7 @@ class OutputQueue:
             self._too_large(batch)
             return False
         if error is not None:
-            self._failed(batch, OutputFailed(f"{topic}/{partition}: {error!r}"))
+            self._failed(batch, _because(f"{topic}/{partition}", error, topic))
             return False
         _outputs(topic).inc(batch.count)
         written = sent.result()
@@ -285,6 +286,15 @@ class OutputQueue:
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.hard_close()
+
+
+def _because(what: str, error: BaseException, topic: str | None = None) -> OutputFailed:
+    """The failure that whoever waits is told; it remembers what it comes of."""
+    refused = REFUSALS.met(error, "Write", topic)
+    failure = OutputFailed(f"{what}: {refused or repr(error)}")
+    failure.__cause__ = error
+    failure.refused = refused is not None
+    return failure
 
 
 def _is_large(groups: Iterable[_Group]) -> bool:

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
 
+from app.brokers import Connection
 from app.engine import faults
-from app.engine.connection import Connection
 from app.engine.errors import OutputFailed
 from app.engine.output_queue import Message, OutputQueue
 from app.engine.producer import HardProducer
@@ -127,7 +127,7 @@ class Outputs:
 
     def _maker(self, slot: int) -> Callable[[], HardProducer]:
         def make() -> HardProducer:
-            return HardProducer(
+            producer = HardProducer(
                 **self._connection.aiokafka(),
                 client_id=f"{self._client_id}-out-{slot}",
                 acks="all",
@@ -138,6 +138,7 @@ class Outputs:
                 request_timeout_ms=15_000,
                 retry_backoff_ms=50,
             )
+            return self._connection.adopt(producer)
 
         return make
 

@@ -172,6 +172,12 @@ class FencedProducer(HardProducer):
         """The id that `open` was given by the broker."""
         return ProducerId(*self._txn_manager._pid_and_epoch)
 
+    @property
+    def refused_for(self) -> BaseException | None:
+        """What the transaction failed of, where a call says only that there is none any more."""
+        waiter = getattr(self._txn_manager, "_transaction_waiter", None)
+        return waiter.exception() if waiter is not None and waiter.done() and not waiter.cancelled() else None
+
     async def open(self, last: ProducerId | None, may: Callable[[], Awaitable[bool]]) -> None:
         """Take the producer id, asking the group before each request.
 

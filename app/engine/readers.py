@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.engine.connection import Connection
+from app.brokers import Connection
 from app.engine.restore import LogReader
 
 __all__ = ["LogReaders"]

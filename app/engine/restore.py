@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 
+from app.brokers import REFUSALS, Connection
 from app.engine import faults
-from app.engine.connection import Connection
 from app.engine.records import Record
 from app.engine.store import Store
 from app.engine.table import Table
@@ -49,18 +49,20 @@ ENDS_BACKOFF_MS = 10
 def _consumer(
     connection: Connection, client_id: str, *, committed_only: bool, retry_backoff_ms: int = 100
 ) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        **connection.aiokafka(),
-        client_id=client_id,
-        retry_backoff_ms=retry_backoff_ms,
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed" if committed_only else "read_uncommitted",
-        max_partition_fetch_bytes=4 << 20,
-        fetch_max_wait_ms=100,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
-        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+    return connection.adopt(
+        AIOKafkaConsumer(
+            **connection.aiokafka(),
+            client_id=client_id,
+            retry_backoff_ms=retry_backoff_ms,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed" if committed_only else "read_uncommitted",
+            max_partition_fetch_bytes=4 << 20,
+            fetch_max_wait_ms=100,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        )
     )
 
 
@@ -272,7 +274,8 @@ class Replica(Generic[R]):
             try:
                 await reader.follow(self._next, self._apply, client_id)
             except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-                log.warning("replica of %s: again in %.1f s: %r", self._topic, delay_s, error)
+                level = logging.WARNING if REFUSALS.met(error, "Read", self._topic) is None else logging.DEBUG
+                log.log(level, "replica of %s: again in %.1f s: %r", self._topic, delay_s, error)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MAX_S)
 
@@ -285,7 +288,8 @@ class Replica(Generic[R]):
                 if await self.caught_up(ends, RETRY_MAX_S):
                     self.fresh_at, self.ready = asked_at, True
             except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-                log.info("replica of %s: its ends are not known now: %r", self._topic, error)
+                level = logging.INFO if REFUSALS.met(error, "Read", self._topic) is None else logging.DEBUG
+                log.log(level, "replica of %s: its ends are not known now: %r", self._topic, error)
             await asyncio.sleep(FRESH_INTERVAL_S if self.ready else RETRY_MIN_S)
 
     async def _apply(self, tp: TP, records: Sequence[Record], position: int) -> None:

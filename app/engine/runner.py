@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from app.brokers import REFUSALS
 from app.engine import faults
 from app.engine.agent import Agent, Clock
 from app.engine.cancellation import cancelled
@@ -339,7 +340,8 @@ class Runner:
                     raise
                 self._obstacle.met(f"{self.agent}: number {self.number} cannot work: {place_of(error)}")
                 delay_s = min(delay_s, FLUSH_RETRY_MAX_S)
-                log.warning("%s/%s: again in %.1f s: %r", self.agent, self.number, delay_s, error)
+                level = logging.WARNING if REFUSALS.met(error, "Write") is None else logging.DEBUG
+                log.log(level, "%s/%s: again in %.1f s: %r", self.agent, self.number, delay_s, error)
                 await self._pause(delay_s)
             else:
                 faults.point("unit:processed")
@@ -358,7 +360,8 @@ class Runner:
                 raise
             except OutputFailed as error:
                 self._obstacle.met(f"{self.agent}: Kafka takes no outputs of number {self.number}: {error}")
-                log.warning("%s/%s: outputs again in %.1f s: %s", self.agent, self.number, delay_s, error)
+                level = logging.DEBUG if error.refused else logging.WARNING
+                log.log(level, "%s/%s: outputs again in %.1f s: %s", self.agent, self.number, delay_s, error)
                 await self._pause(delay_s)
                 delay_s = min(delay_s * 2, FLUSH_RETRY_MAX_S)
         self._obstacle.gone()

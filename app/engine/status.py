@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import errors as kafka_errors
 
+from app.brokers import REFUSALS
 from app.engine.number import State
 from app.observability import metrics
 
@@ -49,8 +50,8 @@ class Status:
                 reasons.append(f"number {number.number} is {number.state}: {number.reason or 'restoring'}")
             reasons += number.problems()
         if engine.consumer is not None:
-            unreadable = engine.consumer.unreadable
-            reasons += [f"{topic}/{p} cannot be read: {why}" for (topic, p), why in unreadable.items()]
+            # One right that is missing is the reason of many partitions.
+            reasons += dict.fromkeys(engine.consumer.unreadable.values())
         return reasons
 
     def owners(self) -> dict[int, str]:
@@ -117,6 +118,7 @@ class Status:
     def _tell(self) -> None:
         """One line when this worker becomes ready, or is no longer, and when the group goes silent or answers again."""
         engine = self._engine
+        REFUSALS.current()
         heard = engine.lease_valid()
         if heard != self._was_heard and engine.assignment_seen:
             if heard:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from app.engine.connection import Connection
+from app.brokers import Connection
 
 __all__ = ["topic_ids"]
 

@@ -1,7 +1,6 @@
 """Events to Kafka (contracts 1.3): idempotent, acknowledged by all replicas, compressed, truly in batches."""
 
 import asyncio
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +17,7 @@ from aiokafka.errors import (
 )
 from prometheus_client import CollectorRegistry
 
+from app.brokers import Connection, TlsFileError, explain, overhear
 from app.events import STRUCTURED_HEADERS, CloudEvent, TopicLayout, record_key, topic_of
 from app.publishing.errors import BrokerConnectionError, ConfigurationError, EventError, PublishFailed
 from app.publishing.publisher import EventPublisher
@@ -61,22 +61,22 @@ class KafkaSecurity:
         Raises:
             ConfigurationError: A certificate or key cannot be read.
         """
-        options: dict[str, Any] = {"security_protocol": self.protocol}
-        if self.protocol.endswith("SSL"):
-            try:
-                context = ssl.create_default_context(cafile=self.ssl_ca)
-                if self.ssl_cert is not None:
-                    context.load_cert_chain(self.ssl_cert, self.ssl_key)
-            except OSError as error:
-                raise ConfigurationError(
-                    f"ssl_ca, ssl_cert or ssl_key: not a readable PEM file: {error.strerror}"
-                ) from error
-            options["ssl_context"] = context
-        if self.protocol.startswith("SASL"):
-            options["sasl_mechanism"] = self.sasl_mechanism or "PLAIN"
-            options["sasl_plain_username"] = self.sasl_username
-            options["sasl_plain_password"] = self.sasl_password
-        return options
+        logs_in = self.protocol.startswith("SASL")
+        connection = Connection(
+            "",
+            self.protocol,
+            (self.sasl_mechanism or "PLAIN") if logs_in else None,
+            self.sasl_username if logs_in else None,
+            self.sasl_password if logs_in else None,
+            self.ssl_ca,
+            self.ssl_cert,
+            self.ssl_key,
+        )
+        try:
+            options = connection.aiokafka()
+        except TlsFileError as error:
+            raise ConfigurationError(f"ssl_ca, ssl_cert or ssl_key: not a readable PEM file: {error}") from error
+        return {name: value for name, value in options.items() if name != "bootstrap_servers"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,12 +197,16 @@ class KafkaEventPublisher(EventPublisher):
             BrokerConnectionError: No broker could be reached.
         """
         producer = self._make_producer(self._config)
+        refused: list[BaseException] = []
         try:
-            await producer.start()
+            with overhear(refused.append):
+                await producer.start()
         except BaseException as error:
             await producer.stop()
             if isinstance(error, KafkaError):
                 brokers = ", ".join(self._config.brokers)
+                if (line := explain(refused[-1] if refused else error)) is not None:
+                    raise BrokerConnectionError(f"{brokers}: {line}") from error
                 reason = "is Kafka running there?" if isinstance(error, KafkaConnectionError) else str(error)
                 raise BrokerConnectionError(f"no broker answers at {brokers}: {reason}") from error
             raise
@@ -282,6 +286,8 @@ def _event_error(error: KafkaError, topic: str) -> EventError:
         return BrokerConnectionError(f"the broker of {topic} cannot be reached: {error}")
     if isinstance(error, UnknownTopicOrPartitionError):
         return PublishFailed(f"{topic}: there is no such topic: create it (`vault-stream topics apply`)")
+    if (line := explain(error, "Write", topic)) is not None:
+        return PublishFailed(line)
     if isinstance(error, KafkaTimeoutError):
         return PublishFailed(f"{topic}: no acknowledgement in time", retriable=True)
     return PublishFailed(f"{topic}: {error}", retriable=bool(error.retriable))

@@ -7,11 +7,13 @@ Errors:
 
 - `TopicError`
     - `BrokerUnreachableError`: no broker answered within the time limit.
+    - `BrokerRefusesError`: the login, a certificate or a right is refused; a person must mend that.
     - `TopicCreationError`: the broker refused to create a topic; the message names each one and why.
 """
 
+from app.topics.acls import Acl, AclRole, acls_of, kafka_acls
 from app.topics.admin import TopicAdmin, client_config
-from app.topics.errors import BrokerUnreachableError, TopicCreationError, TopicError
+from app.topics.errors import BrokerRefusesError, BrokerUnreachableError, TopicCreationError, TopicError
 from app.topics.names import TABLES, Topics
 from app.topics.planning import (
     QUARANTINE_MAX_BYTES,
@@ -29,6 +31,9 @@ from app.topics.planning import (
 __all__ = [
     "QUARANTINE_MAX_BYTES",
     "TABLES",
+    "Acl",
+    "AclRole",
+    "BrokerRefusesError",
     "BrokerUnreachableError",
     "Difference",
     "ExistingTopic",
@@ -38,9 +43,11 @@ __all__ = [
     "TopicError",
     "TopicSpec",
     "Topics",
+    "acls_of",
     "apply",
     "check",
     "client_config",
+    "kafka_acls",
     "plan",
     "refusal",
     "warnings",

@@ -2,30 +2,25 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
-from pydantic import SecretStr
 
-from app.topics.errors import BrokerUnreachableError, TopicCreationError
+from app.brokers import connection_to, explain
+from app.brokers.refusals import missing_right
+from app.topics.errors import BrokerRefusesError, BrokerUnreachableError, TopicCreationError, TopicError
 from app.topics.planning import ExistingTopic, TopicSpec
 
 EMBEDDED_CLUSTER_ID_PREFIX: Final = "mockCluster"
 """How librdkafka's in-process cluster names itself; it answers no creation and no description calls."""
 
+LOOK_S: Final = 3.0
 SHOWN_POLL_S: Final = 0.02
 """A broker acknowledges a creation a moment before its metadata shows it."""
 
-_CLIENT_SETTINGS: Final = {
-    "security_protocol": "security.protocol",
-    "sasl_mechanism": "sasl.mechanism",
-    "sasl_username": "sasl.username",
-    "sasl_password": "sasl.password",
-    "ssl_ca": "ssl.ca.location",
-    "ssl_cert": "ssl.certificate.location",
-    "ssl_key": "ssl.key.location",
-}
+_MAY_NOT_CREATE: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
 def client_config(brokers: str, kafka: object | None = None) -> dict[str, str | int]:
@@ -35,14 +30,7 @@ def client_config(brokers: str, kafka: object | None = None) -> dict[str, str | 
         brokers: `host:port`, separated by commas.
         kafka: the `KAFKA__*` group of the settings (contracts 8.2); without it, plaintext.
     """
-    config: dict[str, str | int] = {"bootstrap.servers": brokers, "client.id": "vault-stream", "log_level": 0}
-    for attribute, name in _CLIENT_SETTINGS.items():
-        value = getattr(kafka, attribute) if kafka is not None else None
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
-        if value is not None:
-            config[name] = str(value)
-    return config
+    return {**connection_to(brokers, kafka).librdkafka(), "client.id": "vault-stream"}
 
 
 class TopicAdmin:
@@ -53,7 +41,8 @@ class TopicAdmin:
     """
 
     def __init__(self, config: Mapping[str, str | int], *, timeout_s: float = 15.0) -> None:
-        self._client = AdminClient(dict(config), error_cb=_ignore)
+        self._told: KafkaError | None = None
+        self._client = AdminClient(dict(config), error_cb=self._hear)
         self._timeout_s = timeout_s
         self._brokers = str(config["bootstrap.servers"])
 
@@ -72,6 +61,8 @@ class TopicAdmin:
         metadata = self._metadata()
         present = [name for name in names if name in metadata.topics]
         described = not str(metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID_PREFIX)
+        if described and len(present) < len(names):
+            self._refuse_hidden([name for name in names if name not in metadata.topics])
         configs = self._configs(present) if described and present else {}
         result = {}
         for name in present:
@@ -101,6 +92,11 @@ class TopicAdmin:
                 future.result()
             except KafkaException as error:
                 reason = error.args[0]
+                if reason.code() in _MAY_NOT_CREATE:
+                    raise BrokerRefusesError(
+                        f"{len(specs)} topics are missing, and may not be made: run `vault-stream topics apply` as"
+                        f" a user who may, or: {missing_right('Create', 'topic', name)}"
+                    ) from None
                 if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     refused.append(f"{name}: {reason.str()}")
         if refused:
@@ -113,19 +109,47 @@ class TopicAdmin:
             try:
                 entries = future.result()
             except KafkaException as error:
-                raise self._unreachable(error) from None
+                raise self._failure(error, "DescribeConfigs", str(resource.name)) from None
             result[str(resource.name)] = {key: entry.value for key, entry in entries.items() if entry.value is not None}
         return result
 
     def _metadata(self, topic: str | None = None) -> Any:
-        try:
-            return self._client.list_topics(topic, timeout=self._timeout_s)
-        except KafkaException as error:
-            raise self._unreachable(error) from None
+        # Refused, librdkafka tries again until the time is up: it is asked in parts, with a look at what it was told.
+        until_s = time.monotonic() + self._timeout_s
+        while True:
+            left_s = until_s - time.monotonic()
+            try:
+                return self._client.list_topics(topic, timeout=max(0.1, min(left_s, LOOK_S)))
+            except KafkaException as error:
+                failure = self._failure(error)
+            if left_s <= LOOK_S or isinstance(failure, BrokerRefusesError):
+                raise failure
 
-    def _unreachable(self, error: KafkaException) -> BrokerUnreachableError:
+    def _refuse_hidden(self, names: Sequence[str]) -> None:
+        """A list of all topics leaves out those that we may not see; asked by name, the broker says so.
+
+        Raises:
+            BrokerRefusesError: One is hidden.
+        """
+        for name, future in self._client.describe_topics(
+            TopicCollection(list(names)), request_timeout=self._timeout_s
+        ).items():
+            with suppress(KafkaException):
+                future.result()
+                continue
+            reason = future.exception().args[0]
+            if reason.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise self._failure(KafkaException(reason), "Describe", name)
+
+    def _failure(self, error: KafkaException, operation: str | None = None, name: str | None = None) -> TopicError:
+        # A call that meets no broker only runs out of time; why was told beside it, to whoever polls.
+        self._client.poll(0)
+        for reason in (error.args[0], self._told):
+            if reason is not None and (line := explain(reason, operation, name)) is not None:
+                return BrokerRefusesError(line)
         return BrokerUnreachableError(f"no answer from the brokers at {self._brokers}: {error.args[0].str()}")
 
-
-def _ignore(_error: KafkaError) -> None:
-    """The call that meets a connection error raises it; librdkafka would print it as well."""
+    def _hear(self, error: KafkaError) -> None:
+        """The call that meets a connection error raises it; librdkafka would print it as well."""
+        if explain(error) is not None:
+            self._told = error

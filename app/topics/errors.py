@@ -9,5 +9,9 @@ class BrokerUnreachableError(TopicError):
     """No broker answered within the time limit."""
 
 
+class BrokerRefusesError(TopicError):
+    """A broker refuses the login, the certificate or a right; the text says which setting or right it is about."""
+
+
 class TopicCreationError(TopicError):
     """The broker refused to create at least one topic."""

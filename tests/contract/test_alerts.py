@@ -113,7 +113,7 @@ def test_what_is_generated_is_what_is_in_the_repository() -> None:
     files = generated()
 
     assert [path.name for path, text in files.items() if path.read_text() != text] == []
-    assert {path.name for path in files} == {"dashboard.json", "prometheusrule.yaml", "topics.yaml"}
+    assert {path.name for path in files} == {"dashboard.json", "prometheusrule.yaml", "topics.yaml", "user.yaml"}
 
 
 def test_every_alert_has_a_case_that_is_silent_before_it_fires() -> None:

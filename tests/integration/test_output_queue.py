@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from app.brokers import Connection
 from app.devstack.kafka import KafkaServer
 from app.engine import output_queue
-from app.engine.connection import Connection
 from app.engine.errors import OutputFailed, OutputTooLarge
 from app.engine.outputs import Message, Outputs
 

@@ -59,6 +59,13 @@ async def test_an_unknown_setting_is_one_line_and_exit_1(lonely: Deployment) -> 
     assert "VAULT_STREAM_PARTITION: no such setting; did you mean VAULT_STREAM_PARTITIONS?" in line
 
 
+async def test_an_authority_that_is_no_certificate_is_one_line_and_exit_1(lonely: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    line = await refusal(lonely.worker("w1", KAFKA__SECURITY_PROTOCOL="SSL", KAFKA__SSL_CA=str(tmp_path / "ca.pem")))
+    assert "VAULT_STREAM_KAFKA__SSL_CA" in line
+    assert "PEM" in line
+
+
 async def test_without_a_broker_it_is_live_and_not_ready_and_ends_when_asked(lonely: Deployment) -> None:
     worker = lonely.worker("w1")
     await worker.start()

@@ -166,3 +166,32 @@ async def test_credentials_without_a_folder_have_nothing_to_watch(tmp_path: Path
     credentials = Credentials(settings, make_upstreams(settings).items())
     credentials.start()
     await credentials.stop()
+
+
+async def test_others_are_told_of_new_secrets_that_a_volume_of_kubernetes_swaps_in(tmp_path: Path) -> None:
+    folder, told = tmp_path / "secrets", asyncio.Queue[Settings]()
+    for version, password in (("..v1", "old"), ("..v2", "new")):
+        (folder / version).mkdir(parents=True)
+        (folder / version / "KAFKA__SASL_PASSWORD").write_text(password)
+    (folder / "..data").symlink_to("..v1")
+    (folder / "KAFKA__SASL_PASSWORD").symlink_to("..data/KAFKA__SASL_PASSWORD")
+    environment = {
+        "VAULT_STREAM_SECRETS_DIR": str(folder),
+        "VAULT_STREAM_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "VAULT_STREAM_KAFKA__SASL_MECHANISM": "SCRAM-SHA-512",
+        "VAULT_STREAM_KAFKA__SASL_USERNAME": "app",
+    }
+
+    def load() -> Settings:
+        return load_settings(environment, dotenv=tmp_path / ".env")
+
+    credentials = Credentials(load(), [], load, also=told.put_nowait)
+    credentials.start()
+    (folder / "..next").symlink_to("..v2")
+    (folder / "..next").replace(folder / "..data")
+    async with asyncio.timeout(30):
+        settings = await told.get()
+    await credentials.stop()
+
+    assert settings.kafka.sasl_password is not None
+    assert settings.kafka.sasl_password.get_secret_value() == "new"

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from app.brokers import REFUSALS
 from app.integrations.policy.invalidations import EVERYTHING, Invalidations, scope_of
 
 __all__ = ["InvalidationTail"]
@@ -47,7 +48,7 @@ class InvalidationTail:
         topic: Its name; by default the one of the prefix `vault`.
         skew_s: By how much two clocks may differ.
         longest_s: For how long a decision may be kept at most.
-        options: Further options of the Kafka client, such as its security.
+        options: Gives further options of the Kafka client, such as its security; asked for each one that is made.
 
     Attributes:
         times: What is known now.
@@ -61,7 +62,7 @@ class InvalidationTail:
         client_id: str = "vault-service-policy",
         skew_s: float = 2.0,
         longest_s: float = 300.0,
-        options: Mapping[str, Any] | None = None,
+        options: Callable[[], Mapping[str, Any]] = dict,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.times = Invalidations(skew_s, longest_s)
@@ -70,8 +71,8 @@ class InvalidationTail:
         self._options = {
             "bootstrap_servers": brokers if isinstance(brokers, str) else list(brokers),
             "client_id": client_id,
-            **(options or {}),
         }
+        self._security = options
         self._monotonic_s = monotonic_s
         # To where all was read once; kept from one consumer to the next, which begins at what is left.
         self._read_to: dict[TopicPartition, int] = {}
@@ -104,7 +105,8 @@ class InvalidationTail:
             try:
                 await self._read()
             except (KafkaError, OSError, TimeoutError, _StartAgain) as error:
-                log.warning("%s: read again from its beginning in %.1f s: %r", self._topic, delay_s, error)
+                level = logging.WARNING if REFUSALS.met(error, "Read", self._topic) is None else logging.DEBUG
+                log.log(level, "%s: read again from its beginning in %.1f s: %r", self._topic, delay_s, error)
             except Exception:
                 # Without it nothing is kept: worth an error, and no reason to end.
                 log.exception("%s: read again from its beginning in %.1f s", self._topic, delay_s)
@@ -116,7 +118,7 @@ class InvalidationTail:
     async def _read(self) -> None:
         consumer = AIOKafkaConsumer(
             self._topic,
-            **self._options,
+            **{**self._options, **self._security()},
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from app.brokers import Connection
 from app.engine.changelog import PlainChangelog
-from app.engine.connection import Connection
 from app.engine.engine import Engine
 
 

@@ -72,7 +72,7 @@ def test_a_broker_that_goes_away_is_the_same_line(embedded: RunningBroker, code:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (failure(KafkaError.TOPIC_AUTHORIZATION_FAILED), "Topic authorization failed"),
+        (failure(KafkaError.TOPIC_AUTHORIZATION_FAILED), "no right Read on a topic: add the ACL"),
         (TopicCreationError("refused to create x"), "refused to create x"),
     ],
 )
