@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from app.observability.health import HealthRegistry, LoopWatch
 
-__all__ = ["operations_routes"]
+__all__ = ["figures_of", "operations_routes"]
 
 
 def operations_routes(
@@ -39,6 +39,11 @@ def operations_routes(
         web.get("/health/ready", operations.ready),
         web.get("/v1/stats", operations.stats),
     ]
+
+
+def figures_of(stats: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What `GET /v1/stats` answers now."""
+    return {"version": metrics.VERSION, **{name: read() for name, read in stats.items()}}
 
 
 class _Operations:
@@ -70,8 +75,7 @@ class _Operations:
 
     async def stats(self, request: web.Request) -> web.Response:
         query_of(request, ())
-        sections = {name: read() for name, read in self._stats.items()}
-        return _answer({"version": metrics.VERSION, **sections}, good=True)
+        return _answer(figures_of(self._stats), good=True)
 
 
 def _answer(document: dict[str, Any], *, good: bool) -> web.Response:

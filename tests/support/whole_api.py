@@ -17,6 +17,7 @@ from app.replays import Replay, Replays
 from app.settings import ApiSettings
 from app.web import Forwarder
 from app.web.audit_trail import AuditApi
+from app.web.console import console_routes
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.events import EventsApi, event_routes
@@ -33,6 +34,7 @@ from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import webhook_routes
+from app.web.workers import worker_list_routes
 from app.webhooks.matching import MatchIndex
 from app.webhooks.replay import Selection
 from app.webhooks.replay_request import ReplayLimits, ReplayRequest
@@ -189,8 +191,10 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *governance_routes(audit),
         *report_routes(None),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
+        *worker_list_routes("worker-1", lambda: {"worker": "worker-1"}, ownership, forwarder),
         *signing_key_routes([]),
         *openapi_routes(),
+        *console_routes(),
     ]
     for request_id in ("r-1", "r-2"):
         request = ReplayRequest(since_ms=START_MS, request_id=request_id)

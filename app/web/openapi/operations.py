@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from app.web.openapi.building import Area, Operation, Schema, answer, array, enum, example, header, obj, ref
-from app.web.openapi.shared import COUNT, TEXT
+from app.web.openapi.shared import COUNT, NUMBERS, TEXT
 
 __all__ = ["DOCUMENT", "OPERATIONS"]
 
@@ -24,6 +24,19 @@ _HEALTH: Final = example(
 )
 _READY: Final = obj({"status": enum("ready", "not_ready"), "checks": _CHECKS})
 _LIVE: Final = obj({"status": enum("live", "stuck")})
+_COUNTS: Final[Schema] = {"type": "object", "additionalProperties": COUNT}
+_FLOW: Final = obj(
+    {
+        "events": COUNT,
+        "attempts": COUNT,
+        "outputs": COUNT,
+        "quarantined": COUNT,
+        "deliveries": {**_COUNTS, "description": "By the status that they entered."},
+        "waiting": {**_COUNTS, "description": "Now, by reason."},
+        "in_flight": COUNT,
+    }
+)
+_RESTORE: Final = obj({"restored_rows": COUNT, "remaining_rows": COUNT})
 # Sections come and go with the parts of a worker.
 _STATS: Final = obj(
     {
@@ -33,8 +46,11 @@ _STATS: Final = obj(
         "numbers": _BY_NUMBER,
         "owners": _BY_NUMBER,
         "not_ready": array(TEXT),
-        "lag": {"type": "object", "additionalProperties": COUNT},
+        "lag": _COUNTS,
         "oldest_unfinished_s": {"type": "object", "additionalProperties": {"type": "number"}},
+        "flow": {**_FLOW, "description": "Since the start of the process, but for what waits and is in flight."},
+        "restore": _RESTORE,
+        "webhooks": {**_COUNTS, "description": "Owned here, by health."},
         "off": array(TEXT),
     },
     open_=True,
@@ -81,6 +97,17 @@ OPERATIONS: Final = Area(
             )
         },
         "/v1/stats": {"get": Operation("stats", "Figures of this worker", {200: answer("By section.", ref("Stats"))})},
+        "/v1/workers": {
+            "get": Operation(
+                "workers",
+                "Figures of all workers that own a partition, and of the one that is asked, which comes first",
+                {
+                    200: answer(
+                        "Each as it answers to /v1/stats.", obj({"items": array(ref("Stats")), "missing": NUMBERS})
+                    )
+                },
+            )
+        },
     },
     {"Health": _HEALTH, "Stats": _STATS},
 )
