@@ -10,6 +10,7 @@ from app.engine import TopicLog
 from app.redrive.operator import Transactions
 from app.topics import client_config
 from app.web import figures
+from app.web.activity import ActivityApi, activity_routes
 from app.web.console import console_routes
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
@@ -91,6 +92,7 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         *signing_key_routes(program.signing_keys),
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
+        *activity_routes(ActivityApi(gate, program.readers, engine.ownership, program.forwarder)),
         *match_routes(gate, program.index),
         *event_routes(EventsApi(engine.outputs, settings.topic_prefix, settings.topic_layout)),
         *resend_routes(again),

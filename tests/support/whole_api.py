@@ -16,6 +16,7 @@ from app.observability.health import HealthRegistry, LoopWatch
 from app.replays import Replay, Replays
 from app.settings import ApiSettings
 from app.web import Forwarder
+from app.web.activity import ActivityApi, activity_routes
 from app.web.audit_trail import AuditApi
 from app.web.console import console_routes
 from app.web.dead_letters import dead_letter_routes
@@ -179,6 +180,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
     routes = [
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
+        *activity_routes(ActivityApi(gate, desk.readers, ownership, forwarder, lambda: START_MS)),
         *match_routes(gate, index),
         *event_routes(EventsApi(sent, "vault", "per_type")),
         *resend_routes(again),
