@@ -140,3 +140,37 @@ def test_a_token_that_is_taken_back_leads_to_the_login(console: Console) -> None
     seen.has("The token is not taken any more")
     seen.login(VIEWER_TOKEN)
     seen.page.get_by_role("heading", level=1, name="Overview").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("document.querySelector('main').insertAdjacentHTML('beforeend', '<input>')", "label"),
+        ("document.querySelector('h1').style.color = '#999'", "color-contrast"),
+        ("document.querySelector('main').insertAdjacentHTML('beforeend', '<p><i>x</i></p>')", None),
+    ],
+)
+def test_what_looks_for_faults_finds_them(console: Console, fault: str, named: str | None) -> None:
+    seen = console("/nowhere")
+    seen.has("There is no such page")
+    seen.page.evaluate(fault)
+    if named is None:
+        seen.page.evaluate("document.querySelector('i').style = 'display: inline-block; width: 2000px'")
+        with pytest.raises(AssertionError, match="px wide on a screen"):
+            seen.check()
+    else:
+        with pytest.raises(AssertionError, match=named):
+            seen.check()
+
+
+def test_the_policy_of_the_page_stops_a_script_that_gets_in(console: Console) -> None:
+    seen = console("/nowhere")
+    seen.has("There is no such page")
+    seen.page.evaluate("""() => {
+        document.querySelector("main").insertAdjacentHTML("beforeend", "<img src='/console/none' onerror='window.owned = 1'>");
+    }""")
+    seen.page.wait_for_function("document.querySelector('main img').complete")
+    seen.page.evaluate("document.querySelector('main img').dispatchEvent(new Event('error'))")
+    assert seen.page.evaluate("window.owned") is None
+    assert any("Content Security Policy" in error for error in seen.errors)
+    seen.errors.clear()

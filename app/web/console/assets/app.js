@@ -137,7 +137,7 @@ function App() {
     const lost = () => {
       if (!currentSession()) return;
       setSession(null);
-      closeDialogs();
+      closeDialogs({ all: true });
       keepToken(null);
       set({ session: null, known: true, refused: true, error: null });
     };

@@ -49,8 +49,8 @@ export function Loading({ of, what = "Loading" }) {
 /** There is nothing, and this is what to do next. */
 export const Empty = ({ title, children }) => html`<div class="empty"><p><strong>${title}</strong></p>${children}</div>`;
 
-/** Children for an admin alone: what a viewer may not do, he does not see. */
-export const AdminOnly = ({ children }) => (mayWrite() ? children : null);
+/** Children for an admin alone: what a viewer may not do, he does not see. `not`: for a viewer alone. */
+export const AdminOnly = ({ not = false, children }) => (mayWrite() !== not ? children : null);
 
 /** `kind`: good, warn, bad, or none. */
 export const Badge = ({ kind = "", children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
@@ -127,6 +127,8 @@ export function Button({ run, danger = false, main = false, type = "button", bus
 
 export function Copy({ text, label = "Copy" }) {
   return html`<${Button} run=${async () => {
+    // Browsers have no clipboard for pages that came by plain http from elsewhere.
+    if (!navigator.clipboard) throw new Error("The browser lets no page copy here: select the text and press Ctrl+C.");
     await navigator.clipboard.writeText(text);
     notify("Copied.");
   }}>${label}<//>`;
@@ -171,9 +173,9 @@ export const Select = ({ options, value, onChange, ...tied }) => html`<select va
 let notices = [];
 let showNotices = () => {};
 
-/** Say something; `bad` stays until it is closed. */
-export function notify(text, kind = "good") {
-  const notice = { text, kind, key: ++ids };
+/** Say something; `bad` stays until it is closed. `link`: `{href, text}`, where to look further. */
+export function notify(text, kind = "good", link = null) {
+  const notice = { text, kind, link, key: ++ids };
   notices = [...notices.slice(-3), notice];
   showNotices(notices);
   if (kind !== "bad") setTimeout(() => dismiss(notice), 6000);
@@ -190,7 +192,7 @@ export function Notices() {
   return html`<div class="notices" role="status" aria-live="polite">
     ${shown.map(
       (notice) => html`<div key=${notice.key} class=${`notice ${notice.kind}`}>
-        <span>${notice.text}</span>
+        <span>${notice.text}${notice.link && html` <a href=${notice.link.href}>${notice.link.text}</a>`}</span>
         <button type="button" class="plain" aria-label=${`Close: ${notice.text}`} onClick=${() => dismiss(notice)}>×</button>
       </div>`,
     )}
@@ -224,8 +226,8 @@ export function openDialog(title, body, props = {}) {
   });
 }
 
-/** Leave all dialogs: the page under them is gone. */
-export const closeDialogs = () => dialogs.slice().forEach((dialog) => dialog.close());
+/** The page under the dialogs is gone. What is shown once stays, unless nobody may see it any more (`all`). */
+export const closeDialogs = ({ all = false } = {}) => dialogs.filter((dialog) => all || !dialog.props.mustAnswer).forEach((dialog) => dialog.close());
 
 export function Dialogs() {
   const [shown, set] = useState(dialogs);
@@ -255,7 +257,7 @@ function Dialog({ dialog }) {
  * Ask once before something is done, and do it: the dialog names what it touches, and says why it did not work.
  *
  * `confirm({title: "Delete the webhook?", body: html`…`, action: "Delete", danger: true, run: async () => …})`
- * Resolves to what `run` resolves to, undefined when it is left.
+ * Resolves to what `run` resolves to, or true; undefined when it is left.
  */
 export const confirm = ({ title, body, action, danger = false, run }) => openDialog(title, Confirm, { body, action, danger, run });
 
@@ -267,7 +269,7 @@ function Confirm({ close, body, action, danger, run }) {
     setError(null);
     try {
       const value = await run();
-      close(value === undefined ? true : value);
+      close(value ?? true);
     } catch (failed) {
       setError(failed);
       setBusy(false);
