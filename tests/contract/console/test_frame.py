@@ -166,9 +166,8 @@ def test_what_looks_for_faults_finds_them(console: Console, fault: str, named: s
 def test_the_policy_of_the_page_stops_a_script_that_gets_in(console: Console) -> None:
     seen = console("/nowhere")
     seen.has("There is no such page")
-    seen.page.evaluate("""() => {
-        document.querySelector("main").insertAdjacentHTML("beforeend", "<img src='/console/none' onerror='window.owned = 1'>");
-    }""")
+    markup = "<img src='/console/none' onerror='window.owned = 1'>"
+    seen.page.evaluate("(it) => document.querySelector('main').insertAdjacentHTML('beforeend', it)", markup)
     seen.page.wait_for_function("document.querySelector('main img').complete")
     seen.page.evaluate("document.querySelector('main img').dispatchEvent(new Event('error'))")
     assert seen.page.evaluate("window.owned") is None

@@ -70,23 +70,23 @@ def test_without_any_the_list_says_what_to_do_next(console: Console, system: Sys
 
 
 def test_one_is_found_among_many_and_the_list_has_pages(console: Console, system: System) -> None:
-    many = [system.webhook(url=f"http://127.0.0.1:9/{number}", events=("dataset.*",))["id"] for number in range(51)]
+    many = [system.webhook(url=f"http://127.0.0.1:9/{number}", events=("dataset.*",))["id"] for number in range(3)]
     try:
-        seen = console("/webhooks")
-        expect(seen.page.get_by_role("row")).to_have_count(51)
+        seen = console("/webhooks?limit=2")
+        expect(seen.page.get_by_role("row")).to_have_count(3)
         seen.page.get_by_role("link", name="Next page").click()
         expect(seen.page.get_by_role("row")).to_have_count(2)
         seen.page.reload()
         expect(seen.page.get_by_role("row")).to_have_count(2)
         seen.page.get_by_role("link", name="First page").click()
-        expect(seen.page.get_by_role("row")).to_have_count(51)
-        seen.page.get_by_label("Search").fill("9/37")
+        expect(seen.page.get_by_role("row")).to_have_count(3)
+        seen.page.get_by_label("Search").fill("9/1")
         expect(seen.page.get_by_role("row")).to_have_count(2)
         seen.check()
         seen.page.get_by_label("Health").select_option("failing")
         seen.has("No webhook is like that.")
         seen.page.get_by_role("link", name="Show all of them").click()
-        expect(seen.page.get_by_role("row")).to_have_count(51)
+        expect(seen.page.get_by_role("row")).to_have_count(4)
     finally:
         for webhook in many:
             system.call("DELETE", f"/v1/webhooks/{webhook}")
@@ -98,8 +98,8 @@ def test_one_is_found_among_many_and_the_list_has_pages(console: Console, system
 def test_one_is_made_and_its_secret_is_shown_once(console: Console, system: System) -> None:
     seen = console("/webhooks/new")
     page = seen.page
-    page.get_by_label("URL").fill("http://127.0.0.1:9/made")
-    page.get_by_label("Events").fill("dataset.*\npii.detected")
+    page.get_by_label("URL", exact=True).fill("http://127.0.0.1:9/made")
+    page.get_by_label("Events", exact=True).fill("dataset.*\npii.detected")
     page.get_by_label("Description").fill("Made by hand")
     page.get_by_label("Tenants").fill("t1, t2")
     page.get_by_label("Data").fill('{"classification": ["pii"]}')
@@ -134,21 +134,21 @@ def test_one_is_made_and_its_secret_is_shown_once(console: Console, system: Syst
 
 def test_what_the_api_refuses_is_said_at_its_field(console: Console) -> None:
     seen = console("/webhooks/new")
-    seen.page.get_by_label("URL").fill("ftp://127.0.0.1/x")
-    seen.page.get_by_label("Events").fill("dataset.*")
+    seen.page.get_by_label("URL", exact=True).fill("ftp://127.0.0.1/x")
+    seen.page.get_by_label("Events", exact=True).fill("dataset.*")
     seen.allowed.add(422)
     seen.button("Create")
-    url = seen.page.get_by_label("URL")
+    url = seen.page.get_by_label("URL", exact=True)
     expect(url).to_have_attribute("aria-invalid", "true")
     expect(url).to_be_focused()
     expect(url).to_have_accessible_description(re.compile("Where deliveries are sent to.* must "))
     seen.check()
     url.fill("http://127.0.0.1:9/x")
-    seen.page.get_by_label("Events").fill("dataset.*\nno such type")
+    seen.page.get_by_label("Events", exact=True).fill("dataset.*\nno such type")
     seen.button("Create")
-    expect(seen.page.get_by_label("Events")).to_have_attribute("aria-invalid", "true")
+    expect(seen.page.get_by_label("Events", exact=True)).to_have_attribute("aria-invalid", "true")
     expect(url).not_to_have_attribute("aria-invalid", "true")
-    seen.page.get_by_label("Events").fill("dataset.*")
+    seen.page.get_by_label("Events", exact=True).fill("dataset.*")
     seen.page.get_by_label("Data").fill("{")
     seen.button("Create")
     expect(seen.page.get_by_label("Data")).to_have_accessible_description(re.compile("is no JSON"))
@@ -163,7 +163,7 @@ def test_a_change_sends_what_was_changed_and_keeps_what_is_masked(
     seen.page.get_by_role("link", name="Edit").click()
     assert seen.page.get_by_label("Headers").input_value() == "Authorization: ***"
     seen.check()
-    seen.page.get_by_label("Events").fill("pii.*")
+    seen.page.get_by_label("Events", exact=True).fill("pii.*")
     seen.page.get_by_label("Headers").fill("Authorization: ***\nX-Team: data")
     seen.page.get_by_label("Description").fill("")
     seen.button("Save")
@@ -199,10 +199,7 @@ def test_a_change_that_met_another_one_is_refused_and_can_begin_anew(
 def test_deliveries_of_the_last_hour_are_seen(console: Console, system: System, hook: Hook) -> None:
     system.publish(seed=2)
     seen = opened(console, hook.id)
-    picture = seen.page.get_by_role(
-        "img", name=re.compile(r"^Attempts of the last hour.*: [1-9]\d* delivered, 0 failed")
-    )
-    picture.wait_for()
+    seen.page.get_by_role("img", name=re.compile(r"^Attempts of .*: [1-9]\d* delivered, 0 failed")).wait_for()
     seen.page.get_by_role("table", name="The latest deliveries of this webhook").wait_for()
     seen.check()
     seen.picture("webhook")
