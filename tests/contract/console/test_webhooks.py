@@ -102,7 +102,7 @@ def test_one_is_made_and_its_secret_is_shown_once(console: Console, system: Syst
     page.get_by_label("Events", exact=True).fill("dataset.*\npii.detected")
     page.get_by_label("Description").fill("Made by hand")
     page.get_by_label("Tenants").fill("t1, t2")
-    page.get_by_label("Data").fill('{"classification": ["pii"]}')
+    page.get_by_label("Values").fill('{"classification": ["pii"]}')
     page.get_by_label("Headers").fill("X-Team: data\nAuthorization: Bearer swordfish")
     page.get_by_label("Order").select_option("strict")
     page.get_by_label("Time limit in seconds").fill("2.5")
@@ -149,9 +149,9 @@ def test_what_the_api_refuses_is_said_at_its_field(console: Console) -> None:
     expect(seen.page.get_by_label("Events", exact=True)).to_have_attribute("aria-invalid", "true")
     expect(url).not_to_have_attribute("aria-invalid", "true")
     seen.page.get_by_label("Events", exact=True).fill("dataset.*")
-    seen.page.get_by_label("Data").fill("{")
+    seen.page.get_by_label("Values").fill("{")
     seen.button("Create")
-    expect(seen.page.get_by_label("Data")).to_have_accessible_description(re.compile("is no JSON"))
+    expect(seen.page.get_by_label("Values")).to_have_accessible_description(re.compile("is no JSON"))
 
 
 def test_a_change_sends_what_was_changed_and_keeps_what_is_masked(

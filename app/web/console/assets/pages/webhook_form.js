@@ -104,7 +104,7 @@ function Fields({ form, set, error, isNew }) {
       <div class="stack">
         <${Field} label="Tenants" optional error=${at("/filter/tenant_id")} hint="With commas between them; any of them.">${text("tenants")}<//>
         <${Field} label="Datasets" optional error=${at("/filter/dataset_id")} hint="With commas between them; any of them.">${text("datasets")}<//>
-        <${Field} label="Data" optional error=${at("/filter/data") || (error?.errors?.some((one) => one.field === "/filter") ? at("/filter") : "")} hint=${'Values by dotted path, as JSON: {"classification": ["pii"]}'}>${area("data", 3)}<//>
+        <${Field} label="Values" optional error=${at("/filter/data") || (error?.errors?.some((one) => one.field === "/filter") ? at("/filter") : "")} hint=${'Of the data, by dotted path, as JSON: {"classification": ["pii"]}'}>${area("data", 3)}<//>
       </div>
     <//>
     <${Section} title="How it is delivered">
