@@ -28,6 +28,8 @@ ADMIN_TOKEN = "console-admin-token"
 VIEWER_TOKEN = "console-viewer-token"
 WAIT_MS = 30_000
 """Of every wait in the browser: the machine has two cores, and others are on them."""
+EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+"""What a stranger may write into an event or a webhook."""
 NARROW = {"width": 360, "height": 740}
 WIDE = {"width": 1100, "height": 800}
 # Where `CONSOLE_SCREENSHOTS=1` puts the pictures of the documentation.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.support.console import ADMIN_TOKEN, VIEWER_TOKEN, Seen, System
+from tests.support.whole_api import whole_api
 
 pytestmark = pytest.mark.foreign
 
@@ -41,6 +43,22 @@ def test_another_tab_must_log_in_and_logging_out_forgets_the_token(console: Cons
     seen.page.get_by_role("button", name="Log in").wait_for()
     assert seen.page.evaluate("sessionStorage.getItem('vault-stream-token')") is None
     seen.allowed.add(401)
+
+
+def test_without_tokens_there_is_no_login(tab: Callable[[], Seen], system: System) -> None:
+    stack = AsyncExitStack()
+    try:
+        api = system.run(stack.enter_async_context(whole_api()))
+        seen = tab()
+        seen.page.goto(f"{api.caller.url}/#/webhooks")
+        seen.has("local (admin)")
+        seen.page.get_by_role("link", name="New webhook").wait_for()
+        assert seen.page.get_by_role("button", name="Log out").count() == 0
+        seen.check()
+        # A hash alone would leave the old page, which asks on while its worker goes.
+        seen.page.goto("about:blank")
+    finally:
+        system.run(stack.aclose())
 
 
 def test_who_looks_is_named(console: Console) -> None:

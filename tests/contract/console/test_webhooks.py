@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.support.console import Seen, System
+from tests.support.console import EVIL, Seen, System
 from tests.support.workers import Hook
 
 pytestmark = pytest.mark.foreign
 
 Console = Callable[..., Seen]
-
-EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
 @pytest.fixture(scope="module")
