@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["HEADERS", "console_routes"]
 
 PAGE: Final = "index.html"
+# Where the page names all modules, so that a browser asks for them at once and not import by import.
+_MODULES: Final = b"<!-- modules -->"
 KINDS: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -53,7 +55,7 @@ class _Asset:
 def console_routes() -> list[web.RouteDef]:
     """`/`, `/console/{asset}` and `GET /v1/session`."""
     # All of them in memory: a name that is not among these is no asset, however it is written.
-    assets = dict(_read(files(__package__).joinpath("assets")))
+    assets = _with_modules(dict(_read(files(__package__).joinpath("assets"))))
 
     @public
     async def page(request: web.Request) -> web.Response:
@@ -86,8 +88,17 @@ def _read(folder: Traversable, under: str = "") -> Iterator[tuple[str, _Asset]]:
         if entry.is_dir():
             yield from _read(entry, f"{name}/")
         elif (kind := KINDS.get(name[name.rfind(".") :])) is not None:
-            body = entry.read_bytes()
-            yield name, _Asset(body, kind, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+            yield name, _asset(entry.read_bytes(), kind)
+
+
+def _with_modules(assets: dict[str, _Asset]) -> dict[str, _Asset]:
+    page = assets[PAGE]
+    links = (f'<link rel="modulepreload" href="/console/{name}">' for name in sorted(assets) if name.endswith(".js"))
+    return {**assets, PAGE: _asset(page.body.replace(_MODULES, "\n    ".join(links).encode()), page.kind)}
+
+
+def _asset(body: bytes, kind: str) -> _Asset:
+    return _Asset(body, kind, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def _answer(request: web.Request, asset: _Asset) -> web.Response:

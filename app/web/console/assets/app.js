@@ -1,6 +1,6 @@
 // The frame around the pages: login, navigation, notices, dialogs, and the sign that what is shown is old.
 
-import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { get, keepToken, token } from "./api.js";
 import { duration, moment } from "./format.js";
 import { oldSince, useNow } from "./live.js";
@@ -120,7 +120,7 @@ function App() {
     setSession(session);
     set({ session, known: true, refused: false, error: null });
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     let timer = null;
     const ask = async () => {
       try {

@@ -1,6 +1,6 @@
 // Live by asking again, and a clear sign when what is shown is old.
 
-import { useCallback, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { get } from "./api.js";
 
 export const EVERY_MS = 2000;
@@ -25,7 +25,8 @@ export function oldSince(now = Date.now()) {
 export function usePoll(load, deps = [], { every = EVERY_MS } = {}) {
   const [state, set] = useState({ data: null, error: null, at: null });
   const again = useRef(() => {});
-  useEffect(() => {
+  // Before the page is painted for the first time: the answer comes a frame earlier.
+  useLayoutEffect(() => {
     const id = ++counter;
     const stop = new AbortController();
     let timer = null;
