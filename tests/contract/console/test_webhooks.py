@@ -54,37 +54,42 @@ def shown(system: System, webhook: str) -> dict[str, object]:
 # --- The list
 
 
-def test_without_any_the_list_says_what_to_do_next(console: Console, system: System) -> None:
-    assert system.call("GET", "/v1/webhooks")["items"] == []
-    seen = console("/webhooks")
+@pytest.mark.parametrize("role", ["admin", "viewer"])
+def test_without_any_the_list_says_what_to_do_next(console: Console, role: str) -> None:
+    seen = console("/", role)
+    seen.page.route("**/v1/webhooks", lambda route: route.fulfill(json={"items": [], "next_cursor": None}))
+    seen.go("/webhooks", "Webhooks")
     seen.has("No webhook yet.")
     seen.check()
-    seen.page.get_by_role("link", name="Make one").click()
-    seen.page.get_by_role("heading", level=1, name="New webhook").wait_for()
-    viewer = console("/webhooks", role="viewer")
-    viewer.has("No webhook yet.")
-    assert viewer.page.get_by_role("link", name=re.compile("Make one|New webhook")).count() == 0
-    viewer.check()
+    make = seen.page.get_by_role("link", name=re.compile("Make one|New webhook"))
+    assert make.count() == (2 if role == "admin" else 0)
+    if role == "admin":
+        make.last.click()
+        seen.page.get_by_role("heading", level=1, name="New webhook").wait_for()
 
 
 def test_one_is_found_among_many_and_the_list_has_pages(console: Console, system: System) -> None:
-    many = [system.webhook(url=f"http://127.0.0.1:9/{number}", events=("dataset.*",))["id"] for number in range(3)]
+    urls = [f"http://127.0.0.1:9/paged-{number}" for number in range(3)]
+    many = [system.webhook(url=url, events=("dataset.*",))["id"] for url in urls]
+    rows = "tbody tr"
     try:
-        seen = console("/webhooks?limit=2")
-        expect(seen.page.get_by_role("row")).to_have_count(3)
+        seen = console("/webhooks?limit=2&search=paged")
+        expect(seen.page.locator(rows)).to_have_count(2)
         seen.page.get_by_role("link", name="Next page").click()
-        expect(seen.page.get_by_role("row")).to_have_count(2)
+        expect(seen.page.locator(rows)).to_have_count(1)
         seen.page.reload()
-        expect(seen.page.get_by_role("row")).to_have_count(2)
+        expect(seen.page.locator(rows)).to_have_count(1)
         seen.page.get_by_role("link", name="First page").click()
-        expect(seen.page.get_by_role("row")).to_have_count(3)
-        seen.page.get_by_label("Search").fill("9/1")
-        expect(seen.page.get_by_role("row")).to_have_count(2)
+        expect(seen.page.locator(rows)).to_have_count(2)
+        seen.page.get_by_label("Search").fill("9/PAGED-1")
+        expect(seen.page.locator(rows)).to_have_count(1)
+        seen.has(urls[1])
         seen.check()
-        seen.page.get_by_label("Health").select_option("failing")
+        seen.page.get_by_label("Health").select_option("disabled")
         seen.has("No webhook is like that.")
         seen.page.get_by_role("link", name="Show all of them").click()
-        expect(seen.page.get_by_role("row")).to_have_count(4)
+        seen.has(urls[0])
+        expect(seen.page.get_by_label("Search")).to_have_value("")
     finally:
         for webhook in many:
             system.call("DELETE", f"/v1/webhooks/{webhook}")
@@ -121,7 +126,7 @@ def test_one_is_made_and_its_secret_is_shown_once(console: Console, system: Syst
     page.get_by_role("heading", level=1, name="Made by hand").wait_for()
     kept = page.evaluate("JSON.stringify([sessionStorage, localStorage, location.href])")
     assert secret not in page.content() + kept
-    made = next(row for row in system.call("GET", "/v1/webhooks")["items"] if row.get("description") == "Made by hand")
+    (made,) = system.call("GET", "/v1/webhooks?search=made+by+hand")["items"]
     assert made["filter"]["tenant_id"] == ["t1", "t2"]
     assert made["filter"]["data"] == {"classification": ["pii"]}
     assert made["headers"] == {"X-Team": "data", "Authorization": "***"}
@@ -283,7 +288,7 @@ def test_a_replay_begins(console: Console, system: System, hook: Hook) -> None:
     form.get_by_label("Since").fill("2026-01-01T00:00:00Z")
     form.get_by_role("button", name="Start the replay").click()
     seen.has("The replay has begun.")
-    assert [one["webhook_id"] for one in system.call("GET", "/v1/replays")["items"]] == [hook.id]
+    assert hook.id in [one["webhook_id"] for one in system.call("GET", "/v1/replays")["items"]]
 
 
 def test_one_that_only_fails_says_so(console: Console, system: System, webhook: str) -> None:

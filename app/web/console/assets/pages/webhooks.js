@@ -27,6 +27,8 @@ const HealthBadge = ({ webhook }) => html`<${Badge} kind=${HEALTH[webhook.health
 function Filters({ location }) {
   const { search = "", health = "" } = location.query;
   const [typed, setTyped] = useState(search);
+  // A link may change it, too.
+  useEffect(() => setTyped(search), [search]);
   useEffect(() => {
     if (typed === search) return undefined;
     const timer = setTimeout(() => go(location.path, { search: typed, health }, { replace: true }), 300);
