@@ -247,7 +247,13 @@ function Dialog({ dialog }) {
     event.preventDefault();
     if (!dialog.props.mustAnswer) dialog.close();
   };
-  return html`<dialog ref=${ref} aria-labelledby=${id} onCancel=${cancel}>
+  // A browser lets nobody be kept: at the second Escape it closes without asking.
+  const closed = () => {
+    if (!dialogs.includes(dialog)) return;
+    if (dialog.props.mustAnswer) ref.current.showModal();
+    else dialog.close();
+  };
+  return html`<dialog ref=${ref} aria-labelledby=${id} onCancel=${cancel} onClose=${closed}>
     <h2 id=${id}>${dialog.title}</h2>
     <${dialog.body} close=${dialog.close} ...${dialog.props} />
   </dialog>`;
