@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo dev test test-fast test-units test-rest test-integration test-system prove soak test-foreign lint format \
-	bench profile kafka asyncapi reference lock clean
+.PHONY: demo dev test test-fast test-units test-rest test-integration test-system prove soak test-foreign pictures lint \
+	format bench profile kafka asyncapi reference lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed; set PYTHON=python3.11")'
@@ -56,6 +56,9 @@ soak: $(STAMP)  ## workers and a nemesis at random for MINUTES, on a Kafka of it
 
 test-foreign: $(STAMP)  ## against tools of other languages
 	FOREIGN=required $(BIN)/pytest -m "foreign"
+
+pictures: $(STAMP)  ## of the console, into docs/console; needs chromium and npm
+	CONSOLE_SCREENSHOTS=1 FOREIGN=required $(BIN)/pytest -m "foreign" tests/contract/console
 
 lint: $(STAMP)
 	$(BIN)/ruff check

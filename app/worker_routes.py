@@ -8,12 +8,15 @@ from urllib.parse import urlsplit
 
 from app.engine import TopicLog
 from app.redrive.operator import Transactions
+from app.web import figures
+from app.web.activity import ActivityApi, activity_routes
+from app.web.console import console_routes
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.events import EventsApi, event_routes
 from app.web.match import match_routes
 from app.web.openapi import openapi_routes
-from app.web.operations import operations_routes
+from app.web.operations import figures_of, operations_routes
 from app.web.quarantine import QuarantineApi, quarantine_routes
 from app.web.registry import registry_routes
 from app.web.resend import ResendApi, resend_routes
@@ -21,6 +24,7 @@ from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import WebhooksApi, webhook_routes
+from app.web.workers import worker_list_routes
 from app.webhooks.registration import Limits
 from app.worker_governance import governance_of
 from app.worker_policy import policy_of
@@ -63,6 +67,7 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
         limits=Limits(max_in_flight=settings.webhooks.max_in_flight, signing_key=bool(program.signing_keys)),
         asks=_Asks(program),
     )
+    stats = _stats(program)
     gate = CommandGate(webhooks)
     again = ResendApi(
         gate=gate,
@@ -80,10 +85,13 @@ def worker_routes(program: Program) -> list[web.RouteDef]:
     )
     return [
         *openapi_routes(),
-        *operations_routes(program.health, program.watch, _stats(program)),
+        *console_routes(),
+        *operations_routes(program.health, program.watch, stats),
+        *worker_list_routes(settings.instance_id, lambda: figures_of(stats), engine.ownership, program.forwarder),
         *signing_key_routes(program.signing_keys),
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
+        *activity_routes(ActivityApi(gate, program.readers, engine.ownership, program.forwarder)),
         *match_routes(gate, program.index),
         *event_routes(EventsApi(engine.outputs, settings.topic_prefix, settings.topic_layout)),
         *resend_routes(again),
@@ -118,5 +126,7 @@ def _stats(program: Program) -> dict[str, Callable[[], Any]]:
         "recovery": lambda: progress.to_json() if (progress := engine.recovery.progress()) is not None else None,
         "lag": lambda: {topic: lag for topic, lag in engine.status.lag().items() if lag},
         "oldest_unfinished_s": engine.status.oldest_unfinished_s,
+        "flow": figures.flow,
+        "webhooks": figures.webhooks,
         "off": lambda: [name for name, upstream in program.upstreams.items() if upstream is None],
     }

@@ -14,6 +14,7 @@ from app.devstack.kafka import KafkaServer, KafkaServerError
 from benchmarks import (
     audit,
     checkpoint_cost,
+    console,
     decision,
     deliver,
     idle,
@@ -45,6 +46,7 @@ PARTS: Final[Mapping[str, Callable[[Bench], Mapping[str, float]]]] = {
     "decision": decision.run,
     "waiting": waiting.run,
     "many_webhooks": many_webhooks.run,
+    "console": console.run,
     "audit": audit.run,
 }
 NAMES: Final = (*CONTENDERS, *PARTS)

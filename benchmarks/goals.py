@@ -74,6 +74,8 @@ GOALS: Final = (
     Goal(name="waiting_records_grown", must=0, less_is_better=True),
     Goal(name="many_match_ratio", must=1.2, less_is_better=True),
     Goal(name="many_webhooks_mb", must=60, less_is_better=True),
+    Goal(name="console_first_paint_ms", must=1000, less_is_better=True),
+    Goal(name="console_list_ms", must=300, less_is_better=True),
     Goal(name="audit_ratio_bare", must=0.1, aim=0.15),
 )
 

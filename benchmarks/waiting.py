@@ -16,7 +16,7 @@ from benchmarks.bench import Bench, BenchmarkFailed, say
 from benchmarks.deliveries_stage import Publisher, ReceiverProcess, Stage
 from benchmarks.restore import peak_rss_mb
 
-__all__ = ["run"]
+__all__ = ["hold", "park", "run"]
 
 ROWS: Final = 1_000_000
 WEBHOOKS: Final = 10
@@ -40,9 +40,9 @@ async def _measure(bench: Bench, rows: int) -> dict[str, float]:
         async with Stage(bench) as stage:
             hooks = [await stage.webhook(f"{receiver.url}/{number}/ok") for number in range(WEBHOOKS)]
             for hook in hooks:
-                await _hold(stage, hook, format_time(time.time_ns() // 1_000_000 + DAY_MS))
+                await hold(stage, hook, format_time(time.time_ns() // 1_000_000 + DAY_MS))
             began_s = time.monotonic()
-            await _park(bench, stage, rows)
+            await park(bench, stage, rows)
             parked_s = time.monotonic() - began_s
             ends = await asyncio.to_thread(_ends, bench.brokers, stage.prefix)
             rss_mb = stage.rss_mb()
@@ -71,14 +71,15 @@ async def _measure(bench: Bench, rows: int) -> dict[str, float]:
     return figures
 
 
-async def _hold(stage: Stage, hook: str, until: str | None) -> None:
+async def hold(stage: Stage, hook: str, until: str | None) -> None:
+    """Let a webhook wait until then, or no longer."""
     url = f"{stage.url}/v1/webhooks/{hook}/hold"
     async with aiohttp.ClientSession() as session, session.post(url, json={"until": until}) as answer:
         if not answer.ok:
             raise BenchmarkFailed(f"no hold: {answer.status} {await answer.text()}")
 
 
-async def _park(bench: Bench, stage: Stage, rows: int) -> None:
+async def park(bench: Bench, stage: Stage, rows: int) -> None:
     """Publish, and wait until every delivery waits."""
     with Publisher(bench.brokers, stage.prefix, PUBLISHED_PER_S) as publisher:
         while publisher.published < rows // WEBHOOKS:  # noqa: ASYNC110  # a thread
@@ -98,7 +99,7 @@ async def _waiting(stage: Stage) -> float:
 async def _let_go(stage: Stage, receiver: ReceiverProcess, hook: str, seconds: float) -> tuple[float, float]:
     """From the answer to the API on until the first POST, and how many a second come after it."""
     await receiver.taken()
-    await _hold(stage, hook, None)
+    await hold(stage, hook, None)
     began_s = time.monotonic()
     async with asyncio.timeout(FIRST_DEADLINE_S):
         while not (await receiver.taken()).get("/0/ok", {}).get("count"):  # noqa: ASYNC110  # another process

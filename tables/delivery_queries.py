@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from app.engine import Unit
     from app.webhooks.backlog import Entry, Horizon
     from app.webhooks.model import DeliveryRow, Reason
+    from app.webhooks.recent import Activity
     from app.webhooks.scheduler import Refill
 
 __all__ = [
@@ -139,6 +140,9 @@ class Reader(Protocol):
         Raises:
             Revoked: The number closed first.
         """
+
+    def activity(self, webhook_id: str, now_ms: int) -> Activity:
+        """What the owner knows of a webhook of this number; from memory."""
 
 
 class Readers:

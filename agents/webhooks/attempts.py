@@ -112,6 +112,7 @@ class Attempts:
         """What an attempt says about the webhook."""
         holdings, key = self._holdings, webhook_key(webhook.row.webhook_id)
         number = 0 if step.attempt is None else step.attempt.attempt
+        webhook.note(now.wall_ms, ok=outcome.delivered)
         webhook.heart, change = after_attempt(
             webhook.heart,
             ok=outcome.delivered,

@@ -15,6 +15,7 @@ from app.webhooks.census import Census
 from app.webhooks.health import Heart
 from app.webhooks.model import Reason
 from app.webhooks.owned import DeliveryOptions, OwnedWebhook
+from app.webhooks.recent import Activity, Recent
 from app.webhooks.scheduler import Now, Result, Scheduler
 from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
 from tables.delivery_ledger import DeliveryLedger
@@ -116,6 +117,7 @@ class Holdings:
         webhooks: By id, those that were needed since the number was opened. Most of ten thousand have nothing to do
             for long, and a row in the table is all that they cost until then.
         flights: By delivery id.
+        since_ms: Since when this is the owner.
         lane_flights: Those whose event has a subject, by webhook and lane.
         sweep_at_ms: When rows should be looked through for those that expired.
         swept_to_ms: Before this time the expiry index holds nothing but tombstones.
@@ -125,6 +127,7 @@ class Holdings:
     def __init__(self, context: Context, topics: Topics, deps: WebhooksDeps) -> None:
         self.context = context
         self.deps = deps
+        self.since_ms = context.clock.now_ms()
         self.scheduler = Scheduler(deps.slots, deps.options.pace, context.tick_now)
         self.census = Census()
         self.brief = BriefWaits(self.scheduler, self.census, deps.busy)
@@ -154,6 +157,15 @@ class Holdings:
         if found is None and (row := unit.get(WEBHOOKS, webhook_key(webhook_id))) is not None:
             found = self._take_in(row)
         return found
+
+    def activity(self, webhook_id: str, now_ms: int) -> Activity:
+        """What is known of a webhook; of one that was not needed yet, that it does nothing."""
+        webhook = self.webhooks.get(webhook_id)
+        if webhook is None:
+            return Activity(self.since_ms, Recent().last_hour(now_ms))
+        blocked, paced = self.scheduler.blocked(webhook_id, self.now)
+        buckets = (webhook.recent or Recent()).last_hour(now_ms)
+        return Activity(self.since_ms, buckets, webhook.flights, webhook.heart.failures, blocked, paced)
 
     def _take_in(self, row: WebhookRow) -> OwnedWebhook:
         webhook = self.webhooks[row.webhook_id] = OwnedWebhook(row, self.deps.options, self.deps.keys)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from app.webhooks.intents import Intent
     from app.webhooks.model import DeliveryRow
     from app.webhooks.owned import OwnedWebhook
+    from app.webhooks.recent import Activity
     from app.webhooks.scheduler import Now
 
 __all__ = ["WebhooksProcessor", "webhooks_agent"]
@@ -156,6 +157,10 @@ class WebhooksProcessor(Processor):
     async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
         """See `tables.delivery_queries.Reader`."""
         return await self.context.submit(lambda unit: job(unit, self._holdings.flying))
+
+    def activity(self, webhook_id: str, now_ms: int) -> Activity:
+        """See `tables.delivery_queries.Reader`."""
+        return self._holdings.activity(webhook_id, now_ms)
 
     # -- commands
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from app.observability.health import HealthRegistry, HealthReport, LoopWatch
 
-__all__ = ["operations_routes"]
+__all__ = ["figures_of", "operations_routes"]
 
 
 def operations_routes(
@@ -40,6 +40,11 @@ def operations_routes(
         web.get("/health/ready", operations.ready),
         web.get("/v1/stats", operations.stats),
     ]
+
+
+def figures_of(stats: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What `GET /v1/stats` answers now."""
+    return {"version": metrics.VERSION, **{name: read() for name, read in stats.items()}}
 
 
 class _Operations:
@@ -88,8 +93,7 @@ class _Operations:
 
     async def stats(self, request: web.Request) -> web.Response:
         query_of(request, ())
-        sections = {name: read() for name, read in self._stats.items()}
-        return _answer({"version": metrics.VERSION, **sections}, good=True)
+        return _answer(figures_of(self._stats), good=True)
 
 
 def _told(report: HealthReport, whole: str | None = None, *, good: bool | None = None) -> web.Response:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from app.web.auth import principal_of
 from app.web.cursors import cursor_of, cursor_place
-from app.web.problems import Problem
+from app.web.problems import FieldError, Problem
 from app.web.requests import idempotency_key, json_body, page_limit, query_of
 from app.web.webhook_commands import (
     CommandGate,
@@ -23,12 +23,14 @@ from app.webhooks.commands import Op
 from app.webhooks.credentials import open_headers, seal_headers
 from app.webhooks.errors import InvalidField, MissingKey, UnreadableSecret
 from app.webhooks.handshake import with_permission
-from app.webhooks.model import SealedSecret
+from app.webhooks.model import Health, SealedSecret
 from app.webhooks.registration import new_webhook_id, read_registration, show_webhook
 from app.webhooks.secrets import new_secret
 from tables.webhooks import webhook_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from app.webhooks.commands import WebhookPatch
     from app.webhooks.model import WebhookRow
     from app.webhooks.registration import Registration
@@ -57,11 +59,12 @@ class _Handlers:
         self._gate = CommandGate(api)
 
     async def index(self, request: web.Request) -> web.Response:
-        query = query_of(request, ("cursor", "limit"))
+        query = query_of(request, ("search", "health", "cursor", "limit"))
         limit = page_limit(query)
         after = cursor_place(query, _LIST)
+        wanted = _wanted(query)
         rows = sorted(
-            (row for row in self._gate.rows().values() if not row.deleting and (after is None or _place(row) > after)),
+            (row for row in self._gate.rows().values() if (after is None or _place(row) > after) and wanted(row)),
             key=_place,
         )
         page = rows[:limit]
@@ -141,6 +144,26 @@ class _Handlers:
         if left is not None and not left.deleting:
             raise change_lost(request, left)
         return web.Response(status=204)
+
+
+def _wanted(query: Mapping[str, str]) -> Callable[[WebhookRow], bool]:
+    """Whether a row is one of those that are asked for.
+
+    Raises:
+        Problem: 422.
+    """
+    search, health = query.get("search", "").casefold(), query.get("health")
+    if health is not None and health not in tuple(Health):
+        error = FieldError("health", "invalid", f"one of {', '.join(Health)}")
+        raise Problem(422, "invalid_query", "A query parameter is not understood.", errors=[error])
+
+    def wanted(row: WebhookRow) -> bool:
+        if row.deleting or (health is not None and row.health != health):
+            return False
+        searched = (row.webhook_id, row.url, row.description or "", *row.events)
+        return not search or any(search in text.casefold() for text in searched)
+
+    return wanted
 
 
 def _place(row: WebhookRow) -> tuple[int, str]:

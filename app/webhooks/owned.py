@@ -10,6 +10,7 @@ from app.webhooks.delivery import Terms
 from app.webhooks.errors import MissingKey, UnreadableSecret
 from app.webhooks.health import Heart
 from app.webhooks.pace import PaceRules
+from app.webhooks.recent import Recent
 from app.webhooks.schedule import RetrySchedule
 from app.webhooks.scheduler import Limits
 from app.webhooks.sender import OutgoingRequest
@@ -58,6 +59,7 @@ class OwnedWebhook:
     Attributes:
         row: As it was merged last.
         heart: Its health, with what no row says.
+        recent: Its attempts of the last hour; None: there was none yet.
         terms: For its deliveries.
         parked_at_ms: The latest due time of a delivery that was parked before it was ever tried. Later ones are not
             due earlier, whatever clocks do, so that the due index keeps their order.
@@ -66,7 +68,8 @@ class OwnedWebhook:
     """
 
     __slots__ = (
-        "_headers", "_keys", "_options", "_secrets", "flights", "heart", "parked_at_ms", "row", "terms", "unjudged",
+        "_headers", "_keys", "_options", "_secrets", "flights", "heart", "parked_at_ms", "recent", "row", "terms",
+        "unjudged",
     )  # fmt: skip
 
     def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
@@ -76,6 +79,7 @@ class OwnedWebhook:
         self.flights = 0
         self.unjudged = 0
         self.heart = Heart.of(row)
+        self.recent: Recent | None = None
         self._secrets: tuple[tuple[Secret | None, int | None], ...] = ()
         self._headers: Mapping[str, str] | None = None
         self.row = row
@@ -88,6 +92,12 @@ class OwnedWebhook:
         self.terms = self._options.terms(row.retry_schedule_s, row.timeout_s)
         if (row.secrets, row.headers, row.sealed_headers) != (before.secrets, before.headers, before.sealed_headers):
             self.open_secrets()
+
+    def note(self, now_ms: int, *, ok: bool) -> None:
+        """An attempt ended."""
+        if self.recent is None:
+            self.recent = Recent()
+        self.recent.note(now_ms, ok=ok)
 
     def open_secrets(self) -> None:
         """Read what is encrypted in the row, as far as the keys are here."""

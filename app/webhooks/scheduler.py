@@ -175,6 +175,11 @@ class Scheduler:
         self._slots.mark(webhook_id, troubled=False)
         self._enqueue(webhook_id)
 
+    def blocked(self, webhook_id: str, now: Now) -> tuple[Reason | None, bool]:
+        """What stands in the way of a start now, and whether the webhook is paced."""
+        block, pace = self._receivers[webhook_id].block(now), self._receivers[webhook_id].pace
+        return (block.reason if block is not None else None), pace.paced
+
     # -- starting
 
     def admit(self, webhook_id: str, lane: bytes | None, now: Now) -> Reason | None:

@@ -16,7 +16,9 @@ from app.observability.health import HealthRegistry, LoopWatch
 from app.replays import Replay, Replays
 from app.settings import ApiSettings
 from app.web import Forwarder
+from app.web.activity import ActivityApi, activity_routes
 from app.web.audit_trail import AuditApi
+from app.web.console import console_routes
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.events import EventsApi, event_routes
@@ -33,6 +35,7 @@ from app.web.signing_keys import signing_key_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import webhook_routes
+from app.web.workers import worker_list_routes
 from app.webhooks.matching import MatchIndex
 from app.webhooks.replay import Selection
 from app.webhooks.replay_request import ReplayLimits, ReplayRequest
@@ -177,6 +180,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
     routes = [
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
+        *activity_routes(ActivityApi(gate, desk.readers, ownership, forwarder, lambda: START_MS)),
         *match_routes(gate, index),
         *event_routes(EventsApi(sent, "vault", "per_type")),
         *resend_routes(again),
@@ -189,8 +193,10 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *governance_routes(audit),
         *report_routes(None),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
+        *worker_list_routes("worker-1", lambda: {"worker": "worker-1"}, ownership, forwarder),
         *signing_key_routes([]),
         *openapi_routes(),
+        *console_routes(),
     ]
     for request_id in ("r-1", "r-2"):
         request = ReplayRequest(since_ms=START_MS, request_id=request_id)

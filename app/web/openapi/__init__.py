@@ -13,6 +13,7 @@ from aiohttp import web
 
 from app.web.auth import public
 from app.web.openapi.building import Area
+from app.web.openapi.console import CONSOLE
 from app.web.openapi.deliveries import DELIVERIES, RESEND
 from app.web.openapi.events import EVENTS
 from app.web.openapi.governance import GOVERNANCE
@@ -46,6 +47,7 @@ AREAS: Final = (
     REGISTRY,
     GOVERNANCE,
     OPERATIONS,
+    CONSOLE,
     DOCUMENT,
 )
 API_VERSION: Final = "1"

@@ -18,7 +18,7 @@ from app.web.openapi.building import (
     query,
     ref,
 )
-from app.web.openapi.shared import COUNT, TEXT
+from app.web.openapi.shared import COUNT, NUMBERS, TEXT
 
 __all__ = ["DOCUMENT", "OPERATIONS"]
 
@@ -53,6 +53,18 @@ _RECOVERY: Final = obj(
         "left_s": nullable({"type": "number", "minimum": 0}),
     }
 )
+_COUNTS: Final[Schema] = {"type": "object", "additionalProperties": COUNT}
+_FLOW: Final = obj(
+    {
+        "events": COUNT,
+        "attempts": COUNT,
+        "outputs": COUNT,
+        "quarantined": COUNT,
+        "deliveries": {**_COUNTS, "description": "By the status that they entered."},
+        "waiting": {**_COUNTS, "description": "Now, by reason."},
+        "in_flight": COUNT,
+    }
+)
 # Sections come and go with the parts of a worker.
 _STATS: Final = obj(
     {
@@ -63,8 +75,10 @@ _STATS: Final = obj(
         "owners": _BY_NUMBER,
         "not_ready": array(TEXT),
         "recovery": nullable(_RECOVERY),
-        "lag": {"type": "object", "additionalProperties": COUNT},
+        "lag": _COUNTS,
         "oldest_unfinished_s": {"type": "object", "additionalProperties": {"type": "number"}},
+        "flow": {**_FLOW, "description": "Since the start of the process, but for what waits and is in flight."},
+        "webhooks": {**_COUNTS, "description": "Owned here, by health."},
         "off": array(TEXT),
     },
     open_=True,
@@ -123,6 +137,17 @@ OPERATIONS: Final = Area(
             )
         },
         "/v1/stats": {"get": Operation("stats", "Figures of this worker", {200: answer("By section.", ref("Stats"))})},
+        "/v1/workers": {
+            "get": Operation(
+                "workers",
+                "Figures of all workers that own a partition, and of the one that is asked, which comes first",
+                {
+                    200: answer(
+                        "Each as it answers to /v1/stats.", obj({"items": array(ref("Stats")), "missing": NUMBERS})
+                    )
+                },
+            )
+        },
     },
     {"Health": _HEALTH, "Stats": _STATS},
 )

@@ -18,10 +18,12 @@ from app.web.openapi.building import (
     nullable,
     obj,
     path_id,
+    query,
     ref,
     text,
 )
 from app.web.openapi.shared import (
+    COUNT,
     CURSOR,
     EVENT_PATTERN,
     GIVEN_TIME,
@@ -86,13 +88,14 @@ _FIELDS: Final[dict[str, Schema]] = {
     "handshake": {"type": "boolean", "description": "Ask the receiver for its permission (CloudEvents web hooks, 4)."},
 }
 _OPTIONAL: Final = ("description", "filter", "retry_schedule_s", "timeout_s", "rate_limit_per_s", "max_in_flight")
+_HEALTH: Final = enum("ok", "failing", "disabled")
 _SHOWN: Final[dict[str, Schema]] = {
     "id": WEBHOOK_ID,
     **_FIELDS,
     "events": array(SHOWN_PATTERN, minItems=1, maxItems=50),
     "headers": _SHOWN_HEADERS,
     "version": {"type": "integer", "minimum": 1, "description": "Counts changes of the configuration."},
-    "health": enum("ok", "failing", "disabled"),
+    "health": _HEALTH,
     "failing_since": MOMENT,
     "disabled_at": MOMENT,
     "disabled_reason": TEXT,
@@ -104,6 +107,8 @@ _ALWAYS_SHOWN: Final = (
     "id", "url", "events", "headers", "enabled", "ordering", "signatures", "handshake", "version", "health",
     "created_at", "updated_at",
 )  # fmt: skip
+_SEARCH: Final = query("search", TEXT, "Part of the id, URL, description or a pattern, in any case.")
+_OF_HEALTH: Final = query("health", _HEALTH, "Only those.")
 _SHOWN_EXAMPLE: Final = {
     "id": "wh_ljzkxq2ctkeax5zkgp5v3ppuxe",
     "url": "https://example.com/hook",
@@ -132,6 +137,31 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         "minProperties": 1,
     },
 }
+_ACTIVITY: Final = example(
+    obj(
+        {
+            "since": {**MOMENT, "description": "What was before, this owner does not know."},
+            "bucket_s": {"type": "integer", "minimum": 1},
+            "buckets": array(obj({"at": MOMENT, "delivered": COUNT, "failed": COUNT}), minItems=12, maxItems=12),
+            "in_flight": COUNT,
+            "failures": {**COUNT, "description": "Attempts since the last success."},
+            "blocked": {
+                **nullable(enum("slot", "rate", "pace", "hold", "no_key")),
+                "description": "Why no attempt may start now.",
+            },
+            "paced": {"type": "boolean", "description": "Attempts go one by one, as it only fails."},
+        }
+    ),
+    {
+        "since": "2026-01-31T12:00:00.000Z",
+        "bucket_s": 300,
+        "buckets": [{"at": f"2026-01-31T12:{at:02}:00.000Z", "delivered": 5, "failed": 1} for at in range(0, 60, 5)],
+        "in_flight": 0,
+        "failures": 0,
+        "blocked": None,
+        "paced": False,
+    },
+)
 _ETAG: Final = {"ETag": header("The version.", text('"[1-9][0-9]*"'))}
 _ID: Final = path_id("The id of the webhook.", "wh_aaaaaaaaaaaaaaaaaaaaaaaaaa")
 _ONE: Final = answer("The webhook.", ref("Webhook"), headers=_ETAG)
@@ -150,7 +180,7 @@ WEBHOOKS: Final = Area(
                 "All webhooks, oldest first",
                 {200: answer("A page.", listing(ref("Webhook")))},
                 (503,),
-                parameters=(CURSOR, LIMIT),
+                parameters=(_SEARCH, _OF_HEALTH, CURSOR, LIMIT),
             ),
             "post": Operation(
                 "createWebhook",
@@ -219,6 +249,15 @@ WEBHOOK_CHANGES: Final = Area(
             ),
         ),
         "/v1/webhooks/{id}/rekey": _change("rekeyWebhook", "Encrypt its secrets with the active key"),
+        "/v1/webhooks/{id}/activity": {
+            "get": Operation(
+                "webhookActivity",
+                "Its last hour, and what stands in the way of its next attempt",
+                {200: answer("As its owner sees it.", ref("Activity"))},
+                (404, 503),
+                parameters=(_ID,),
+            )
+        },
         "/v1/webhooks/{id}/ping": {
             "post": Operation(
                 "pingWebhook",
@@ -231,5 +270,8 @@ WEBHOOK_CHANGES: Final = Area(
             )
         },
     },
-    {"Ping": obj({"delivery_id": text("dlv_[a-z2-7]{26}"), "event_id": text("[0-9a-f-]{36}")})},
+    {
+        "Activity": _ACTIVITY,
+        "Ping": obj({"delivery_id": text("dlv_[a-z2-7]{26}"), "event_id": text("[0-9a-f-]{36}")}),
+    },
 )

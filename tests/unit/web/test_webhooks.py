@@ -11,6 +11,7 @@ import pytest
 from app.web.cursors import seal_cursor
 from app.web.requests import MAX_JSON_BYTES
 from app.webhooks.commands import Op
+from app.webhooks.model import Health
 from app.webhooks.secrets import KeyRing
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Caller, walk
 from tests.support.memory_unit import START_MS
@@ -214,6 +215,25 @@ class TestShowAndList:
         for limit in ("0", "201", "-1", "1.5", "x", ""):
             answer = await api.get(f"/v1/webhooks?limit={limit}")
             assert (answer.code, answer.fields) == ((422, "invalid_query"), ["limit"])
+
+    async def test_some_are_found_by_a_part_of_what_they_say(self, api: Caller, owner: Owner) -> None:
+        await owner.write(
+            webhook_row("wh_1", url="https://a.example/Hook", description="Billing"),
+            webhook_row("wh_2", events=("llm.data-vault.pii.*",)),
+            webhook_row("wh_3", health=Health.FAILING),
+        )
+
+        async def found(query: str) -> list[str]:
+            return [item["id"] for item in (await api.get(f"/v1/webhooks?{query}")).document["items"]]
+
+        assert await found("search=hook&limit=1") == ["wh_1"]
+        assert await found("search=BILL") == ["wh_1"]
+        assert await found("search=pii") == ["wh_2"]
+        assert await found("search=wh_3") == await found("health=failing") == ["wh_3"]
+        assert await found("search=nothing") == []
+        assert await found("health=failing&search=pii") == []
+        answer = await api.get("/v1/webhooks?health=well")
+        assert (answer.code, answer.fields) == ((422, "invalid_query"), ["health"])
 
     async def test_nothing_is_an_empty_page(self, api: Caller) -> None:
         assert (await api.get("/v1/webhooks")).document == {"items": [], "next_cursor": None}
