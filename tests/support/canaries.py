@@ -18,6 +18,7 @@ from app.observability.redaction import plain_fields
 
 __all__ = [
     "CREDENTIALS",
+    "MARK",
     "PERSONAL",
     "WATCH",
     "Watch",
@@ -32,14 +33,20 @@ MARK: Final = "Kanarienvogel"
 _KEY_BYTES: Final = 32
 
 
-def _forms(mark: bytes) -> tuple[bytes, ...]:
-    """As text and in hex, and in base64 wherever in a longer text it begins, in both alphabets."""
-    forms = {mark, mark.hex().encode(), mark.hex().upper().encode()}
+def _written(text: bytes) -> set[bytes]:
+    """In hex, and in base64 wherever in a longer text it begins, in both alphabets."""
+    forms = {text.hex().encode(), text.hex().upper().encode()}
     for skipped in range(3):
         # What stands before and behind changes the characters at both ends.
-        inner = base64.b64encode(bytes(skipped) + mark)[4 if skipped else 0 : -4]
+        inner = base64.b64encode(bytes(skipped) + text)[4 if skipped else 0 : -4]
         forms |= {inner, inner.translate(bytes.maketrans(b"+/", b"-_"))}
-    return tuple(sorted(forms))
+    return forms
+
+
+def _forms(mark: bytes) -> tuple[bytes, ...]:
+    """As text, and written in another form once or twice: keys are in base64 to begin with."""
+    once = _written(mark)
+    return tuple(sorted({mark, *once, *(form for text in once for form in _written(text))}))
 
 
 FORMS: Final = _forms(MARK.encode())

@@ -15,12 +15,10 @@ import pytest
 from aiohttp import web
 
 from app.devstack.kafka import free_port
-from app.devstack.stack import encryption_key
 from app.devstack.standins import Observations, Standin
 from app.events import VaultEventType, encode_structured
 from app.publishing import VaultEvent, checked
-from app.webhooks.secrets import new_secret
-from tests.support.canaries import credential, signing_key_entry
+from tests.support.canaries import credential, encryption_key_entry, signing_key_entry, webhook_secret
 from tests.support.egress import PASSWORD, EgressProxy, egress_proxy
 from tests.support.leaks import everything_below, everything_on_the_broker, forms_of, found
 from tests.support.workers import Deployment, RunningWorker, TimedReceiver, until
@@ -87,6 +85,10 @@ class Scene:
         self.secrets[name] = value
         return value
 
+    def planted(self, name: str) -> str:
+        """A new one, which must not be found."""
+        return self.secret(name, credential(name))
+
     async def call(self, method: str, path: str, body: Any = None, *, token: str = "admin", **more: Any) -> Any:
         """An answer of the API, kept for the search; decoded if it is JSON."""
         headers = {"Authorization": f"Bearer {self.secrets[f'{token} token']}"} | more.pop("headers", {})
@@ -109,12 +111,13 @@ class Scene:
 
     async def create(self, name: str, url: str, **more: Any) -> dict[str, Any]:
         """A webhook with a credential in its headers; its secret is shown, and remembered."""
-        secret = self.secret(f"credential of {name}", credential(f"credential of {name}"))
+        secret = self.planted(f"credential of {name}")
         body = {
             "url": url,
             "events": ["*"],
             "headers": {"Authorization": f"Bearer {secret}", "X-Team": CANARY},
             "signatures": ["v1", "v1a"],
+            "secret": webhook_secret(),
             **more,
         }
         key = {"Idempotency-Key": random.token_hex(8)}
@@ -145,7 +148,7 @@ async def test_no_secret_is_in_anything_that_the_worker_wrote(scene: Scene, tmp_
     honest, echo = TimedReceiver("honest", deployment.observations), Echo(Observations())
     for receiver in (honest, echo):
         await deployment._listen(receiver)
-    given = new_secret(os.urandom).text
+    given = webhook_secret()
     first = await scene.create("the honest one", honest.hook_url, secret=given)
     honest.trust(given)
     failing = await scene.create("the echo", f"{echo.url}/hook")
@@ -196,19 +199,19 @@ async def idle(scene: Scene) -> bool:
 
 async def what_is_refused(scene: Scene) -> None:
     """Requests with a secret in each place, none of which may come back or be logged."""
-    wrong = scene.secret("wrong token", random.token_urlsafe(24))
+    wrong = scene.planted("wrong token")
     bad = [
         {"secret": scene.secret("short secret", "whsec_" + base64.b64encode(os.urandom(12)).decode())},
         {"secret": scene.secret("secret without prefix", base64.b64encode(os.urandom(32)).decode())},
-        {"url": f"https://user:{scene.secret('password in a URL', random.token_urlsafe(24))}@example.com/"},
-        {"headers": {"X-Token": scene.secret("credential with a break", random.token_urlsafe(24)) + "\r\nX: y"}},
-        {"headers": {"Cookie": scene.secret("reserved header", random.token_urlsafe(24))}},
-        {"headers": {"X-Token": [scene.secret("credential of a wrong type", random.token_urlsafe(24))]}},
-        {"filter": {"tenant_id": {"x": scene.secret("secret in a filter", random.token_urlsafe(24))}}},
+        {"url": f"https://user:{scene.planted('password in a URL')}@example.com/"},
+        {"headers": {"X-Token": scene.planted("credential with a break") + "\r\nX: y"}},
+        {"headers": {"Cookie": scene.planted("reserved header")}},
+        {"headers": {"X-Token": [scene.planted("credential of a wrong type")]}},
+        {"filter": {"tenant_id": {"x": scene.planted("secret in a filter")}}},
     ]
     for change in bad:
         await scene.call("POST", "/v1/webhooks", {"url": "https://example.com/", "events": ["*"], **change})
-    cut = '{"secret": "' + scene.secret("secret in broken JSON", new_secret(os.urandom).text)
+    cut = '{"secret": "' + scene.secret("secret in broken JSON", webhook_secret())
     await scene.call("POST", "/v1/webhooks", data=cut, headers={"Content-Type": "application/json"})
     await scene.call("GET", "/v1/webhooks", headers={"Authorization": f"Bearer {wrong}"})
     await scene.call("GET", "/v1/webhooks", headers={"Authorization": f"Basic {wrong}"})
@@ -218,7 +221,7 @@ async def what_is_refused(scene: Scene) -> None:
 async def changed_in_every_way(scene: Scene, webhook_id: str, receiver: TimedReceiver) -> None:
     """Another credential, another secret with the old one still valid, a ping; and deliveries after that."""
     path = f"/v1/webhooks/{webhook_id}"
-    credential = scene.secret("changed credential", random.token_urlsafe(24))
+    credential = scene.planted("changed credential")
     edited = await scene.call("PATCH", path, {"headers": {"X-Api-Key": credential, "X-Team": CANARY}})
     assert edited["headers"] == {"X-Api-Key": "***", "X-Team": CANARY}
     receiver.trust(scene.secret("rotated secret", (await scene.call("POST", f"{path}/rotate-secret", {}))["secret"]))
@@ -253,7 +256,7 @@ async def without_its_key_with_it_and_with_another_one(
     scene: Scene, webhook_ids: list[str], receiver: TimedReceiver
 ) -> None:
     """Without the key events wait; with it they go out; and once all is encrypted with another one, it may go."""
-    old, new = scene.secrets["encryption key"], scene.secret("other encryption key", "other" + encryption_key())
+    old, new = scene.secrets["encryption key"], scene.secret("other encryption key", encryption_key_entry("other"))
     await restart(scene, new)
     waiting = events(2)
     await scene.deployment.publish(waiting)
