@@ -46,11 +46,9 @@ from app.web.server import ListenError, WebServer
 from app.webhooks.derived import Publisher
 from app.webhooks.guard import TargetGuard
 from app.webhooks.matching import MatchIndex
-from app.webhooks.owned import DeliveryOptions
-from app.webhooks.pace import GlobalSlots, PaceRules
-from app.webhooks.schedule import RetrySchedule
+from app.webhooks.pace import GlobalSlots
 from app.webhooks.secrets import KeyRing
-from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
+from app.webhooks.sender import Sender
 from app.webhooks.signing import SigningKey
 from app.webhooks.traced_sender import TracedSender
 from app.worker_governance import at_origin
@@ -59,6 +57,7 @@ from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
 from app.worker_tracing import messages_of, tracing_of
 from app.worker_upstreams import Credentials, make_upstream, make_upstreams
+from app.worker_webhooks import LateSender, delivery_options
 from tables.audit_queries import AuditReaders
 from tables.datasets import DatasetReaders
 from tables.decisions import DecisionReaders
@@ -67,11 +66,8 @@ from tables.positions import POSITIONS
 from tables.webhooks import WEBHOOKS, WebhookRow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic import SecretStr
 
-    from app.webhooks.handshake import PermissionAnswer
 
 __all__ = ["EMBEDDED_PARTITIONS", "Program", "build", "run_worker"]
 
@@ -82,25 +78,6 @@ BROKER_RETRY_S: Final = 2.0
 CRASH_POLL_S: Final = 0.5
 # Drain (15 s) and checkpoint (5 s) first; below the 30 s that supervisors give.
 STOP_S: Final = 25.0
-
-
-class _LateSender:
-    """A sender needs a running loop; agents are made before there is one."""
-
-    def __init__(self) -> None:
-        self.sender: Sender | None = None
-
-    async def post(self, request: OutgoingRequest) -> AttemptOutcome:
-        """One attempt."""
-        if self.sender is None:
-            raise RuntimeError("no attempt starts before the program does")
-        return await self.sender.post(request)
-
-    async def options(self, url: str, headers: Mapping[str, str], custom: Mapping[str, str]) -> PermissionAnswer:
-        """One question for permission."""
-        if self.sender is None:
-            raise RuntimeError("no question is asked before the program starts")
-        return await self.sender.options(url, headers, custom)
 
 
 class Program:
@@ -137,7 +114,7 @@ class Program:
                 "no WEBHOOKS__ENCRYPTION_KEYS: webhooks cannot be created, and existing ones wait for their key"
             )
         self.guard = TargetGuard(settings.webhooks.allow_targets, allow_http=settings.webhooks.allow_http)
-        self.sender = _LateSender()
+        self.sender = LateSender()
         self._until_released = contextlib.ExitStack()
         self.engine = self._engine()
         self.news = health_news(settings, self.engine, self.upstreams, self.topics.events)
@@ -196,16 +173,7 @@ class Program:
             slots=GlobalSlots(chosen.max_concurrent),
             publisher=Publisher(f"/vault-stream/{self.settings.app_id}", self.settings.instance_id),
             readers=self.readers,
-            options=DeliveryOptions(
-                schedule=RetrySchedule.of(chosen.retry_schedule_s),
-                timeout_s=chosen.timeout_s,
-                max_in_flight=chosen.max_in_flight,
-                history_s=chosen.history_ttl_s,
-                failed_history_s=chosen.failed_ttl_s,
-                max_age_s=chosen.max_age_s,
-                disable_after_s=chosen.disable_after_s,
-                pace=PaceRules(chosen.pace_after_failures, chosen.pace_after_s, chosen.pace_max_gap_s),
-            ),
+            options=delivery_options(chosen),
             signing_key=self.signing_keys[0] if self.signing_keys else None,
             busy=self.watch.busy,
         )

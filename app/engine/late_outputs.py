@@ -55,7 +55,8 @@ class LateOutputs:
             except OutputFailed as error:
                 # Too large for its topic, too: only a person helps, and nothing is logged before.
                 self._obstacle.met(f"Kafka takes no outputs of number {self._number}: {error}")
-                log.warning("number %s: late outputs again in %.1f s: %s", self._number, delay_s, error)
+                level = logging.DEBUG if error.refused else logging.WARNING
+                log.log(level, "number %s: late outputs again in %.1f s: %s", self._number, delay_s, error)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
                 if not self._still_ours():

@@ -252,7 +252,6 @@ class Runner:
             self._host.room()
             worked = True
         if self._tick_at is not None and self._tick_at <= self.clock.monotonic_s() and self.stopped_reason is None:
-            self._tick_at = None
             await self._run_tick()
             worked = True
         if self._slices and not self._draining and self.stopped_reason is None and not self._held_back():
@@ -268,12 +267,12 @@ class Runner:
             await self._rest()
 
     def _held_back(self) -> bool:
-        if (wait_s := self.processor.holds_back_s()) > 0:
+        if wait_s := self.processor.holds_back_s():
             self.tick_at(self.clock.monotonic_s() + wait_s)
         return wait_s > 0
 
     async def _run_tick(self) -> None:
-        unit = Unit(self._scope)
+        self._tick_at, unit = None, Unit(self._scope)
         try:
             await self.processor.tick(unit)
             await self._commit(unit)
@@ -381,7 +380,6 @@ class Runner:
             await asyncio.sleep(LEASE_POLL_S)
 
     async def _until_sent(self) -> None:
-        """What is sent late is in memory until Kafka takes it; more and more of it may not be."""
         while self._scope.staging.late_bytes > LATE_LIMIT_BYTES:
             self._obstacle.met(f"{self.agent}: Kafka takes no outputs of number {self.number}")
             await self._pause(LEASE_POLL_S)

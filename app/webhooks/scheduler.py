@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.webhooks.backlog import DEFAULT_SHARE, Backlog, Entry, Horizon
 from app.webhooks.model import Ordering, Reason
-from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Result, Slots, TokenBucket
+from app.webhooks.pace import GlobalSlots, PaceRules, Result, TokenBucket
+from app.webhooks.receiver_state import Limits, Now, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,23 +33,6 @@ _LANE_REFILL: Final = 8
 _STALE_TIMERS: Final = 32
 
 
-class Now(NamedTuple):
-    """One moment on both clocks."""
-
-    wall_ms: int
-    monotonic_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a webhook's configuration says about its capacity."""
-
-    max_in_flight: int
-    rate_per_s: float | None = None
-    ordering: Ordering = Ordering.BEST_EFFORT
-    hold_until_ms: int | None = None
-
-
 class Refill(NamedTuple):
     """A part of the index that should be read next: a class from `horizon` on, or a lane from its sequence on."""
 
@@ -58,54 +41,6 @@ class Refill(NamedTuple):
     horizon: Horizon
     lane: bytes | None
     limit: int
-
-
-class _Block(NamedTuple):
-    """Why a webhook cannot start anything, and until when; None: until something else ends."""
-
-    reason: Reason
-    until_s: float | None = None
-
-
-class _Receiver:
-    """One webhook: what waits for it, and what it may have in flight."""
-
-    __slots__ = (
-        "backlog", "bucket", "classes", "hold_until_ms", "in_flight", "limits", "no_key_until_s", "pace", "progress_s",
-        "slots", "stops", "webhook_id",
-    )  # fmt: skip
-
-    def __init__(self, webhook_id: str, limits: Limits, rules: PaceRules, now: Now) -> None:
-        self.webhook_id = webhook_id
-        self.limits = limits
-        self.backlog = Backlog(strict=limits.ordering is Ordering.STRICT)
-        self.slots = Slots(limits.max_in_flight)
-        self.pace = Pace(rules)
-        self.bucket = None if limits.rate_per_s is None else TokenBucket(limits.rate_per_s, now.monotonic_s)
-        self.hold_until_ms = limits.hold_until_ms or 0
-        self.no_key_until_s = 0.0
-        self.in_flight = 0
-        self.stops = 0
-        self.progress_s = 0.0
-        self.classes = 0
-
-    def block(self, now: Now) -> _Block | None:
-        """What stands in the way of any start, the worker's slots aside."""
-        now_s = now.monotonic_s
-        timed = (
-            (Reason.NO_KEY, self.no_key_until_s),
-            (Reason.HOLD, now_s + (self.hold_until_ms - now.wall_ms) / 1000),
-            (Reason.PACE, self.pace.next_s if self.pace.paced else 0.0),
-            (Reason.RATE, self.bucket.ready_at_s(now_s) if self.bucket is not None else 0.0),
-        )
-        for reason, until_s in timed:
-            if until_s > now_s:
-                return _Block(reason, until_s)
-        if self.stops:
-            return _Block(Reason.HOLD)
-        if self.pace.paced and self.in_flight:
-            return _Block(Reason.PACE)
-        return _Block(Reason.SLOT) if self.in_flight >= self.slots.cap else None
 
 
 class Scheduler:
@@ -124,7 +59,7 @@ class Scheduler:
         self._slots = slots
         self._rules = rules
         self._wake = wake
-        self._receivers: dict[str, _Receiver] = {}
+        self._receivers: dict[str, Receiver] = {}
         self._ring: deque[str] = deque()
         self._in_ring: set[str] = set()
         self._parked: dict[str, None] = {}
@@ -142,7 +77,7 @@ class Scheduler:
         """
         found = self._receivers.get(webhook_id)
         if found is None:
-            self._receivers[webhook_id] = _Receiver(webhook_id, limits, self._rules, now)
+            self._receivers[webhook_id] = Receiver(webhook_id, limits, self._rules, now)
             return
         if limits.rate_per_s != found.limits.rate_per_s:
             found.bucket = None if limits.rate_per_s is None else TokenBucket(limits.rate_per_s, now.monotonic_s)
@@ -200,9 +135,8 @@ class Scheduler:
     def gets_on(self, webhook_id: str, now: Now) -> bool:
         """Whether a delivery that must wait for a slot or its lane will soon start, as attempts end all the time."""
         found = self._receivers[webhook_id]
-        if now.monotonic_s - found.progress_s > GETS_ON_S:
-            return False
-        return (block := found.block(now)) is None or block.reason is Reason.SLOT
+        block, idle_s = found.block(now), now.monotonic_s - found.progress_s
+        return idle_s <= GETS_ON_S and (block is None or block.reason is Reason.SLOT)
 
     def keeps(self, webhook_id: str, lane: bytes | None) -> bool:
         """Whether a delivery that is offered stays in memory until it starts, be it in the index or not."""
@@ -343,13 +277,13 @@ class Scheduler:
 
     # -- inside
 
-    def _available(self, found: _Receiver, now: Now) -> bool:
+    def _available(self, found: Receiver, now: Now) -> bool:
         """Whether the worker has a slot for it; one that hangs is known by then, before its first time-out."""
         if found.in_flight and now.monotonic_s - found.progress_s > STALLED_S:
             self._slots.mark(found.webhook_id, troubled=True)
         return self._slots.available(found.webhook_id)
 
-    def _take(self, found: _Receiver, now: Now) -> None:
+    def _take(self, found: Receiver, now: Now) -> None:
         if not found.in_flight:
             found.progress_s = now.monotonic_s
         found.in_flight += 1
@@ -357,7 +291,7 @@ class Scheduler:
         if found.bucket is not None:
             found.bucket.take(now.monotonic_s)
 
-    def _pull(self, found: _Receiver, now: Now) -> Entry | None:
+    def _pull(self, found: Receiver, now: Now) -> Entry | None:
         if (block := found.block(now)) is not None:
             if block.until_s is not None and len(found.backlog):
                 self._sleep(found.webhook_id, block.until_s)

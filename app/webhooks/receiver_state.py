@@ -1,0 +1,77 @@
+"""What a scheduler knows of one webhook: its limits, what waits for it, and what stands in the way of a start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from app.webhooks.backlog import Backlog
+from app.webhooks.model import Ordering, Reason
+from app.webhooks.pace import Pace, PaceRules, Slots, TokenBucket
+
+__all__ = ["Block", "Limits", "Now", "Receiver"]
+
+
+class Now(NamedTuple):
+    """One moment on both clocks."""
+
+    wall_ms: int
+    monotonic_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a webhook's configuration says about its capacity."""
+
+    max_in_flight: int
+    rate_per_s: float | None = None
+    ordering: Ordering = Ordering.BEST_EFFORT
+    hold_until_ms: int | None = None
+
+
+class Block(NamedTuple):
+    """Why a webhook cannot start anything, and until when; None: until something else ends."""
+
+    reason: Reason
+    until_s: float | None = None
+
+
+class Receiver:
+    """One webhook: what waits for it, and what it may have in flight."""
+
+    __slots__ = (
+        "backlog", "bucket", "classes", "hold_until_ms", "in_flight", "limits", "no_key_until_s", "pace", "progress_s",
+        "slots", "stops", "webhook_id",
+    )  # fmt: skip
+
+    def __init__(self, webhook_id: str, limits: Limits, rules: PaceRules, now: Now) -> None:
+        self.webhook_id = webhook_id
+        self.limits = limits
+        self.backlog = Backlog(strict=limits.ordering is Ordering.STRICT)
+        self.slots = Slots(limits.max_in_flight)
+        self.pace = Pace(rules)
+        self.bucket = None if limits.rate_per_s is None else TokenBucket(limits.rate_per_s, now.monotonic_s)
+        self.hold_until_ms = limits.hold_until_ms or 0
+        self.no_key_until_s = 0.0
+        self.in_flight = 0
+        self.stops = 0
+        self.progress_s = 0.0
+        self.classes = 0
+
+    def block(self, now: Now) -> Block | None:
+        """What stands in the way of any start, the worker's slots aside."""
+        now_s = now.monotonic_s
+        timed = (
+            (Reason.NO_KEY, self.no_key_until_s),
+            (Reason.HOLD, now_s + (self.hold_until_ms - now.wall_ms) / 1000),
+            (Reason.PACE, self.pace.next_s if self.pace.paced else 0.0),
+            (Reason.RATE, self.bucket.ready_at_s(now_s) if self.bucket is not None else 0.0),
+        )
+        for reason, until_s in timed:
+            if until_s > now_s:
+                return Block(reason, until_s)
+        if self.stops:
+            return Block(Reason.HOLD)
+        if self.pace.paced and self.in_flight:
+            return Block(Reason.PACE)
+        return Block(Reason.SLOT) if self.in_flight >= self.slots.cap else None
