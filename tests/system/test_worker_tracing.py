@@ -96,9 +96,10 @@ async def test_one_vault_event_is_one_tree_over_two_workers_and_is_sent_by_the_e
             told, who = named[f"send {topics.registry_datasets}"], "registry"
         else:
             told, who = named[f"send {topics.violations}"], "policy"
-        (call,) = [span for span in tree if span.parent_id == told.span_id]
-        assert (call.kind, call.name) == ("client", "POST")
-        assert call.traceparent in heard.contexts[who]
+        # One, unless the machine was too busy to answer in time.
+        calls = [span for span in tree if span.parent_id == told.span_id]
+        assert {(call.kind, call.name) for call in calls} == {("client", "POST")}
+        assert {call.traceparent for call in calls if not call.failed} & heard.contexts[who]
         crossed = crossed or workers_of(tree) == {"w1", "w2"}
     assert crossed, "no event was routed by one worker and delivered by the other"
 
