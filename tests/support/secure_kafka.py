@@ -36,7 +36,7 @@ from tests.support.kafka import require_kafka
 
 __all__ = ["SecureKafka", "own_secure_kafka", "secure_kafka"]
 
-ANSWER_S: Final = 30.0
+ANSWER_S: Final = 60.0
 ITERATIONS: Final = 4096
 
 _MORE: Final = """\
