@@ -62,7 +62,7 @@ class BriefWaits:
         busy: Whether the worker has more to do than time.
 
     Attributes:
-        parked: By webhook, how many rows wait that were never tried.
+        parked: By webhook, how many rows wait that were never tried, without those in flight.
     """
 
     def __init__(self, scheduler: Scheduler, census: Census, busy: Callable[[], bool]) -> None:
@@ -127,6 +127,16 @@ class BriefWaits:
             if row is not None and never_tried(row):
                 self.parks(row.webhook_id, change)
 
+    def starts(self, stored: DeliveryRow | None) -> None:
+        """A delivery is in flight, with this row in the table."""
+        if stored is not None and never_tried(stored):
+            self.parks(stored.webhook_id, -1)
+
+    def lands(self, stored: DeliveryRow | None) -> None:
+        """It is so no longer; what its row becomes is told by `row_changed`."""
+        if stored is not None and never_tried(stored):
+            self.parks(stored.webhook_id, 1)
+
     def parks(self, webhook_id: str, change: int) -> None:
         """A row that was never tried begins to wait (1) or ends (-1)."""
         self.parked[webhook_id] += change
@@ -146,9 +156,9 @@ class BriefWaits:
         return max(0.0, left_s)
 
     def _crowded(self, now: Now) -> bool:
-        parked = islice(self.parked.items(), _LOOKED_AT)
-        counts = (count for webhook_id, count in parked if self._scheduler.gets_on(webhook_id, now))
-        return len(self._waits) + sum(counts) >= CROWDED
+        # Behind a row all that comes needs one, so those that get on are worked off to the last.
+        parked = islice(self.parked, _LOOKED_AT)
+        return len(self._waits) >= CROWDED or any(self._scheduler.gets_on(webhook_id, now) for webhook_id in parked)
 
 
 def never_tried(row: DeliveryRow) -> bool:

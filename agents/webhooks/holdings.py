@@ -207,6 +207,7 @@ class Holdings:
         """A delivery takes its slot; from now on a repeated intent of it is known."""
         row, lane = flight.row, lane_of(flight.row.subject)
         self.flights[row.delivery_id] = flight
+        self.brief.starts(flight.stored)
         if lane is not None:
             self.lane_flights[row.webhook_id, lane] = flight
         self.webhooks[row.webhook_id].flights += 1
@@ -231,6 +232,7 @@ class Holdings:
         """What it became is written, so that it gives back its lane, and its slot. Returns its webhook."""
         row, lane = flight.row, lane_of(flight.row.subject)
         del self.flights[row.delivery_id]
+        self.brief.lands(flight.stored)
         if lane is not None:
             del self.lane_flights[row.webhook_id, lane]
         webhook = self.webhooks[row.webhook_id]
@@ -259,7 +261,8 @@ class Holdings:
 
     def _stored(self, flight: Flight, row: DeliveryRow) -> None:
         # Several followers in one slice write it once each.
-        self._counted(flight.stored, row)
+        self.census.row_changed(flight.stored, row)
+        self.ages.row_changed(flight.stored, row)
         flight.stored = row
 
     def park_briefs(self, unit: Unit, waits: Iterable[BriefWait]) -> None:
