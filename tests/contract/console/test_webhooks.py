@@ -283,7 +283,7 @@ def test_a_replay_begins(console: Console, system: System, hook: Hook) -> None:
     form.get_by_label("Since").fill("2026-01-01T00:00:00Z")
     form.get_by_role("button", name="Start the replay").click()
     seen.has("The replay has begun.")
-    assert [one["webhook_id"] for one in system.call("GET", "/v1/replays")["items"]] == [hook.id]
+    assert hook.id in [one["webhook_id"] for one in system.call("GET", "/v1/replays")["items"]]
 
 
 def test_one_that_only_fails_says_so(console: Console, system: System, webhook: str) -> None:

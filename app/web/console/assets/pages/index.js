@@ -33,6 +33,8 @@
 import { routes as deadLetters } from "./dead_letters.js";
 import { routes as deliveries } from "./deliveries.js";
 import { routes as overview } from "./overview.js";
+import { routes as quarantine } from "./quarantine.js";
+import { routes as replays } from "./replays.js";
 import { routes as webhooks } from "./webhooks.js";
 
-export const routes = [...overview, ...webhooks, ...deliveries, ...deadLetters];
+export const routes = [...overview, ...webhooks, ...deliveries, ...deadLetters, ...quarantine, ...replays];
