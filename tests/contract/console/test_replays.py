@@ -38,6 +38,11 @@ def rows(seen: Seen) -> Locator:
     return seen.page.get_by_role("table", name="Replays, newest first").locator("tbody").get_by_role("row")
 
 
+def offsets(system: System) -> str:
+    topic = topic_of(VaultEventType.DATASET_CREATED, system.deployment.topics.prefix)
+    return "\n".join(f"{topic}/{partition}: 0" for partition in range(4))
+
+
 def test_without_any_the_list_says_what_to_do_next(console: Console) -> None:
     nothing = {"items": [], "next_cursor": None, "missing": [2]}
     for role in ("admin", "viewer"):
@@ -65,15 +70,14 @@ def test_a_slow_one_shows_how_far_it_is_and_is_cancelled_after_it_was_asked(
     expect(page.get_by_label("Offsets")).to_have_attribute("aria-invalid", "true")
     expect(page.get_by_label("Offsets")).to_be_focused()
     seen.check()
-    topic = topic_of(VaultEventType.DATASET_CREATED, system.deployment.topics.prefix)
-    page.get_by_label("Offsets").fill("\n".join(f"{topic}/{partition}: 0" for partition in range(4)))
+    page.get_by_label("Offsets").fill(offsets(system))
     page.get_by_label("Events a second").fill("0.05")
     seen.button("Start the replay")
     page.get_by_role("heading", level=1, name="Replay", exact=True).wait_for()
     progress = page.get_by_role("region", name="Progress")
     expect(progress.get_by_role("progressbar", name="How much is read")).to_be_visible()
     expect(progress).to_contain_text("running")
-    expect(page.get_by_role("region", name="What was asked for")).to_contain_text(f"{topic}/3: 0")
+    expect(page.get_by_role("region", name="What was asked for")).to_contain_text("/3: 0")
     seen.check()
     seen.picture("replay")
     seen.button("Cancel the replay")
@@ -88,6 +92,19 @@ def test_a_slow_one_shows_how_far_it_is_and_is_cancelled_after_it_was_asked(
     seen.has("The replay is cancelled.")
     expect(progress).to_contain_text("cancelled")
     expect(page.get_by_role("button", name="Cancel the replay")).to_have_count(0)
+
+
+def test_one_from_offsets_is_delivered_again(console: Console, system: System, hook: Hook) -> None:
+    before = hook.receiver.duplicates
+    seen = console(f"/replays/new?webhook_id={hook.id}")
+    seen.page.get_by_label("From").select_option("offsets")
+    seen.page.get_by_label("Offsets").fill(offsets(system))
+    seen.button("Start the replay")
+    progress = seen.page.get_by_role("region", name="Progress")
+    expect(progress).to_contain_text("done")
+    expect(progress).to_contain_text(re.compile(r"(\d+) of \1 records read, [1-9]\d* sent"))
+    arrived = hook.receiver
+    system.run(system.deployment.observed(lambda: arrived.duplicates >= before + EVENTS, "all events arrive again"))
 
 
 def test_one_since_a_time_runs_to_its_end(console: Console, hook: Hook) -> None:

@@ -143,7 +143,7 @@ function DeadLetter({ params }) {
         ["Webhook", html`<${WebhookLink} id=${letter.webhook_id} />`],
       ]} />
     <//>
-    <${Section} title="Event">
+    <${Section} title="Event"><div class="stack">
       <${Facts} items=${[
         ["Type", letter.event_type && html`<${Code}>${letter.event_type}<//>`],
         ["Id", letter.event_id && html`<${Code}>${letter.event_id}<//>`],
@@ -151,7 +151,7 @@ function DeadLetter({ params }) {
         ["Read at (topic/partition/offset)", html`<${Code}>${letter.origin}<//>`],
       ]} />
       ${letter.event ? html`<h3>As it was sent</h3><${Verbatim} label="The event">${pretty(letter.event)}<//>` : html`<p>This dead letter does not have its event, so that it cannot be sent again from here.</p>`}
-    <//>
+    </div><//>
   <//>`;
 }
 

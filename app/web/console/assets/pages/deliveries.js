@@ -86,7 +86,7 @@ const Attempts = ({ delivery }) => html`<${Section} title="Attempts">
 
 function Answer({ delivery }) {
   const told = delivery.response_code !== undefined || delivery.last_error;
-  return html`<${Section} title="Answer">
+  return html`<${Section} title="Answer"><div class="stack">
     ${told
       ? html`<${Facts} items=${[
           ["Status code", delivery.response_code],
@@ -95,7 +95,7 @@ function Answer({ delivery }) {
         ]} />`
       : html`<p class="muted">None yet.</p>`}
     ${delivery.response_body && html`<h3>Body</h3><${Verbatim} label="Body of the answer">${delivery.response_body}<//>`}
-  <//>`;
+  </div><//>`;
 }
 
 function Delivery({ params }) {

@@ -60,8 +60,8 @@ function Plan({ plan }) {
   return html`<p>${plural(plan.would_republish, "record")}; what comes here from now on is not among them.</p>
     <${Table} caption="What would be put back" rows=${plan.of} keyOf=${(row) => `${row.topic} ${row.reason} ${row.agent}`} columns=${[
       { head: "Topic", cell: (row) => row.topic },
-      { head: "Reason", cell: (row) => row.reason },
-      { head: "Agent", cell: (row) => row.agent },
+      { head: "Reason", cell: (row) => html`<${Badge}>${row.reason}<//>` },
+      { head: "Agent", cell: (row) => html`<${Badge}>${row.agent}<//>` },
       { head: "Records", kind: "number", cell: (row) => count(row.records) },
     ]} />
     ${plan.refused.length > 0 && html`<p><${Badge} kind="bad">refused<//> ${plan.more ? "At least " : ""}${plural(plan.refused.length, "of these is", "of these are")} refused: only a part of each is here.</p>`}`;
@@ -85,8 +85,8 @@ const republishAll = (filter) =>
       <p>Each goes back to the topic that it came from, and is processed as if it were new. What fails again comes back here.</p>`,
     look: (signal) => look(filter, signal),
     plan: Plan,
-    nothing: (plan) => plan.would_republish === 0,
-    action: (plan) => `Put ${count(plan.would_republish)} back`,
+    nothing: (plan) => plan.would_republish <= plan.refused.length,
+    action: (plan) => (plan.more ? "Put them back" : `Put ${count(plan.would_republish - plan.refused.length)} back`),
     run: (plan) => post("/v1/quarantine/republish", plan.chosen),
     done: told,
     more: Refused,
@@ -109,7 +109,7 @@ function Quarantine({ location }) {
       { head: "Record", cell: (row) => html`<a href=${href(`/quarantine/${row.id}`)}>${row.type || row.first_origin}</a>${row.type && html`<div class="muted">${row.first_origin}</div>`}` },
       { head: "Reason", cell: (row) => html`<${Badge} kind="bad">${row.reason}<//> ${row.truncated !== null && html`<${Badge} kind="warn">cut<//>`}` },
       { head: "What is wrong", cell: (row) => row.detail },
-      { head: "Agent", cell: (row) => row.agent },
+      { head: "Agent", cell: (row) => html`<${Badge}>${row.agent}<//>` },
       { head: "Since", cell: (row) => html`<${When} at=${row.quarantined_at} />` },
     ]} />
   <//>`;
@@ -145,7 +145,7 @@ function Entry({ params }) {
         ["Its own time", html`<${When} at=${entry.timestamp} full=${true} />`],
       ]} />
     <//>
-    <${Section} title="Record">
+    <${Section} title="Record"><div class="stack">
       <${Facts} items=${[["Key", html`<${ShortBytes} of=${entry.key} />`]]} />
       <h3>Headers</h3>
       ${entry.headers.length
@@ -156,7 +156,7 @@ function Entry({ params }) {
         : html`<p class="muted">None.</p>`}
       <h3>Value</h3>
       <${Bytes} label="Value of the record" of=${entry.value} />
-    <//>
+    </div><//>
   <//>`;
 }
 

@@ -22,9 +22,10 @@ const from = (replay) => {
 
 /** How much of the log is read; until that is known, or when nothing is to be read, it says so in words. */
 function Progress({ of }) {
-  const text = of.total === undefined ? plural(of.scanned, "record") + " read" : `${count(of.scanned)} of ${plural(of.total, "record")} read`;
+  if (of.total === 0) return html`<div>There was nothing to read</div>`;
+  const text = of.total === undefined ? `${plural(of.scanned, "record")} read` : `${count(of.scanned)} of ${plural(of.total, "record")} read`;
   return html`<div>
-    ${of.total > 0 && html`<progress max=${of.total} value=${Math.min(of.scanned, of.total)} aria-label="How much is read"></progress>`}
+    ${of.total && html`<progress max=${of.total} value=${Math.min(of.scanned, of.total)} aria-label="How much is read"></progress>`}
     <div>${text}, ${count(of.sent)} sent</div>
   </div>`;
 }
@@ -72,6 +73,7 @@ function Replay({ params }) {
   return html`<${Page} title="Replay" back=${back} actions=${html`<${AdminOnly}>${runs(replay) && html`<${Button} danger run=${act}>Cancel the replay<//>`}<//>`}>
     <${Problem} error=${poll.error} />
     <${Section} title="Progress" actions=${html`<${Badge} kind=${KIND[replay.state]}>${replay.state}<//>`}>
+      <div class="stack">
       ${replay.error && html`<${Problem} error=${{ message: replay.error }} />`}
       <${Progress} of=${replay} />
       <${Facts} items=${[
@@ -85,6 +87,7 @@ function Replay({ params }) {
         ["Ended", replay.ended_at && html`<${Time} at=${replay.ended_at} full=${true} />`],
         ["Took", took !== undefined && took !== "" && duration(took)],
       ]} />
+      </div>
     <//>
     <${Section} title="What was asked for" actions=${html`<a href=${href("/deliveries", { webhook_id: replay.webhook_id })}>Deliveries of this webhook</a>`}>
       <${Facts} items=${[
@@ -93,7 +96,7 @@ function Replay({ params }) {
         ["Until", replay.until && html`<${Time} at=${replay.until} full=${true} />`],
         ["Event types", replay.event_types && replay.event_types.join(", ")],
         ["Which", replay.only && (ONLY.find(([only]) => only === replay.only)?.[1] || "all of them")],
-        ["Events a second", `${count(replay.rate_per_s)} at most`],
+        ["Events a second", `${replay.rate_per_s} at most`],
         ["By", replay.actor],
         ["Asked for", html`<${Time} at=${replay.created_at} full=${true} />`],
         ["Request id", html`<${Code}>${replay.request_id}<//>`],
