@@ -36,10 +36,10 @@ export function url(path, query = {}) {
 /**
  * Ask the API; the JSON value of the answer, null without a body.
  *
- * accept: statuses beside 2xx whose body is an answer, such as 503 of /health.
+ * accept: statuses beside 2xx whose body is an answer, such as 503 of /health. parse: for what JSON.parse would round.
  * Throws ApiError. A 401 also tells the console that it needs another token.
  */
-export async function api(method, path, { query, body, headers = {}, accept = [], signal } = {}) {
+export async function api(method, path, { query, body, headers = {}, accept = [], signal, parse = JSON.parse } = {}) {
   const sent = { Accept: "application/json", ...headers };
   if (token()) sent.Authorization = `Bearer ${token()}`;
   if (body !== undefined) sent["Content-Type"] = "application/json";
@@ -61,7 +61,7 @@ export async function api(method, path, { query, body, headers = {}, accept = []
   }
   let document = null;
   try {
-    document = text ? JSON.parse(text) : null;
+    document = text ? parse(text) : null;
   } catch {
     // No JSON: what is in front of the worker has answered.
   }
