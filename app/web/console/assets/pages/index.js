@@ -31,6 +31,8 @@
 //   FOREIGN=required python -m pytest -m foreign tests/contract/console
 
 import { routes as overview } from "./overview.js";
+import { routes as policy } from "./policy.js";
+import { routes as registry } from "./registry.js";
 import { routes as webhooks } from "./webhooks.js";
 
-export const routes = [...overview, ...webhooks];
+export const routes = [...overview, ...webhooks, ...policy, ...registry];
