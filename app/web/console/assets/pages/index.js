@@ -30,9 +30,10 @@
 // `checked(page)` runs axe in light and dark and looks for horizontal scroll. See test_overview.py for the least of it:
 //   FOREIGN=required python -m pytest -m foreign tests/contract/console
 
+import { routes as audit } from "./audit.js";
 import { routes as overview } from "./overview.js";
 import { routes as policy } from "./policy.js";
 import { routes as registry } from "./registry.js";
 import { routes as webhooks } from "./webhooks.js";
 
-export const routes = [...overview, ...webhooks, ...policy, ...registry];
+export const routes = [...overview, ...webhooks, ...audit, ...policy, ...registry];
