@@ -1,4 +1,4 @@
-"""Governance in a worker, put together: status, export and reports."""
+"""Governance in a worker, put together: status, export, verification and reports."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 from app.engine.log_stream import LogStream
 from app.integrations.reports import Reports, origin_of
 from app.web.audit_trail import AuditApi
+from app.web.audit_verifier import AuditVerifier
 from app.web.governance import governance_routes
 from app.web.reports import report_routes
+from app.web.verifications import verification_routes
+from tables.audit import AUDIT
+from tables.audit_sealed import kept_since_ms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -84,7 +88,26 @@ def governance_of(program: Program) -> list[web.RouteDef]:
     if dashboard is not None and downloads is not None and endpoint is not None:
         program.app.after_stop.append(downloads.close)
         reports = Reports(dashboard, downloads, endpoint, settings.governance.path_reports)
-    return [*governance_routes(api), *report_routes(reports)]
+    verifier = _verifier(program, api)
+    # Before the connections that it reads by.
+    program.app.after_stop.insert(0, verifier.close)
+    return [*governance_routes(api), *verification_routes(api, verifier), *report_routes(reports)]
+
+
+def _verifier(program: Program, api: AuditApi) -> AuditVerifier:
+    settings, engine, clock = program.settings, program.engine, program.engine.clock
+    return AuditVerifier(
+        settings.instance_id,
+        api.log,
+        LogStream(
+            engine.connection,
+            f"{settings.app_id}-{settings.instance_id}-verify",
+            (program.topics.changelog(AUDIT.name),),
+            engine.readers.api,
+        ),
+        kept_since_ms=lambda: kept_since_ms(clock.now_ms(), settings.governance.retention_d),
+        now_ms=clock.now_ms,
+    )
 
 
 def _position(engine: Engine, topic: str, partition: int) -> int:

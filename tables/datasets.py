@@ -50,6 +50,13 @@ class DatasetReader(Protocol):
             Revoked: The number is closed.
         """
 
+    async def syncs(self) -> tuple[list[str], int]:
+        """The ids of the synchronisations that are remembered, and how many datasets the registry is to be told of.
+
+        Raises:
+            Revoked: The number is closed.
+        """
+
 
 class DatasetReaders:
     """The numbers whose datasets are open in this process."""

@@ -286,6 +286,14 @@ class _Registry(Processor):
 
         return await self.context.submit(job)
 
+    async def syncs(self) -> tuple[list[str], int]:
+        """See `DatasetReader.syncs`."""
+
+        def job(unit: Unit) -> tuple[list[str], int]:
+            return self._syncs.ids(), len(unit.scan_index(DATASETS, limit=LOOK_AHEAD))
+
+        return await self.context.submit(job)
+
 
 def _waits(row: DatasetRow | None) -> bool:
     return row is not None and is_waiting(row)

@@ -34,6 +34,10 @@ class Syncs:
         """The part of one."""
         return self._parts.get(sync_id)
 
+    def ids(self) -> list[str]:
+        """Of those that are remembered."""
+        return list(self._parts)
+
     def pull_over(self, sync_id: str, error: str | None) -> None:
         """All that was pulled for it is folded."""
         part = self._parts.get(sync_id)

@@ -30,6 +30,7 @@ from app.integrations.verification import verify as verify_entries
 from app.settings import load_settings
 from app.topics import Topics
 from tables.audit import AUDIT
+from tables.audit_sealed import kept_since_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 _DEPTH: Final = 66
-_DAY_MS: Final = 24 * 60 * 60 * 1000
-# By so much this clock and the brokers' may differ.
-_CLOCKS_MS: Final = 60 * 60 * 1000
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
 
@@ -226,7 +224,7 @@ def _verify_topic(settings: Settings, noted: Heads, from_ms: int | None, to_ms: 
         # The batches first: every record that they speak of is in the topic by then.
         sealed = read_sealed(reader, topics.changelog(AUDIT.name))
         ranges = read_ranges(reader, topics.audit, from_ms, to_ms)
-        kept_since_ms = time.time_ns() // 1_000_000 - settings.governance.retention_d * _DAY_MS + _CLOCKS_MS
+        kept_ms = kept_since_ms(time.time_ns() // 1_000_000, settings.governance.retention_d)
         verdicts = []
         # One at a time, for the batches of one are in memory.
         for partition in sorted({*ranges, *sealed.rows, *noted}):
@@ -234,7 +232,7 @@ def _verify_topic(settings: Settings, noted: Heads, from_ms: int | None, to_ms: 
             chosen = _Chosen.of(range_, sealed.batches(partition), from_ms, to_ms)
             if (from_ms is not None or to_ms is not None) and head is not None and not chosen.has(head[0]):
                 head = None
-            check = TopicCheck(partition, chosen.batches, head, kept_since_ms)
+            check = TopicCheck(partition, chosen.batches, head, kept_ms)
             verdicts.append(_check_partition(reader, topics.audit, partition, chosen, check))
         return verdicts
 

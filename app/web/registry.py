@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -41,6 +42,7 @@ OFF_RETRY_AFTER_S: Final = 10
 SEND_S: Final = 5.0
 # Until then a number may not have heard of it: the log between is read in order.
 YOUNG_MS: Final = 60_000
+MAX_SYNCS: Final = 20
 MAX_ID_CHARS: Final = 512
 MAX_MODEL_CHARS: Final = 256
 _UUID7: Final = 7
@@ -73,9 +75,10 @@ class RegistryApi:
 
 
 def registry_routes(api: RegistryApi) -> list[web.RouteDef]:
-    """Synchronise, watch, link, show."""
+    """How it is, synchronise, watch, link, show."""
     handlers = _Handlers(api)
     return [
+        web.get("/v1/registry/status", handlers.status),
         web.post("/v1/registry/sync", handlers.sync),
         web.get("/v1/registry/sync/{id}", handlers.watch),
         web.post("/v1/registry/links", handlers.link),
@@ -86,6 +89,38 @@ def registry_routes(api: RegistryApi) -> list[web.RouteDef]:
 class _Handlers:
     def __init__(self, api: RegistryApi) -> None:
         self._api = api
+
+    async def status(self, request: web.Request) -> web.Response:
+        query_of(request, ())
+        api = self._api
+        numbers = range(api.ownership.count)
+        own = await asyncio.gather(*(self._own_status(number) for number in numbers))
+        known = {number: told for number, told in zip(numbers, own, strict=True) if told is not None}
+        missing = set(numbers) - known.keys()
+        ids = {sync_id for told, _ in known.values() for sync_id in told}
+        waiting = sum(count for _, count in known.values())
+        if missing and HOP_HEADER not in request.headers:
+            answers = await api.forwarder.ask_owners(request, sorted(missing), _read_status)
+            told_by = [page for _, page in answers if page is not None]
+            ids |= {sync.id for page in told_by for sync in page.syncs}
+            waiting += sum(page.waiting for page in told_by)
+            missing = set(
+                chain.from_iterable(asked if page is None else asked & page.missing for asked, page in answers)
+            )
+        # By their ids they are in the order of time.
+        syncs = [{"id": one, "asked_at": format_time(_asked_ms(one) or 0)} for one in sorted(ids, reverse=True)]
+        shown = {"off": api.off, "mode": api.mode.value, "waiting": waiting, "syncs": syncs[:MAX_SYNCS]}
+        return web.json_response({**shown, "missing": sorted(missing)})
+
+    async def _own_status(self, number: int) -> tuple[list[str], int] | None:
+        """What is known here; None where the number is not owned."""
+        reader = self._api.readers.get(number)
+        if reader is None or not self._api.ownership.is_mine(number):
+            return None
+        try:
+            return await reader.syncs()
+        except Revoked:
+            return None
 
     async def sync(self, request: web.Request) -> web.Response:
         query_of(request, ())
@@ -230,6 +265,30 @@ class _Answer(msgspec.Struct):
     """What is read of another worker's answer."""
 
     parts: dict[str, Part]
+
+
+class _Sync(msgspec.Struct):
+    id: str
+
+
+class _StatusPage(msgspec.Struct):
+    """What is read of another worker's status."""
+
+    waiting: int
+    syncs: list[_Sync]
+    missing: frozenset[int]
+
+
+def _read_status(body: bytes) -> _StatusPage:
+    """Another worker's status.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return msgspec.json.decode(body, type=_StatusPage)
+    except msgspec.MsgspecError as error:
+        raise ValueError("not the status of the registry") from error
 
 
 def _read_parts(body: bytes) -> dict[int, Part]:

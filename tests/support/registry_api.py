@@ -45,6 +45,9 @@ class NoDatasets:
     async def sync(self, sync_id: str) -> None:
         return None
 
+    async def syncs(self) -> tuple[list[str], int]:
+        return [], 0
+
 
 @dataclass
 class RegistryWorker:

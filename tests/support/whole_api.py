@@ -18,6 +18,7 @@ from app.settings import ApiSettings
 from app.web import Forwarder
 from app.web.activity import ActivityApi, activity_routes
 from app.web.audit_trail import AuditApi
+from app.web.audit_verifier import AuditVerifier
 from app.web.console import console_routes
 from app.web.dead_letters import dead_letter_routes
 from app.web.deliveries import DeliveriesApi, delivery_routes
@@ -32,6 +33,7 @@ from app.web.replays import ReplaysApi, replay_routes
 from app.web.reports import report_routes
 from app.web.resend import ResendApi, resend_routes
 from app.web.signing_keys import signing_key_routes
+from app.web.verifications import verification_routes
 from app.web.webhook_changes import webhook_change_routes
 from app.web.webhook_commands import CommandGate
 from app.web.webhooks import webhook_routes
@@ -177,6 +179,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         events=TOPICS.events,
         source="/vault-stream/test",
     )
+    verifier = AuditVerifier("worker-1", audit.log, FakeAuditLog(), lambda: 0, lambda: START_MS)
     routes = [
         *webhook_routes(webhooks),
         *webhook_change_routes(webhooks),
@@ -191,6 +194,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         *policy_routes(policy_api(invalidated)),
         *quiet_registry_routes(),
         *governance_routes(audit),
+        *verification_routes(audit, verifier),
         *report_routes(None),
         *operations_routes(HealthRegistry(), LoopWatch(), {}),
         *worker_list_routes("worker-1", lambda: {"worker": "worker-1"}, ownership, forwarder),
@@ -203,6 +207,7 @@ async def whole_api(tokens: ApiSettings | None = None) -> AsyncIterator[WholeApi
         replays.start(replays.new("wh_a", request, "admin"), Selection.of(request, None, DAY_MS))
     async with listening(routes, tokens) as caller:
         yield WholeApi(caller, owner, sent, replays, invalidated)
+    await verifier.close()
     await replays.close()
     await forwarder.close()
     await desk.context.close(desk.processor)

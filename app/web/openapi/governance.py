@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from app.integrations.reports import ReportFormat, ReportType
+from app.web.audit_verifier import MAX_FINDINGS
 from app.web.openapi.building import (
     Area,
     Operation,
@@ -14,8 +15,10 @@ from app.web.openapi.building import (
     body,
     enum,
     example,
+    header,
     nullable,
     obj,
+    path_id,
     query,
     ref,
     text,
@@ -105,6 +108,69 @@ _REPORT: Final = example(
     },
 )
 
+_UUID: Final = text("[0-9a-f-]{36}")
+_RUN: Final = "6f1c1d56-4f5e-4c0f-9a55-2b2e0a6d3c11"
+_VERIFICATION_ID: Final = path_id("The id of the verification.", _RUN)
+_FINDING: Final = {
+    "kind": enum("edited", "removed", "inserted", "swapped", "truncated", "unreadable"),
+    "detail": TEXT,
+    "sequence": nullable(COUNT),
+    "batch": {**nullable(TEXT), "description": "The id of the sealed batch that it shows in."},
+}
+_VERDICT: Final = obj(
+    {
+        "partition": COUNT,
+        "ok": {"type": "boolean"},
+        "first": {**nullable(COUNT), "description": "The sequence from which on everything was checked."},
+        "from_start": {
+            "type": "boolean",
+            "description": "Whether that is the beginning of the chain; else what came before is taken on trust.",
+        },
+        "head_sequence": nullable(COUNT),
+        "head_hash": nullable(_HASH),
+        "checked": COUNT,
+        "batches": COUNT,
+        "unsealed": {**COUNT, "description": "Records behind the last sealed batch: nothing to compare them with yet."},
+        "repeats": COUNT,
+        "findings": array(obj(_FINDING), maxItems=MAX_FINDINGS),
+        "not_named": {**COUNT, "description": "Findings beyond those that are listed."},
+    }
+)
+_VERIFICATION: Final = obj(
+    {
+        "id": _UUID,
+        "worker": TEXT,
+        "state": {
+            **enum("running", "done", "failed", "cancelled"),
+            "description": "failed: it could not be carried out, which says nothing about the trail.",
+        },
+        "step": {**enum("batches", "records"), "description": "What is read: what was sealed, then the topic."},
+        "started_at": TIME,
+        "ended_at": nullable(TIME),
+        "read": COUNT,
+        "total": {**nullable(COUNT), "description": "How much there is to be read, once that is known."},
+        "ok": {**nullable({"type": "boolean"}), "description": "Null before the end; false as soon as it is."},
+        "error": {**nullable(TEXT), "description": "Why it failed."},
+        "first_broken": nullable(obj({"partition": COUNT, **_FINDING})),
+        "partitions": array(ref("VerificationVerdict")),
+    }
+)
+_VERIFIED: Final[dict[str, Any]] = {
+    "id": _RUN,
+    "worker": "worker-1",
+    "state": "running",
+    "step": "records",
+    "started_at": "2026-02-01T00:00:00.000Z",
+    "ended_at": None,
+    "read": 1200,
+    "total": 5000,
+    "ok": None,
+    "error": None,
+    "first_broken": None,
+    "partitions": [],
+}
+_VERIFICATION_OR_PAGE: Final = {"anyOf": [ref("Verification"), ref("Verifications")]}
+
 GOVERNANCE: Final = Area(
     "governance",
     {
@@ -137,6 +203,46 @@ GOVERNANCE: Final = Area(
                 description="That it was exported is itself audited.",
             )
         },
+        "/v1/governance/verifications": {
+            "post": Operation(
+                "startVerification",
+                "Check the audit topic against its sealed batches, as `vault-stream audit verify --topic` does",
+                {
+                    202: answer(
+                        "It begins, at the worker that was asked.",
+                        obj({"id": _UUID}),
+                        headers={"Location": header("Where to watch it.", text("/v1/governance/verifications/.+"))},
+                    )
+                },
+                (400, 409, 413, 415),
+                "admin",
+                body=body(obj({}), required=False, example={}),
+                description="A worker runs one at a time, for an hour at most.",
+            ),
+            "get": Operation(
+                "listVerifications",
+                "The verifications that the workers remember, the newest first",
+                {200: answer("At most five of each worker.", ref("Verifications"))},
+                parameters=(HOP,),
+            ),
+        },
+        "/v1/governance/verifications/{id}": {
+            "get": Operation(
+                "showVerification",
+                "How far it is, and what it found",
+                {200: answer("The verification; a list of it between workers.", _VERIFICATION_OR_PAGE)},
+                (404,),
+                parameters=(_VERIFICATION_ID, HOP),
+            ),
+            "delete": Operation(
+                "cancelVerification",
+                "End it; one that has ended stays as it is",
+                {200: answer("As it is now; a list of it between workers.", _VERIFICATION_OR_PAGE)},
+                (404,),
+                "admin",
+                (_VERIFICATION_ID, HOP),
+            ),
+        },
         "/v1/governance/reports": {
             "post": Operation(
                 "createReport",
@@ -165,6 +271,9 @@ GOVERNANCE: Final = Area(
             },
             ("state", "partitions", "missing"),
         ),
+        "Verification": example(_VERIFICATION, _VERIFIED),
+        "VerificationVerdict": _VERDICT,
+        "Verifications": obj({"items": array(ref("Verification")), "missing": NUMBERS}),
         "Report": _REPORT,
         "ReportRequest": _REQUEST,
     },

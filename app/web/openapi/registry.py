@@ -91,6 +91,25 @@ _DATASET: Final = obj(
     },
     ("id", "status", "state", "origin", "state_version", "acknowledged_version", "links"),
 )
+_STATUS: Final = obj(
+    {
+        "off": {"type": "boolean", "description": "There is no registry."},
+        "mode": {**_MODE, "description": "Of a synchronisation that does not say."},
+        "waiting": _WAITING,
+        "syncs": {
+            **array(obj({"id": _UUID, "asked_at": MOMENT}), maxItems=20),
+            "description": "The newest first; workers forget them when they end.",
+        },
+        "missing": NUMBERS,
+    }
+)
+_STATUS_SHOWN: Final[dict[str, Any]] = {
+    "off": False,
+    "mode": "both",
+    "waiting": 1,
+    "syncs": [{"id": _SYNC_ID, "asked_at": "2025-01-31T12:00:00.000Z"}],
+    "missing": [],
+}
 _LINK_SHOWN: Final[dict[str, Any]] = {
     "dataset_id": "ds-1",
     "model_id": "model-7",
@@ -115,6 +134,14 @@ _SYNC_SHOWN: Final[dict[str, Any]] = {
 REGISTRY: Final = Area(
     "registry",
     {
+        "/v1/registry/status": {
+            "get": Operation(
+                "registryStatus",
+                "How much the registry is still to be told, and the latest synchronisations, over all workers",
+                {200: answer("How it is.", ref("RegistryStatus"))},
+                parameters=(HOP,),
+            )
+        },
         "/v1/registry/sync": {
             "post": Operation(
                 "syncRegistry",
@@ -167,6 +194,7 @@ REGISTRY: Final = Area(
         },
     },
     {
+        "RegistryStatus": example(_STATUS, _STATUS_SHOWN),
         "RegistrySyncRequest": obj({"mode": _MODE}, ()),
         "RegistrySync": example(_SYNC, _SYNC_SHOWN),
         "RegistrySyncPart": _PART,

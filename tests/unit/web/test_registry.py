@@ -10,6 +10,7 @@ import pytest
 
 from app.engine import OutputFailed
 from app.integrations.registry_sync import SyncMode
+from tables.datasets import DatasetReaders
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Caller, listening
 from tests.support.registry_api import RegistryWorker, WorldLog
 from tests.support.registry_world import RegistryWorld
@@ -181,3 +182,36 @@ async def test_a_number_that_is_closing_is_said_so(cluster: Cluster) -> None:
     answer = await cluster.callers["owner"].get("/v1/registry/datasets/ds-1", headers=VIEWER)
     assert answer.code == (503, "no_owner")
     cluster.world.context.closed = False
+
+
+# --- How it is
+
+
+@at_any
+async def test_the_status_says_what_waits_and_the_newest_synchronisations_at_any_worker(
+    cluster: Cluster, at: str
+) -> None:
+    caller = cluster.callers[at]
+    asked = [(await caller.call("POST", SYNC, {"mode": "pull"}, headers=ADMIN)).document["id"]]
+    cluster.owner.now_ms = cluster.other.now_ms = cluster.other.now_ms + 1000
+    asked.append((await caller.call("POST", SYNC, {"mode": "pull"}, headers=ADMIN)).document["id"])
+    cluster.world.created("ds-1")
+    await cluster.world.turn()
+    told = (await caller.get("/v1/registry/status", headers=VIEWER)).document
+    assert [one["id"] for one in told["syncs"]] == asked[::-1]
+    assert all(one["asked_at"].startswith("20") for one in told["syncs"])
+    assert (told["off"], told["mode"], told["waiting"], told["missing"]) == (False, "push", 1, [])
+
+
+async def test_the_status_names_the_numbers_that_nobody_speaks_for(cluster: Cluster) -> None:
+    cluster.other.know("http://127.0.0.1:1")
+    told = (await cluster.callers["other"].get("/v1/registry/status", headers=VIEWER)).document
+    assert told == {"off": False, "mode": "push", "waiting": 0, "syncs": [], "missing": [0]}
+
+
+async def test_the_status_says_that_there_is_no_registry() -> None:
+    worker = RegistryWorker(DatasetReaders(), off=True)
+    async with listening(worker.routes(), TOKENS) as caller:
+        told = (await caller.get("/v1/registry/status", headers=VIEWER)).document
+    await worker.forwarder.close()
+    assert told["off"] is True

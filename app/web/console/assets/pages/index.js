@@ -30,11 +30,16 @@
 // `checked(page)` runs axe in light and dark and looks for horizontal scroll. See test_overview.py for the least of it:
 //   FOREIGN=required python -m pytest -m foreign tests/contract/console
 
+import { routes as audit } from "./audit.js";
 import { routes as deadLetters } from "./dead_letters.js";
 import { routes as deliveries } from "./deliveries.js";
 import { routes as overview } from "./overview.js";
+import { routes as policy } from "./policy.js";
 import { routes as quarantine } from "./quarantine.js";
+import { routes as registry } from "./registry.js";
 import { routes as replays } from "./replays.js";
 import { routes as webhooks } from "./webhooks.js";
 
-export const routes = [...overview, ...webhooks, ...deliveries, ...deadLetters, ...quarantine, ...replays];
+export const routes = [
+  ...overview, ...webhooks, ...deliveries, ...deadLetters, ...quarantine, ...replays, ...audit, ...policy, ...registry,
+];
