@@ -16,10 +16,11 @@ __all__ = ["most", "run"]
 
 ROUNDS: Final = 3
 # What lies ready when counting begins, and what comes while it is counted.
-BACKLOG_EVENTS_PER_S: Final = 2_000
+BACKLOG_EVENTS_PER_S: Final = 4_500
 PUBLISHED_PER_S: Final = 1_000
 SMALL_PER_S: Final = 100
-WARM_UP_S: Final = 3.0
+# A new broker compiles itself for about so long, on one of two cores.
+WARM_UP_S: Final = 10.0
 SETTLE_S: Final = 2.0
 
 
