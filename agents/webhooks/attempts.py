@@ -100,7 +100,7 @@ class Attempts:
             uniform=holdings.deps.uniform,
         )
         step = transition(Delivery(flight.row, in_flight=True), answered, now.wall_ms, webhook.terms)
-        holdings.write(unit, flight.row, flight.stored, step)
+        holdings.write_flight(unit, flight, step)
         if flight.record is not None:
             unit.finish(flight.record)
         self._judge(webhook, flight.row, step, outcome, now, unit)

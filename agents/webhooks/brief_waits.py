@@ -17,7 +17,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from app.webhooks.model import Reason
+from app.webhooks.model import Reason, Status
 from tables.deliveries import lane_of
 
 if TYPE_CHECKING:
@@ -137,6 +137,10 @@ class BriefWaits:
         if stored is not None and never_tried(stored):
             self.parks(stored.webhook_id, 1)
 
+    def drop(self, webhook_id: str) -> None:
+        """The last of a webhook is gone."""
+        self.parked.pop(webhook_id, None)
+
     def parks(self, webhook_id: str, change: int) -> None:
         """A row that was never tried begins to wait (1) or ends (-1)."""
         self.parked[webhook_id] += change
@@ -162,5 +166,5 @@ class BriefWaits:
 
 
 def never_tried(row: DeliveryRow) -> bool:
-    """Whether a row waits for its first attempt."""
-    return row.status.waits and row.attempts == 0
+    """Whether a row waits among those that are tried in the order in which they came."""
+    return row.status is Status.PENDING

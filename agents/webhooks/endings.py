@@ -95,7 +95,7 @@ class Endings:
         webhook = holdings.webhook(unit, webhook_id)
         if webhook is None or webhook.row.state is WebhookState.ACTIVE:
             return False
-        holdings.park_briefs(unit, holdings.brief.all_of(webhook_id))
+        holdings.park_briefs(unit, holdings.brief.all_of(webhook_id), ends=True)
         now_ms, ended = holdings.context.clock.now_ms(), 0
         keys = waiting_keys(unit, webhook_id, ROWS_A_JOB)
         for key in keys:

@@ -202,6 +202,7 @@ class Holdings:
         """The last of a webhook is gone."""
         self.census.webhook(self.webhooks.pop(webhook_id).row.health, None)
         self.scheduler.remove(webhook_id)
+        self.brief.drop(webhook_id)
 
     def lift(self, flight: Flight) -> None:
         """A delivery takes its slot; from now on a repeated intent of it is known."""
@@ -254,9 +255,13 @@ class Holdings:
         """
         lane = lane_of(follower.subject)
         ahead = None if lane is None else self.lane_flights.get((follower.webhook_id, lane))
-        if ahead is not None and ahead.stored is None:
-            row = msgspec.structs.replace(ahead.row, reason=Reason.SLOT)
-            unit.put(DELIVERIES, delivery_key(row.webhook_id, row.delivery_id), row)
+        if ahead is None or ahead.stored is not None:
+            return
+        row = msgspec.structs.replace(ahead.row, reason=Reason.SLOT)
+        key = delivery_key(row.webhook_id, row.delivery_id)
+        # In this unit it may have ended already.
+        if unit.get(DELIVERIES, key) is None:
+            unit.put(DELIVERIES, key, row)
             unit.on_done(partial(self._stored, ahead, row))
 
     def _stored(self, flight: Flight, row: DeliveryRow) -> None:
@@ -265,11 +270,18 @@ class Holdings:
         self.ages.row_changed(flight.stored, row)
         flight.stored = row
 
-    def park_briefs(self, unit: Unit, waits: Iterable[BriefWait]) -> None:
-        """Give what waits without a row one, in order, so that its record is done."""
+    def park_briefs(self, unit: Unit, waits: Iterable[BriefWait], *, ends: bool = False) -> None:
+        """Give what waits without a row one, in order, so that its record is done.
+
+        Args:
+            unit: What it becomes part of.
+            waits: What waits.
+            ends: None of it will be tried, so that its order does not matter any more.
+        """
         for wait in waits:
             row = wait.row
-            self.secure_order(unit, row)
+            if not ends:
+                self.secure_order(unit, row)
             unit.put(DELIVERIES, delivery_key(row.webhook_id, row.delivery_id), row)
             unit.finish(wait.record)
             unit.on_done(partial(self._parked, row))
@@ -290,6 +302,11 @@ class Holdings:
         """
         self.ledger.write(unit, known, step, self.context.clock.now_ms())
         unit.on_done(partial(self._written, known, stored, step.after.row))
+
+    def write_flight(self, unit: Unit, flight: Flight, step: Step) -> None:
+        """What an attempt made of a delivery; its row may be written until the unit is done."""
+        self.ledger.write(unit, flight.row, step, self.context.clock.now_ms())
+        unit.on_done(lambda: self._written(flight.row, flight.stored, step.after.row))
 
     def _written(self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
         self._counted(stored, after)

@@ -2,7 +2,7 @@
 
 1. Leave out what is not ours any more.
 2. Freeze rows and positions together, without an await.
-3. What their units sent late is acknowledged, however often that must be tried.
+3. What their units sent late is acknowledged. An agent of which it is not stays frozen until it is; the others go on.
 4. Changelog: one transaction over all its tables, rows, then positions.
 5. One RocksDB write batch a store: rows, derived index, applied offsets.
 6. Hand the positions to the copy that the group keeps for tools.
@@ -22,6 +22,7 @@ import msgspec
 
 from app.engine import faults
 from app.engine.agent import Agent
+from app.engine.cancellation import cancelled
 from app.engine.changelog import Changelog, Write
 from app.engine.errors import Revoked
 from app.engine.late_outputs import LateOutputs
@@ -38,6 +39,7 @@ log = logging.getLogger("app.engine.checkpoint")
 TP = tuple[str, int]
 # Group offsets are a copy, so a coordinator that is away must not hold the next checkpoint for long.
 OFFSETS_DEADLINE_S = 5.0
+PATIENCE_S = 1.0
 
 
 # A transaction costs about 1 ms of processor time: 12 numbers at 0.2 s are 6 % of a core, 48 would be a quarter.
@@ -75,12 +77,13 @@ class AgentState:
         return bool(self.staging.overlay or self.staging.late) or moved
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Frozen:
     state: AgentState
     rows: Changes
     positions: dict[TP, Position]
     engine_rows: Changes = field(default_factory=dict)
+    sending: asyncio.Task[None] | None = None
 
 
 class Checkpointer:
@@ -91,6 +94,7 @@ class Checkpointer:
         commit_offsets: Step 6; its failure is logged and changes nothing.
         still_ours: Step 1.
         late: Step 3.
+        wake: Called when there may be something to log that had to be left out.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Checkpointer:
         commit_offsets: Callable[[Mapping[TP, int]], Awaitable[None]],
         still_ours: Callable[[], bool],
         late: LateOutputs,
+        wake: Callable[[], None],
     ) -> None:
         self._number = number
         self._numbers = numbers
@@ -110,6 +115,8 @@ class Checkpointer:
         self._commit_offsets = commit_offsets
         self._still_ours = still_ours
         self._late = late
+        self._wake = wake
+        self._unsent: list[_Frozen] = []
         self._lock = asyncio.Lock()
         self._broken = False
         self.states: list[AgentState] = []
@@ -118,8 +125,20 @@ class Checkpointer:
         """Whether there is anything to log."""
         return any(state.dirty() for state in self.states)
 
-    async def run(self) -> bool:
+    @property
+    def unsent(self) -> set[str]:
+        """Agents of which nothing is logged, as what they sent late is not acknowledged yet."""
+        return {part.state.agent.name for part in self._unsent}
+
+    async def close(self) -> None:
+        """Send nothing any more."""
+        await cancelled(*(part.sending for part in self._unsent if part.sending is not None))
+
+    async def run(self, patience_s: float = PATIENCE_S) -> bool:
         """One checkpoint.
+
+        Args:
+            patience_s: How long the others wait for an agent of which something is not acknowledged.
 
         Returns:
             False when there was nothing to do.
@@ -131,13 +150,17 @@ class Checkpointer:
         async with self._lock:
             if self._broken or not self._still_ours():
                 raise Revoked(f"number {self._number} was taken away, or its last checkpoint has no known outcome")
-            frozen = [self._freeze(state) for state in self.states if state.dirty()]
+            late = {part.state.agent.name for part in self._unsent}
+            fresh = [state for state in self.states if state.agent.name not in late and state.dirty()]
+            frozen = self._unsent + [self._freeze(state) for state in fresh]
             if not frozen:
                 return False
             began_s = time.perf_counter()
             try:
                 faults.point("checkpoint:frozen")
-                await self._late.send([message for part in frozen for message in part.state.staging.frozen_late])
+                frozen = await self._sent(frozen, patience_s)
+                if not frozen:
+                    return False
                 with metrics.CHECKPOINT_SECONDS.time():
                     offsets = await self._changelog.write(self._writes(frozen))
                 faults.point("checkpoint:committed")
@@ -154,6 +177,23 @@ class Checkpointer:
             await self._copy_offsets(frozen)
             faults.point("checkpoint:offsets")
             return True
+
+    async def _sent(self, frozen: list[_Frozen], patience_s: float) -> list[_Frozen]:
+        """Those that have nothing unacknowledged; the others are kept."""
+        self._unsent = frozen
+        for part in frozen:
+            if part.sending is None and part.state.staging.frozen_late:
+                part.sending = asyncio.create_task(self._late.send(part.state.staging.frozen_late))
+                part.sending.add_done_callback(lambda _: self._wake())
+        sending = [part.sending for part in frozen if part.sending is not None]
+        if sending:
+            await asyncio.wait(sending, timeout=patience_s)
+        self._unsent = [part for part in frozen if part.sending is not None and not part.sending.done()]
+        sent = [part for part in frozen if part not in self._unsent]
+        for part in sent:
+            if part.sending is not None:
+                part.sending.result()
+        return sent
 
     def _freeze(self, state: AgentState) -> _Frozen:
         positions = state.positions()

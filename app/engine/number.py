@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ from app.brokers import REFUSALS
 from app.engine import faults
 from app.engine.agent import Agent
 from app.engine.cancellation import cancelled
-from app.engine.checkpoint import AgentState, Checkpointer
+from app.engine.checkpoint import PATIENCE_S, AgentState, Checkpointer
 from app.engine.errors import (
     CheckpointFailed,
     EngineError,
@@ -59,6 +59,7 @@ OPEN_DEADLINE_S = 30.0
 CHECKPOINT_BYTES = 1 << 20
 # Revoke: the whole group stands while we are here; 3 + 5 s is below the rebalance timeout.
 CHECKPOINT_ON_CLOSE_S = 5.0
+LATE_ON_CLOSE_S = 3.0
 _EXPECTED = (EngineError, kafka_errors.KafkaError, TimeoutError, OSError, faults.FaultInjected)
 
 
@@ -83,10 +84,10 @@ class Number:
         self._proven = False
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[tuple[str, asyncio.Future[None]]] = []
         self._gaps: list[tuple[str, int, int, int]] = []
         self._dropping: asyncio.Task[None] | None = None
-        self._late = LateOutputs(number, services.outputs, services.clock, self._still_ours)
+        self._late = LateOutputs(number, services.outputs, services.clock, self._still_ours, services.lease_valid)
         self._checkpointer = self._new_checkpointer()
         self._task = asyncio.create_task(self._run(), name=f"number-{number}")
         self._task.add_done_callback(self._ended)
@@ -101,6 +102,7 @@ class Number:
             services.commit_offsets,
             self._still_ours,
             self._late,
+            self._dirty.set,
         )
 
     def _still_ours(self) -> bool:
@@ -121,12 +123,16 @@ class Number:
         """See `services.Host.fresh`."""
         return self._services.fresh(tables)
 
-    async def checkpoint_now(self) -> None:
+    def late_outputs_stand(self) -> bool:
+        """See `services.Host.late_outputs_stand`."""
+        return self._late.stand
+
+    async def checkpoint_now(self, agent: str) -> None:
         """See `services.Host.checkpoint_now`."""
         if self.state is not State.OPEN:
             raise Revoked(f"number {self.number} is not open")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._waiters.append((agent, waiter))
         self._dirty.set()
         self._urgent.set()
         await waiter
@@ -304,17 +310,17 @@ class Number:
                 raise self._reopen_for
             await self._checkpoint()
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, patience_s: float = PATIENCE_S) -> None:
         waiters, self._waiters = self._waiters, []
         try:
-            self._proven |= await self._checkpointer.run()
+            self._proven |= await self._checkpointer.run(patience_s)
         except BaseException as error:
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(Revoked(f"number {self.number}: {error!r}"))
+            _refuse(waiters, Revoked(f"number {self.number}: {error!r}"))
             raise
-        for waiter in waiters:
-            if not waiter.done():
+        unsent = self._checkpointer.unsent
+        self._waiters += [one for one in waiters if one[0] in unsent]
+        for agent, waiter in waiters:
+            if agent not in unsent and not waiter.done():
                 waiter.set_result(None)
 
     async def close(self, drain_s: float, *, lost: bool) -> None:
@@ -331,7 +337,7 @@ class Number:
             if self.state is State.OPEN and not lost:
                 self.state = State.CLOSING
                 async with asyncio.timeout(CHECKPOINT_ON_CLOSE_S):
-                    await self._checkpoint()
+                    await self._checkpoint(LATE_ON_CLOSE_S)
                 faults.point("revoke:checkpointed")
         except _EXPECTED as error:
             log.warning("number %s: no checkpoint at close: %r", self.number, error)
@@ -378,8 +384,13 @@ class Number:
         for error in closed:
             if isinstance(error, BaseException):
                 log.error("number %s: a runner did not close cleanly", self.number, exc_info=error)
+        await self._checkpointer.close()
         await self._changelog.drop()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(Revoked(f"number {self.number} was dropped"))
+        _refuse(self._waiters, Revoked(f"number {self.number} was dropped"))
         self._waiters = []
+
+
+def _refuse(waiters: Iterable[tuple[str, asyncio.Future[None]]], error: Revoked) -> None:
+    for _, waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(error)

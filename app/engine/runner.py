@@ -111,7 +111,7 @@ class Runner:
         """See `Context.checkpoint`; one of a later opening says nothing about what this one merged."""
         if not self._scope.valid:
             raise Revoked(f"{self.agent}: number {self.number} is closed")
-        await self._host.checkpoint_now()
+        await self._host.checkpoint_now(self.agent)
 
     def may_act(self) -> bool:
         """See `Context.may_act`."""
@@ -380,7 +380,7 @@ class Runner:
             await asyncio.sleep(LEASE_POLL_S)
 
     async def _until_sent(self) -> None:
-        while self._scope.staging.late_bytes > LATE_LIMIT_BYTES:
+        while (late := self._scope.staging.late_bytes) and (late > LATE_LIMIT_BYTES or self._host.late_outputs_stand()):
             self._obstacle.met(f"{self.agent}: Kafka takes no outputs of number {self.number}")
             await self._pause(LEASE_POLL_S)
 

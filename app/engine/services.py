@@ -104,8 +104,11 @@ class Host(Protocol):
     def reopen(self, why: str) -> None:
         """Drop everything that is not in the log, and open again."""
 
-    async def checkpoint_now(self) -> None:
-        """Log everything merged so far."""
+    async def checkpoint_now(self, agent: str) -> None:
+        """Log everything of an agent that is merged so far."""
+
+    def late_outputs_stand(self) -> bool:
+        """Whether Kafka does not take what is sent late."""
 
     def room(self) -> None:
         """Records were finished: the number may be fetched again."""

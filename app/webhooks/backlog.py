@@ -290,9 +290,10 @@ class Backlog:
         """The head goes back among the followers."""
         entry, lane.head = lane.head, None
         if entry is not None:
+            # Never left to the index, where one that waits briefly is not; there is one head a lane.
             self._pull_out(entry)
-            del self._known[entry.delivery_id]
-            self._follow(entry, lane)
+            self._followers += 1
+            insort(lane.followers, (entry.sequence, entry))
 
     def _follow(self, entry: Entry, lane: _Lane) -> None:
         last = lane.followers[-1][0] if lane.followers else None

@@ -134,7 +134,8 @@ class Scheduler:
 
     def gets_on(self, webhook_id: str, now: Now) -> bool:
         """Whether a delivery that must wait for a slot or its lane will soon start, as attempts end all the time."""
-        found = self._receivers[webhook_id]
+        if (found := self._receivers.get(webhook_id)) is None:
+            return False
         block, idle_s = found.block(now), now.monotonic_s - found.progress_s
         return idle_s <= GETS_ON_S and (block is None or block.reason is Reason.SLOT)
 

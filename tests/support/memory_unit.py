@@ -249,17 +249,40 @@ class MemoryContext:
         self._acting = asyncio.Event()
         self._acting.set()
         self._turn = asyncio.Lock()
+        self._jobs: list[tuple[Callable[[Unit], Any], asyncio.Future[Any]]] = []
 
     # -- what the processor sees
 
     async def submit(self, job: Callable[[Unit], T]) -> T:
         if self.closed:
             raise Revoked("the number is closed")
-        async with self._turn:
-            unit = MemoryUnit(self.rows)
-            result = job(unit.unit)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._jobs.append((job, future))
+        # Those that come in one turn of the loop are one unit, as in the engine.
+        await asyncio.sleep(0)
+        if not future.done():
+            async with self._turn:
+                self._run_jobs()
+        return cast("T", await future)
+
+    def _run_jobs(self) -> None:
+        jobs, self._jobs = self._jobs, []
+        unit = MemoryUnit(self.rows)
+        ran = []
+        for job, future in jobs:
+            try:
+                ran.append((future, job(unit.unit)))
+            except Exception as error:  # noqa: BLE001  # it is the caller's
+                future.set_exception(error)
+        try:
             self._commit(unit)
-        return result
+        except Revoked as revoked:
+            for future, _ in ran:
+                future.set_exception(revoked)
+        else:
+            for future, result in ran:
+                if not future.done():
+                    future.set_result(result)
 
     def tick_at(self, monotonic_s: float) -> None:
         self.next_tick_s = monotonic_s if self.next_tick_s is None else min(self.next_tick_s, monotonic_s)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+
+from msgspec import structs
 
 from agents.webhooks.brief_waits import BRIEF_LIMIT, CROWDED, CROWDED_S
 from app.engine import Slice
 from app.observability import metrics
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.intents import IntentReason
-from app.webhooks.model import Ordering, Reason, Status
+from app.webhooks.model import Ordering, Reason, Status, WebhookRow
 from app.webhooks.owned import DeliveryOptions
 from tests.support.memory_unit import MemoryUnit
 from tests.support.webhooks import OK, SCHEDULE, TOPICS, Desk, answer, webhook_row
 
 SLOTS = 4
+
+
+def replace_state(desk: Desk, webhook_id: str) -> WebhookRow:
+    """The row of a webhook that is disabled, as memory has it once that is written."""
+    return structs.replace(desk.processor._holdings.webhooks[webhook_id].row, enabled=False)
 
 
 def waiting() -> float:
@@ -218,3 +226,58 @@ async def test_there_are_never_more_of_them_than_the_limit(desk: Desk) -> None:
     desk.receiver.release()
     await desk.settle()
     assert desk.receiver.events() == [f"e{n}" for n in range(SLOTS + BRIEF_LIMIT + 1)]
+
+
+async def test_a_resend_of_what_was_missed_counts_as_a_retry_also_after_the_number_was_opened_again(
+    desk: Desk,
+) -> None:
+    """Counted one way and taken out another, it would keep its webhook from ever waiting briefly."""
+    await desk.deliver(desk.command(Op.DISABLE))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.command(Op.ENABLE, command_id="c-on"))
+    desk.receiver.hold()
+    await desk.context.deliver(desk.processor, desk.intent("e1", reason=IntentReason.RESEND, request_id="r1"))
+    await desk.context.close(desk.processor)
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.pass_time(5)
+    row = second.row("e1")
+    assert row is not None
+    assert row.status is Status.DELIVERED
+    assert not second.processor._holdings.brief.parked
+
+    await second.deliver(second.command(Op.DELETE, command_id="c-gone"))
+    await second.pass_time(5)
+    second.busy = True
+    assert second.processor.holds_back_s() == 0
+    await second.context.close(second.processor)
+
+
+async def test_of_a_webhook_that_is_gone_nothing_holds_a_slice_back(desk: Desk) -> None:
+    desk.processor._holdings.brief.parks("wh_gone", 1)
+    desk.busy = True
+
+    assert desk.processor.holds_back_s() == 0
+
+
+async def test_what_was_delivered_in_the_unit_in_which_its_webhook_ends_stays_delivered(desk: Desk) -> None:
+    """One answers 410 while the one ahead of what waits answers 200: both outcomes and the ending are one unit."""
+    desk.receiver.hold()
+    desk.receiver.will_answer(answer(410), event_id="gone")
+    await desk.deliver(desk.intent("gone"), desk.intent("e0", subject="d1"), desk.intent("e1", subject="d1"))
+    webhook_id = "wh_a"
+    holdings, endings = desk.processor._holdings, desk.processor._endings
+    flight = next(f for f in holdings.flights.values() if f.row.event_id == "e0")
+    disabled = replace_state(desk, webhook_id)
+    unit = MemoryUnit(desk.context.rows)
+    step_first = partial(desk.processor._attempts._settle, flight, OK, desk.clock.now_ms())
+    step_first(unit.unit)
+    holdings.webhooks[webhook_id].row = disabled
+    endings._end_some(webhook_id, unit.unit)
+    unit.done()
+
+    delivered, missed = desk.row("e0"), desk.row("e1")
+    assert delivered is not None
+    assert missed is not None
+    assert (delivered.status, delivered.attempts) == (Status.DELIVERED, 1)
+    assert missed.status is Status.MISSED
+    assert not holdings.brief.parked

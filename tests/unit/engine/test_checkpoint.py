@@ -84,8 +84,11 @@ class Life:
         self.scopes: dict[str, Scope] = {}
         self.outputs = RecordingOutputs()
         self.ours = True
-        late = LateOutputs(0, self.outputs, Clock(), lambda: self.ours)
-        self.checkpointer = Checkpointer(0, 4, self.changelog, lambda table: table, self.copy, lambda: True, late)
+        self.woken = 0
+        late = LateOutputs(0, self.outputs, Clock(), lambda: self.ours, lambda: True)
+        self.checkpointer = Checkpointer(
+            0, 4, self.changelog, lambda table: table, self.copy, lambda: True, late, self.wake
+        )
         for name, (agent, tp) in AGENTS.items():
             self.stores[name] = store = Store(path / name, agent.tables, 1e9)
             for table in agent.tables:
@@ -102,6 +105,9 @@ class Life:
         assert store.applied(table.name) <= end, "the disk is beyond the log"
         missing = [r for r in self.log.records[table.name, 0] if r.offset >= store.applied(table.name)]
         asyncio.run(apply_records(store, agent.name, table, table.name, missing, end))
+
+    def wake(self) -> None:
+        self.woken += 1
 
     async def copy(self, offsets: dict[tuple[str, int], int]) -> None:
         self.committed |= offsets
@@ -249,10 +255,81 @@ def test_what_is_sent_late_is_given_up_with_the_number_and_its_rows_are_not_logg
     assert life.outputs.sent == []
 
 
+def test_an_agent_whose_outputs_are_not_taken_holds_up_no_other_and_is_logged_once_they_are(tmp_path: Path) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        taken = asyncio.Event()
+
+        async def send(messages: Sequence[Message]) -> None:
+            await taken.wait()
+            life.outputs.sent += messages
+
+        life.outputs.send_many = send
+
+        async def scene() -> None:
+            life.handle("fold", 2)
+            life.handle("relay", 1)
+            assert await life.checkpointer.run(0.01)
+            assert life.checkpointer.unsent == {"fold"}
+            assert (life.position("fold"), life.position("relay")) == (0, 1)
+
+            life.handle("fold", 1)
+            life.handle("relay", 1)
+            assert await life.checkpointer.run(0.01)
+            assert (life.position("fold"), life.position("relay")) == (0, 2)
+            assert not await life.checkpointer.run(0.01), "nothing else is to be logged"
+
+            woken = life.woken
+            taken.set()
+            async with asyncio.timeout(5):
+                while life.woken == woken:
+                    await asyncio.sleep(0)
+            assert await life.checkpointer.run()
+            assert (life.checkpointer.unsent, life.position("fold")) == (set(), 2)
+            assert await life.checkpointer.run()
+            assert life.position("fold") == 3
+
+        asyncio.run(scene())
+    assert [message.value for message in life.outputs.sent] == [b"0", b"1", b"2"]
+
+
+def test_a_number_that_is_dropped_sends_nothing_late_any_more(tmp_path: Path) -> None:
+    log = MemoryLog()
+    with lived(tmp_path, log) as life:
+        life.outputs.failures += [OutputFailed("no")] * 2
+
+        async def scene() -> None:
+            life.handle("fold", 1)
+            await life.checkpointer.run(0.0)
+            assert life.checkpointer.unsent == {"fold"}
+            await life.checkpointer.close()
+            assert {task for task in asyncio.all_tasks() if task is not asyncio.current_task()} == set()
+
+        asyncio.run(scene())
+        assert life.position("fold") == 0
+    assert life.outputs.sent == []
+
+
+def test_nothing_is_sent_late_while_no_heartbeat_is_answered() -> None:
+    outputs, alive = RecordingOutputs(), False
+    late = LateOutputs(0, outputs, Clock(), lambda: True, lambda: alive)
+
+    async def scene() -> None:
+        nonlocal alive
+        sending = asyncio.create_task(late.send([Message("told", None, b"1")]))
+        await asyncio.sleep(0.06)
+        assert outputs.sent == []
+        alive = True
+        await sending
+
+    asyncio.run(scene())
+    assert len(outputs.sent) == 1
+
+
 def test_outputs_that_are_not_taken_for_long_are_told_to_whoever_asks_why_a_worker_is_not_ready() -> None:
     clock = SteppedClock()
     outputs = RecordingOutputs(failures=[OutputFailed("no leader")] * 3)
-    late = LateOutputs(7, outputs, clock, lambda: True)
+    late = LateOutputs(7, outputs, clock, lambda: True, lambda: True)
 
     async def scene() -> list[str | None]:
         sending = asyncio.create_task(late.send([Message("told", None, b"1")]))

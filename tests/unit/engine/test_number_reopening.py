@@ -212,7 +212,7 @@ async def test_a_runner_that_poison_stopped_stays_stopped_over_a_reopening_and_a
     deliver(number, "x", POISON_LIMITS["handler_error"] + 50)
     await until(lambda: number.runners["x"].stopped_reason is not None)
 
-    await number.checkpoint_now()
+    await number.checkpoint_now("x")
     number.reopen("a fault")
     await until(lambda: closings and number.ready)
     assert "in a row quarantined as handler_error" in number.runners["x"].problem()
@@ -264,7 +264,7 @@ async def test_a_unit_that_is_real_is_not_run_again_though_what_follows_it_fails
     number = await ready_number(services)
     deliver(number, "x", 2)
     await until(number.runners["x"].problem)
-    await number.checkpoint_now()
+    await number.checkpoint_now("x")
 
     assert ROWS.decode(services.on_disk("x", b"k")) == Row(n=2)
     assert number.trackers["x", 0].position == 2

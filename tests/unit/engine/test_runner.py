@@ -33,6 +33,7 @@ class FakeHost:
         self.number = 0
         self.member = True
         self.up_to_date = True
+        self.outputs_stand = False
         self.died: list[str] = []
         self.store_errors: list[StoreError] = []
         self.reopened: list[str] = []
@@ -46,7 +47,10 @@ class FakeHost:
     def reopen(self, why: str) -> None:
         self.reopened.append(why)
 
-    async def checkpoint_now(self) -> None: ...
+    def late_outputs_stand(self) -> bool:
+        return self.outputs_stand
+
+    async def checkpoint_now(self, agent: str) -> None: ...
 
     def room(self) -> None: ...
 
@@ -270,6 +274,20 @@ async def test_a_unit_does_not_wait_for_what_it_sends_late(tmp_path: Path) -> No
 
     assert rig.outputs.sent == []
     assert [message.value for message in rig.scope.staging.late] == [b"a", b"b"]
+    await rig.runner.close()
+
+
+async def test_an_agent_does_not_go_on_while_kafka_does_not_take_what_it_sends_late(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send_late("log", None, r.value))
+    rig.feed(b"a")
+    await rig.until(lambda: rig.tracker.position == 1)
+    rig.host.outputs_stand = True
+    rig.feed(b"b")
+    await asyncio.sleep(LEASE_POLL_S * 2)
+    assert rig.tracker.position == 1
+
+    rig.host.outputs_stand = False
+    await rig.until(lambda: rig.tracker.position == 2)
     await rig.runner.close()
 
 

@@ -47,3 +47,38 @@ def test_a_number_that_is_gone_is_not_woken_in_the_place_of_another() -> None:
     holder.close()
 
     assert woken == ["waiting"]
+
+
+def test_what_waits_without_a_row_stays_in_memory_when_a_retry_of_its_subject_starts_before_it() -> None:
+    """Where many classes make the share small: left to the index, the next of its subject would start before it."""
+    now = Now(10_000_000, 100.0)
+    scheduler = Scheduler(GlobalSlots(512), PaceRules(), lambda: None)
+    for other in range(1000):
+        scheduler.configure(f"x{other}", Limits(4), now)
+        scheduler.offer(Entry(now.wall_ms + 60_000, 1, f"dx{other}", f"x{other}", 1, None))
+    scheduler.configure("a", Limits(32), now)
+    list(scheduler.refills())
+    scheduler._receivers["a"].slots.cap = 7
+    assert scheduler.admit("a", b"R", now) is None
+    scheduler.offer(Entry(now.wall_ms + 100, 1, "retry", "a", 1, b"R"))
+    scheduler.finish("a", b"R", Result.SUCCESS, now)
+    for lane in range(5):
+        assert scheduler.admit("a", b"u%d" % lane, now) is None
+    while scheduler.admit("a", None, now) is None:
+        pass
+    assert scheduler.keeps("a", b"R")
+    scheduler.offer(Entry(now.wall_ms, 10, "waits", "a", 0, b"R"))
+    for lane in range(5):
+        scheduler.offer(Entry(now.wall_ms, 20 + lane, f"v{lane}", "a", 0, b"u%d" % lane))
+
+    now = Now(now.wall_ms + 150, 100.15)
+    scheduler._receivers["a"].backlog._firsts_in_row = 2
+    scheduler.answered("a", Result.SUCCESS, now)
+    started = scheduler.next(now)
+    assert started is not None
+    assert started.delivery_id == "retry"
+    scheduler.finish("a", b"R", Result.SUCCESS, now)
+    for asked in list(scheduler.refills()):
+        scheduler.refill(asked, [], None)
+
+    assert scheduler.admit("a", b"R", now) is not None
