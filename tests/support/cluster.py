@@ -221,6 +221,7 @@ class MemoryProducer:
         self.producer_id = ProducerId(-1, -1)
         self._sends: list[asyncio.Task[Any]] = []
         self.closed = False
+        self.refused_for: BaseException | None = None
         wire.producers.append(self)
 
     async def open(self, last: ProducerId | None, may: Callable[[], Awaitable[bool]]) -> None:

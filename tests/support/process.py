@@ -132,7 +132,9 @@ class Process:
         return table
 
     def new_changelog(self, number: int) -> FencedChangelog:
-        return FencedChangelog(SimpleNamespace(aiokafka=lambda: {"wire": self.wire}), "app", number)
+        return FencedChangelog(
+            SimpleNamespace(aiokafka=lambda: {"wire": self.wire}, adopt=lambda client: client), "app", number
+        )
 
     def store(self, agent: Agent, number: int) -> Store:
         return self.stores[agent.name]

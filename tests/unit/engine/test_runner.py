@@ -124,7 +124,7 @@ class Rig:
         self.runner.accept(Slice(0, records, None, {("in", 0): (self.tracker, span)}))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.005)
 

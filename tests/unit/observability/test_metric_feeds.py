@@ -319,6 +319,7 @@ class Engine:
             ready=True,
             reason="",
             runners={"webhooks": runner},
+            problems=list,
             trackers={("t", 0): tracker},
         )
         self.numbers = {0: number}
@@ -511,6 +512,8 @@ FEEDS: Final[dict[str, Test | str]] = {
     # Ours beyond the contract.
     "vault_stream_ready": test_the_gauges_of_the_engine_are_fed,
     "vault_stream_stores_removed_total": test_checkpoints_feed_their_metrics_and_so_does_a_restore,
+    "vault_stream_spans_total":
+        "tests.unit.observability.tracing.test_export:test_a_dead_collector_costs_a_count_and_the_end_is_in_time",
     "vault_stream_policy_cache_stale_total": test_questions_about_policy_feed_their_metrics,
     "vault_stream_log_lines_dropped_total":
         "tests.unit.observability.test_log_output:test_what_does_not_fit_is_counted_and_its_place_says_so",
