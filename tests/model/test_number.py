@@ -349,10 +349,24 @@ class Trusting(FencedChangelog):
             return {}
 
 
+class Hasty(Checkpointer):
+    """Logs rows and positions without what was sent late for them."""
+
+    async def _sent(self, frozen: list, patience_s: float) -> list:
+        sent = await super()._sent(frozen, patience_s)
+        left, self._unsent = self._unsent, []
+        return sent + left
+
+
 @pytest.mark.parametrize(
-    ("where", "what"), [((number_module, "Checkpointer"), Eager), ((process_module, "FencedChangelog"), Trusting)]
+    ("where", "what"),
+    [
+        ((number_module, "Checkpointer"), Hasty),
+        ((number_module, "Checkpointer"), Eager),
+        ((process_module, "FencedChangelog"), Trusting),
+    ],
 )
-def test_an_engine_that_writes_too_early_or_trusts_an_unknown_outcome_is_caught(
+def test_an_engine_that_writes_or_logs_too_early_or_trusts_an_unknown_outcome_is_caught(
     where: tuple[object, str], what: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(*where, what)

@@ -52,7 +52,7 @@ class Count(Processor):
 
 
 class Relay(Processor):
-    """Sends each record's offset; some records are held, and sent by a timer."""
+    """Sends each record's offset, every other one late; some records are held, and sent by a timer."""
 
     def __init__(self, context: Any) -> None:
         super().__init__(context)
@@ -64,7 +64,7 @@ class Relay(Processor):
                 unit.hold(record)
                 unit.on_done(partial(self._hold, record))
             else:
-                unit.send("out", b"", b"%d" % record.offset)
+                (unit.send_late if record.offset % 2 else unit.send)("out", b"", b"%d" % record.offset)
 
     def _hold(self, record: Record) -> None:
         self._held.append(record)
