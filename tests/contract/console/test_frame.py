@@ -94,12 +94,12 @@ def test_colours_follow_the_system_until_the_tab_says_otherwise(console: Console
     dark = ground()
     assert light != dark
     seen.page.get_by_label("Colours").select_option("light")
-    assert ground() == light
+    expect(seen.page.locator("body")).to_have_css("background-color", light)
     seen.check()
     seen.page.reload()
     seen.page.emulate_media(color_scheme="dark")
     expect(seen.page.get_by_label("Colours")).to_have_value("light")
-    assert ground() == light
+    expect(seen.page.locator("body")).to_have_css("background-color", light)
 
 
 def test_an_address_that_leads_nowhere_says_so(console: Console) -> None:
