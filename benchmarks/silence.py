@@ -48,7 +48,7 @@ class Switch:
         for name, metric in self._metrics.items():
             setattr(metrics, name, metric if on else self._nothing)
         storage.StorageTally.add = self._add if on else Nothing.inc  # type: ignore[assignment]  # takes anything
-        Messages.passage = self._passage if on else Nothing.passage  # type: ignore[method-assign]  # as `add`
+        Messages.passage = self._passage if on else Nothing.passage  # type: ignore[assignment, method-assign]
         # They keep what they have looked up.
         router._consumed.cache_clear()  # noqa: SLF001
         output_queue._outputs.cache_clear()  # noqa: SLF001
