@@ -67,18 +67,17 @@ def start_tracing(config: TracingConfig, environ: Mapping[str, str]) -> Tracing 
     # Only here: where tracing is off, nothing of it costs memory, or time at the start.
     from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.version import __version__ as sdk_version  # noqa: PLC0415
 
     from app.observability.tracing.export import Counted, Queue, Tracing, WatchedSession  # noqa: PLC0415
-    from app.observability.tracing.spans import Tracer  # noqa: PLC0415
+    from app.observability.tracing.spans import OneResource, Tracer  # noqa: PLC0415
 
     session = WatchedSession()
     # The exporter's own words, several for each batch, are said once in ours.
     for noisy in ("opentelemetry", "urllib3"):
         if logging.getLogger(noisy).level == logging.NOTSET:
             logging.getLogger(noisy).setLevel(logging.CRITICAL + 1)
-    resource = Resource(environment.resource(config, sdk_version))
+    resource = OneResource(environment.resource(config, sdk_version))
     sampling = environment.sampling(config.sample_ratio)
     size = environment.whole("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
     batch_size = min(size, environment.whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512))
