@@ -50,12 +50,11 @@ from app.webhooks.pace import GlobalSlots
 from app.webhooks.secrets import KeyRing
 from app.webhooks.sender import Sender
 from app.webhooks.signing import SigningKey
-from app.webhooks.traced_sender import TracedSender
 from app.worker_governance import at_origin
 from app.worker_health import health_news
 from app.worker_registry import registry_of
 from app.worker_routes import worker_routes
-from app.worker_tracing import messages_of, tracing_of
+from app.worker_tracing import messages_of, sender_of, tracing_of
 from app.worker_upstreams import Credentials, make_upstream, make_upstreams
 from app.worker_webhooks import LateSender, delivery_options
 from tables.audit_queries import AuditReaders
@@ -168,7 +167,7 @@ class Program:
     def _webhooks_deps(self) -> WebhooksDeps:
         chosen = self.settings.webhooks
         return WebhooksDeps(
-            sender=self.sender if self.tracer is None else TracedSender(self.sender, self.tracer),
+            sender=sender_of(self.sender, self.tracer),
             keys=self.keys,
             slots=GlobalSlots(chosen.max_concurrent),
             publisher=Publisher(f"/vault-stream/{self.settings.app_id}", self.settings.instance_id),

@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from app.integrations.upstream import HttpUpstream, UpstreamConfig
-from app.integrations.upstream.traced import TracedUpstream
 from app.settings import GovernanceSettings, SecretsWatch, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -55,7 +54,11 @@ def make_upstream(
     config = _config(settings)
     if config is None:
         return None
-    return HttpUpstream(config, peer=peer) if tracer is None else TracedUpstream(config, tracer, peer=peer)
+    if tracer is None:
+        return HttpUpstream(config, peer=peer)
+    from app.integrations.upstream.traced import TracedUpstream  # noqa: PLC0415  # it loads OpenTelemetry
+
+    return TracedUpstream(config, tracer, peer=peer)
 
 
 class Credentials:

@@ -42,6 +42,7 @@ GOALS: Final = (
     Goal(name="row_ratio_bare", must=0.2, aim=0.3),
     Goal(name="row_ratio_stock_faust", must=8, aim=12),
     Goal(name="route_ratio_observed", must=0.95),
+    Goal(name="route_ratio_traced", must=0.9),
     Goal(name="scrape_metrics_p99_ms", must=50, less_is_better=True),
     Goal(name="scrape_live_p99_ms", must=50, less_is_better=True),
     Goal(name="scrape_loop_lag_p99_ms", must=100, less_is_better=True),

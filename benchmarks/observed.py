@@ -1,12 +1,16 @@
-"""Part: what metrics and logs cost the router, and how long a scrape takes while it works as fast as it can.
+"""Part: what metrics, logs and traces cost the router, and how long a scrape takes while it works as fast as it can.
 
 `route_ratio_observed`: events a second with metrics and logs at info, over those with a registry and a logger that do
-nothing, in turns of half a second in one run.
+nothing, in turns of half a second in one run. `route_ratio_traced`: with one trace of a hundred, too, whose spans are
+sent to a collector that does nothing with them.
 """
 
 import http.client
+import http.server
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median, quantiles
 from typing import Final
@@ -26,20 +30,54 @@ LEAST_ANSWERS: Final = 20
 
 def run(bench: Bench) -> dict[str, float]:
     """The ratios of rate and of processor time; medians of the runs."""
+    with _collector() as port:
+        return {**_ratios(bench, "observed", {}), **_ratios(bench, "traced", {"collector": float(port)})}
+
+
+def _ratios(bench: Bench, name: str, options: dict[str, float]) -> dict[str, float]:
     runs = []
     for _ in range(RUNS):
-        job = bench.source_job("watched")
-        [measured] = bench.run("watched", replace(job, seconds=TURNS_TIME * bench.seconds))
+        job = bench.source_job(name)
+        [measured] = bench.run("watched", replace(job, seconds=TURNS_TIME * bench.seconds, options=options))
         figures = measured.figures
         say(
-            f"  {measured.events_per_s:>9,.0f} events/s {measured.cpu_us:6.1f} us CPU an event,"
-            f" rate x {figures['rate_ratio']:.3f}, processor time x {figures['cpu_ratio']:.3f}"
+            f"  {measured.events_per_s:>9,.0f} events/s {measured.cpu_us:6.1f} us CPU an event, {name}:"
+            f" rate x {figures['rate_ratio']:.3f}, processor time x {figures['cpu_ratio']:.3f},"
+            f" {figures['spans']:,.0f} spans"
         )
+        if options and not figures["spans"]:
+            raise BenchmarkFailed("no span was sent")
         runs.append(figures)
     return {
-        "route_ratio_observed": round(median(run["rate_ratio"] for run in runs), 3),
-        "route_cpu_ratio_observed": round(median(run["cpu_ratio"] for run in runs), 3),
+        f"route_ratio_{name}": round(median(run["rate_ratio"] for run in runs), 3),
+        f"route_cpu_ratio_{name}": round(median(run["cpu_ratio"] for run in runs), 3),
     }
+
+
+class _Taker(http.server.BaseHTTPRequestHandler):
+    """Takes what is posted."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(http.HTTPStatus.OK)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
+
+
+@contextmanager
+def _collector() -> Iterator[int]:
+    """A collector that takes everything and does nothing; its port."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Taker) as server:
+        threading.Thread(target=server.serve_forever, daemon=True, name="collector").start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 class _Scraper(threading.Thread):

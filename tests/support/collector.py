@@ -19,6 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
+from tests.support.canaries import WATCH, Watch
+
 KINDS = {
     SpanMessage.SPAN_KIND_CLIENT: "client",
     SpanMessage.SPAN_KIND_CONSUMER: "consumer",
@@ -47,9 +49,14 @@ class SeenSpan:
 
 
 class Collector:
-    """Listens on loopback, on a port of its own; answers what `answers` says next, else 200."""
+    """Listens on loopback, on a port of its own; answers what `answers` says next, else 200.
 
-    def __init__(self) -> None:
+    Args:
+        watch: Searches all that arrives for canaries.
+    """
+
+    def __init__(self, watch: Watch = WATCH) -> None:
+        self._watch = watch
         self.bodies: list[bytes] = []
         self.spans: list[SeenSpan] = []
         self.paths: list[str] = []
@@ -100,9 +107,10 @@ class Collector:
         self.bodies.append(body)
         self.paths.append(path)
         self.headers.append(headers)
+        raw = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
+        self._watch.look(f"spans sent to {path}", raw)
         if self.answers:
             return self.answers.popleft()
-        raw = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
         try:
             self.spans += read_request(raw)
         except DecodeError:

@@ -19,13 +19,14 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from app.devstack.embedded import EmbeddedBroker
 from app.devstack.workload import MIN_EVENTS, make_workload
+from tests.support.canaries import CREDENTIALS, WATCH, Watch, webhook_secret
 from tests.support.foreign import PACKAGES, must_run, require_tool
 from tests.support.workers import Deployment, RunningWorker, until
 
 T = TypeVar("T")
 
-ADMIN_TOKEN = "console-admin-token"
-VIEWER_TOKEN = "console-viewer-token"
+ADMIN_TOKEN = CREDENTIALS["admin token"]
+VIEWER_TOKEN = CREDENTIALS["viewer token"]
 WAIT_MS = 30_000
 """Of every wait in the browser: the machine has two cores, and others are on them."""
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -38,6 +39,13 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 AXE = """(tags) => axe.run({ runOnly: { type: "tag", values: tags }, resultTypes: ["violations"] })
     .then((result) => result.violations)"""
+
+# All of a page, but for the dialog that shows a secret once.
+SHOWN = """() => {
+    const page = document.documentElement.cloneNode(true);
+    for (const secret of page.querySelectorAll("dialog .secret")) secret.remove();
+    return page.outerHTML + location.href;
+}"""
 
 
 class System:
@@ -106,7 +114,7 @@ class System:
 
     def webhook(self, url: str = "", events: tuple[str, ...] = ("*",), **more: Any) -> dict[str, Any]:
         """A webhook, by default for an address where nothing listens."""
-        body = {"url": url or "http://127.0.0.1:9/hook", "events": list(events), **more}
+        body = {"url": url or "http://127.0.0.1:9/hook", "events": list(events), "secret": webhook_secret(), **more}
         return self.call("POST", "/v1/webhooks", body)
 
     def publish(self, count: int = MIN_EVENTS, seed: int = 1) -> None:
@@ -178,6 +186,11 @@ class Seen:
         """What was reported and not allowed."""
         statuses = {str(status) for status in self.allowed}
         return [error for error in self.errors if not (statuses & set(re.findall(r"status of (\d+)", error)))]
+
+    def search(self, watch: Watch = WATCH) -> None:
+        """Look for canaries in all pages as they are now."""
+        for page in self.context.pages:
+            watch.look(f"the console at {page.url}", page.evaluate(SHOWN).encode())
 
     def login(self, token: str) -> None:
         """Fill in the form."""

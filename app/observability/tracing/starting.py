@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.version import __version__ as sdk_version
-
 from app.observability.metrics import VERSION
-from app.observability.tracing.export import Counted, Queue, Tracing, WatchedSession
 from app.observability.tracing.sampling import Sampling
-from app.observability.tracing.spans import Tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from app.observability.tracing.export import Tracing
 
 __all__ = ["TracingConfig", "TracingError", "start_tracing"]
 
@@ -35,11 +30,7 @@ _SAMPLERS: Final[Mapping[str, tuple[float | None, bool]]] = {
     "parentbased_always_off": (0.0, True),
     "parentbased_traceidratio": (None, True),
 }
-_COMPRESSIONS: Final = {
-    "none": Compression.NoCompression,
-    "gzip": Compression.Gzip,
-    "deflate": Compression.Deflate,
-}
+_COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _FILES: Final = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
 
 
@@ -73,12 +64,20 @@ def start_tracing(config: TracingConfig, environ: Mapping[str, str]) -> Tracing 
     endpoint = environment.endpoint(config.endpoint)
     if endpoint is None:
         return None
+    # Only here: where tracing is off, nothing of it costs memory, or time at the start.
+    from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.version import __version__ as sdk_version  # noqa: PLC0415
+
+    from app.observability.tracing.export import Counted, Queue, Tracing, WatchedSession  # noqa: PLC0415
+    from app.observability.tracing.spans import OneResource, Tracer  # noqa: PLC0415
+
     session = WatchedSession()
     # The exporter's own words, several for each batch, are said once in ours.
     for noisy in ("opentelemetry", "urllib3"):
         if logging.getLogger(noisy).level == logging.NOTSET:
             logging.getLogger(noisy).setLevel(logging.CRITICAL + 1)
-    resource = environment.resource(config)
+    resource = OneResource(environment.resource(config, sdk_version))
     sampling = environment.sampling(config.sample_ratio)
     size = environment.whole("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
     batch_size = min(size, environment.whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512))
@@ -87,7 +86,7 @@ def start_tracing(config: TracingConfig, environ: Mapping[str, str]) -> Tracing 
     exporter = OTLPSpanExporter(
         endpoint=endpoint,
         timeout=environment.timeout_s(),
-        compression=environment.compression(),
+        compression=Compression(environment.compression()),
         session=session,
     )
     queue = Queue(Counted(exporter, lambda: session.problem), size=size, batch_size=batch_size, delay_ms=delay_ms)
@@ -127,21 +126,19 @@ class _Environment:
         fixed, parent_based = _SAMPLERS[name]
         return Sampling(self._ratio() if fixed is None else fixed, parent_based)
 
-    def resource(self, config: TracingConfig) -> Resource:
+    def resource(self, config: TracingConfig, sdk_version: str) -> dict[str, str]:
         """Who the spans are of."""
         told = self._attributes()
         name = config.service_name or self._get("OTEL_SERVICE_NAME") or told.get("service.name") or _SERVICE_NAME
-        return Resource(
-            {
-                "service.version": VERSION,
-                "service.instance.id": config.instance_id,
-                "telemetry.sdk.language": "python",
-                "telemetry.sdk.name": "opentelemetry",
-                "telemetry.sdk.version": sdk_version,
-                **told,
-                "service.name": name,
-            }
-        )
+        return {
+            "service.version": VERSION,
+            "service.instance.id": config.instance_id,
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "opentelemetry",
+            "telemetry.sdk.version": sdk_version,
+            **told,
+            "service.name": name,
+        }
 
     def whole(self, name: str, default: int) -> int:
         """A number of at least one."""
@@ -165,12 +162,13 @@ class _Environment:
             raise TracingError(f"{name}: must be a number of seconds above 0 and at most 3600")
         return seconds
 
-    def compression(self) -> Compression:
+    def compression(self) -> str:
         """Of the requests."""
         name, text = self._otlp("COMPRESSION")
-        if (text or "none").lower() not in _COMPRESSIONS:
+        compression = (text or "none").lower()
+        if compression not in _COMPRESSIONS:
             raise TracingError(f"{name}: {_one_of(_COMPRESSIONS)}")
-        return _COMPRESSIONS[(text or "none").lower()]
+        return compression
 
     def check_files(self) -> None:
         """What the exporter would miss at each of its requests, and tell nobody."""
@@ -230,5 +228,5 @@ class _Environment:
         return self._environ.get(name, "").strip()
 
 
-def _one_of(names: Mapping[str, object]) -> str:
+def _one_of(names: Iterable[str]) -> str:
     return f"must be one of {', '.join(names)}"

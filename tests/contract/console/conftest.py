@@ -5,7 +5,8 @@
         seen.has("No webhook yet")
         seen.check()                                   # axe in light and dark, wide and narrow; no horizontal scroll
 
-The test fails at any error that the browser reports; `seen.allowed.add(422)` lets the API refuse something.
+The test fails at any error that the browser reports; `seen.allowed.add(422)` lets the API refuse something. And it
+fails if a page shows a credential at its end.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def tab(browser: Browser, axe: str) -> Iterator[Callable[[], Seen]]:
     yield open_tab
     errors = [error for seen in opened for error in seen.unexpected()]
     for seen in opened:
+        seen.search()
         seen.context.close()
     assert not errors
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, expect
 
+from tests.support.canaries import CREDENTIALS
 from tests.support.console import EVIL, Seen, System
 from tests.support.workers import Hook
 
@@ -106,7 +107,7 @@ def test_one_is_made_and_its_secret_is_shown_once(console: Console, system: Syst
     page.get_by_label("Description").fill("Made by hand")
     page.get_by_label("Tenants").fill("t1, t2")
     page.get_by_label("Values").fill('{"classification": ["pii"]}')
-    page.get_by_label("Headers").fill("X-Team: data\nAuthorization: Bearer swordfish")
+    page.get_by_label("Headers").fill(f"X-Team: data\nAuthorization: {CREDENTIALS['header credential']}")
     page.get_by_label("Order").select_option("strict")
     page.get_by_label("Time limit in seconds").fill("2.5")
     page.get_by_label("Attempts a second").fill("20")

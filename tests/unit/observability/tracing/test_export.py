@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind
 
 from app.observability import metrics
 from app.observability.tracing import Tracing, TracingConfig, start_tracing
+from tests.support.canaries import CREDENTIALS, Watch
 from tests.support.collector import Collector
 from tests.support.spans import PARENT, PARENT_ID, TRACE_ID
 
@@ -72,6 +73,18 @@ async def test_the_official_classes_read_what_is_sent(collector: Collector) -> N
         assert (span.name, span.kind, span.failed) == ("POST", "client", False)
         assert (int(span.trace_id, 16), int(span.parent_id, 16)) == (TRACE_ID, PARENT_ID)
     assert counted("exported") - before == 3
+
+
+async def test_a_canary_in_a_span_is_found_even_if_the_span_is_refused() -> None:
+    with Collector(watch := Watch()) as collector:
+        for answer in (200, 400):
+            collector.answers.append(answer)
+            tracing = started(collector.endpoint, OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+            span = tracing.tracer.begin("POST", SpanKind.CLIENT, {"url.path": CREDENTIALS["policy token"]}, begins=True)
+            assert span is not None
+            span.end()
+            await tracing.close(30)
+            assert watch.take() == ["spans sent to /v1/traces"]
 
 
 async def test_spans_go_out_while_the_process_runs(collector: Collector) -> None:

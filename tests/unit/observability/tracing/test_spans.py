@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import sampling as sdk
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
@@ -13,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.observability.tracing import Sampling, Tracer, client_span
-from app.observability.tracing.spans import MAX_LINKS, parsed
+from app.observability.tracing.spans import MAX_LINKS, OneResource, parsed
 from tests.support.memory_unit import record
 from tests.support.spans import (
     PARENT,
@@ -229,3 +230,11 @@ def test_a_url_that_cannot_be_read_is_not_shown() -> None:
     span = client_span(Spans().tracer, "POST", "http://[bad:x/", traceparent=PARENT)
     assert span is not None
     assert span.attributes == {"http.request.method": "POST"}
+
+
+def test_a_resource_is_the_one_of_the_sdk_and_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"service.name": "vault-stream", "service.version": "1"}
+    ours, theirs = OneResource(told), Resource(told)
+    assert (ours, hash(ours)) == (theirs, hash(theirs))
+    monkeypatch.setattr(Resource, "__hash__", None)
+    assert {ours: 1}[ours] == 1
