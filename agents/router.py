@@ -8,6 +8,7 @@ routed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from app.topics import Topics
 
 __all__ = ["Matcher", "route_handler", "router_agent"]
+
+log = logging.getLogger("agents.router")
 
 _YIELD_EVERY_RECORDS: Final = 32
 _DELIVERED_KINDS: Final = frozenset({EventKind.VAULT, EventKind.OPERATOR})
@@ -97,6 +100,7 @@ class _Router:
         self._topics = topics
         self._match = matcher.match
         self._traces = traces
+        self._measured = True
 
     async def route(self, slice_: Slice, unit: Unit) -> None:
         outcomes: Counter[tuple[str, str]] = Counter()
@@ -104,7 +108,7 @@ class _Router:
             outcomes[self._route(record, unit)] += 1
             if count % _YIELD_EVERY_RECORDS == 0:
                 await asyncio.sleep(0)
-        unit.on_done(partial(_count, outcomes))
+        unit.on_done(partial(self._measure, partial(_count, outcomes)))
 
     def _route(self, record: Record, unit: Unit) -> tuple[str, str]:
         """Add the outputs of one record; the type (of a closed list) and the outcome, for the metric."""
@@ -123,12 +127,12 @@ class _Router:
                 passage.refuse(error.reason)
             return type_, error.reason
         if (figure := FIGURES.get(type(payload))) is not None:
-            unit.on_done(partial(figure, payload))
+            unit.on_done(partial(self._measure, partial(figure, payload)))
         trace, passage = traceparent_of(record.headers, event.extensions), None
         if self._traces is not None:
             passage = self._traces.passage(record, trace, id_=event.id, source=event.source, type_=type_)
             if passage is not None:
-                unit.on_done(passage.end)
+                unit.on_done(partial(self._measure, passage.end))
         if kind in _DELIVERED_KINDS:
             self._deliver(record, event, unit, trace, passage)
         self._audit(record, recorded_at, event, unit, passage)
@@ -139,6 +143,15 @@ class _Router:
         if type_ in _DATASET_TYPES:
             self._register(record, event, unit, trace, passage)
         return type_, "routed"
+
+    def _measure(self, measure: Callable[[], None]) -> None:
+        """Count or trace what was routed: where that fails, the figures are wrong, and events go on all the same."""
+        try:
+            measure()
+        except Exception:
+            if self._measured:
+                log.exception("what was routed cannot be counted or traced: figures and traces are not whole")
+            self._measured = False
 
     def _deliver(
         self, record: Record, event: CloudEvent, unit: Unit, trace: str | None, passage: Passage | None

@@ -42,11 +42,9 @@ _LOGIN: Final = (
 )
 _MECHANISM: Final = "the brokers do not offer that login: check KAFKA__SASL_MECHANISM"
 _UNKNOWN_CA: Final = (
-    "the brokers' certificate is not trusted ({}): set KAFKA__SSL_CA to the certificate of the authority that signed it"
+    "the brokers' certificate is not trusted{}: set KAFKA__SSL_CA to the certificate of the authority that signed it"
 )
-_WRONG_NAME: Final = (
-    "the brokers' certificate is for another host ({}): check BROKERS and the brokers' advertised.listeners"
-)
+_WRONG_NAME: Final = "the brokers' certificate is for another host: check BROKERS and the brokers' advertised.listeners"
 _OUR_CERTIFICATE: Final = (
     "the brokers do not take our certificate, or want one: check KAFKA__SSL_CERT and KAFKA__SSL_KEY, and that the"
     " brokers trust its authority"
@@ -54,8 +52,8 @@ _OUR_CERTIFICATE: Final = (
 _NO_TLS: Final = "the brokers do not speak TLS there: check KAFKA__SECURITY_PROTOCOL and the port in BROKERS"
 _SIGNS: Final = {
     # It does not tell an unknown authority from another host.
-    "could not be verified": _UNKNOWN_CA.format("or not for the host in BROKERS"),
-    "certificate verify failed": _UNKNOWN_CA.format("or not for the host in BROKERS"),
+    "could not be verified": _UNKNOWN_CA.format(" (or not for the host in BROKERS)"),
+    "certificate verify failed": _UNKNOWN_CA.format(" (or not for the host in BROKERS)"),
     "ssl alert number": _OUR_CERTIFICATE,
     "plaintext broker listener": _NO_TLS,
     "wrong version number": _NO_TLS,
@@ -182,8 +180,10 @@ def _names(error: BaseException) -> tuple[str, ...]:
 
 def _of_tls(error: ssl.SSLError) -> Refusal | None:
     if isinstance(error, ssl.SSLCertVerificationError):
-        told = _WRONG_NAME if error.verify_code in _HOST_MISMATCH else _UNKNOWN_CA
-        return Refusal(told.format(error.verify_message.rstrip(".")))
+        if error.verify_code in _HOST_MISMATCH:
+            # Not in OpenSSL's words: they name the host, and whoever reads `/health` must not learn of it.
+            return Refusal(_WRONG_NAME)
+        return Refusal(_UNKNOWN_CA.format(f" ({error.verify_message.rstrip('.')})"))
     reason = error.reason or ""
     if "ALERT" in reason:
         return Refusal(_OUR_CERTIFICATE)

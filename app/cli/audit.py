@@ -44,9 +44,6 @@ _DEPTH: Final = 66
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CSV_HEAD: Final = ",".join(CSV_COLUMNS[:2]).encode()
 
-# In place of a partition: what is found of the file as a whole.
-_FILE: Final = -1
-
 Heads = dict[int, tuple[int, str]]
 
 
@@ -111,10 +108,11 @@ def verify(
         raise click.UsageError("--no-trailer is about a FILE: the topic has no trailers")
     require_range(from_ms, to_ms)
     noted = {partition: (sequence, digest) for partition, sequence, digest in heads}
+    # Of the file and no partition; it is known by itself, as an entry may claim any number, or none.
+    whole = Verdict(-1)
     if file is None:
         verdicts = _verify_topic(load_settings(), noted, from_ms, to_ms)
     else:
-        whole = Verdict(_FILE)
         lines = between(_lines(file, whole, no_trailer=no_trailer), *map(_recorded_at, (from_ms, to_ms)))
         verdicts = verify_entries(lines, noted, trailers=not no_trailer)
         verdicts = verdicts if whole.ok else [whole, *verdicts]
@@ -122,7 +120,7 @@ def verify(
     if as_json:
         print_json({"ok": sound, "partitions": [{"ok": verdict.ok, **asdict(verdict)} for verdict in verdicts]})
     else:
-        _print(verdicts, of_file=file is not None)
+        _print(verdicts, whole, of_file=file is not None)
     if not sound:
         raise click.exceptions.Exit(1)
 
@@ -131,9 +129,9 @@ def _recorded_at(at_ms: int | None) -> str | None:
     return None if at_ms is None else format_time(at_ms)
 
 
-def _print(verdicts: list[Verdict], *, of_file: bool) -> None:
+def _print(verdicts: list[Verdict], whole: Verdict, *, of_file: bool) -> None:
     for verdict in verdicts:
-        if verdict.partition == _FILE:
+        if verdict is whole:
             click.echo("the file: BROKEN")
         elif verdict.first is None or verdict.head is None:
             click.echo(f"partition {verdict.partition}: nothing to check")

@@ -11,6 +11,7 @@ import heapq
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,6 +145,8 @@ class LogStream:
         Raises:
             LogUnreadable: Not known now.
         """
+        if not self._reader.committed_only:
+            return await self._looked_up(partitions, at_ms)
         consumer = self._consumer()
         try:
             async with asyncio.timeout(OFFSETS_DEADLINE_S):
@@ -157,6 +160,23 @@ class LogStream:
             tp: None if (at := found.get(TopicPartition(*tp))) is None or at.offset < 0 else int(at.offset)
             for tp in partitions
         }
+
+    async def _looked_up(self, partitions: Sequence[TP], at_ms: int) -> dict[TP, int | None]:
+        """The same on the embedded cluster, which knows no times and says so by none; a partition of it holds 5 MB."""
+        found: dict[TP, int | None] = dict.fromkeys(partitions)
+        try:
+            bounds = await self._reader.bounds(partitions)
+        except _FAILURES as error:
+            raise LogUnreadable(f"the offsets of a time are not known: {error!r}") from error
+        start = {tp: low for tp, (low, _) in bounds.items()}
+        until = {tp: high for tp, (_, high) in bounds.items()}
+        async with aclosing(self.read(start, until)) as blocks:
+            async for records in blocks:
+                for record in records:
+                    tp = record.topic, record.partition
+                    if record.timestamp >= at_ms and found[tp] is None:
+                        found[tp] = record.offset
+        return found
 
     async def read(self, start: Mapping[TP, int], until: Mapping[TP, int]) -> AsyncGenerator[list[Record], None]:
         """All records in between, some at a time; close it when you stop early.

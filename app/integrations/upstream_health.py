@@ -1,9 +1,9 @@
 """Whether an upstream is well, as others are told: late, so that one that flaps does not flood them.
 
-Every call of the upstream ends well or badly. It is told to be degraded once it did nothing but fail for a while, over
-several calls, and to be restored once no call has failed for a while. Between two times that it is told to be degraded
-there is a gap. What was decided is due until it was told: a broker that is away costs time and nothing else. Pure; the
-clocks are passed in.
+Every call of the upstream ends well or badly. It is told to be degraded once most calls have failed for a while, and
+several of them, and to be restored once no call has failed for a while. Between two times that it is told to be
+degraded there is a gap. What was decided is due until it was told: a broker that is away costs time and nothing else.
+Pure; the clocks are passed in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class HealthRules:
     """When an upstream is told to be degraded, or restored.
 
     Attributes:
-        degraded_after_s: So long nothing but failures.
+        degraded_after_s: So long more failures than successes.
         degraded_after_calls: At least so many: one failure, and silence after it, says nothing of now.
         restored_after_s: So long no failure, since a first success.
         gap_s: At least so long between two times that it is told to be degraded.
@@ -43,7 +43,7 @@ class Change:
     Attributes:
         degraded: Or restored.
         since_ms: When the trouble began: the first call that failed.
-        calls: How many have failed in a row.
+        calls: How many have failed since.
         problem: How the last of them did.
         lasted_s: From the first failure to the first success; 0 while it lasts.
     """
@@ -57,12 +57,13 @@ class Change:
 
 @dataclass(slots=True)
 class _Failures:
-    """Calls that failed, with none between them that did not."""
+    """Calls that failed, and fewer between them that did not."""
 
     since_s: float
     since_ms: int
     calls: int
     problem: str
+    worked: int = 0
 
 
 class UpstreamHealth:
@@ -89,9 +90,14 @@ class UpstreamHealth:
             problem: Why it failed; None if it did not.
         """
         if problem is None:
-            self._failures = None
             self._well_since = self._well_since or (monotonic_s, wall_ms)
+            if self._failures is not None:
+                self._failures.worked += 1
+                if self._failures.worked >= self._failures.calls:
+                    self._failures = None
             return
+        if self._well_since is not None and monotonic_s - self._well_since[0] >= self._rules.restored_after_s:
+            self._failures = None
         self._well_since = None
         if self._failures is None:
             self._failures = _Failures(monotonic_s, wall_ms, 0, problem)
@@ -119,6 +125,9 @@ class UpstreamHealth:
     def _degraded(self, monotonic_s: float) -> Change | None:
         failures, rules = self._failures, self._rules
         if failures is None or failures.calls < rules.degraded_after_calls or (self._told and not self._again):
+            return None
+        if self._well_since is not None:
+            # It may just have become well.
             return None
         if monotonic_s - failures.since_s < rules.degraded_after_s or monotonic_s - self._told_at_s < rules.gap_s:
             return None

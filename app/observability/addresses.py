@@ -22,6 +22,12 @@ _BRACKETED: Final = re.compile(r"\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?\](?::\
 _NUMERIC: Final = re.compile(r"(?<![\w.:-])[0-9A-Fa-f:.]{2,45}(?:%\w+)?(?![\w-])")
 _IPV4: Final = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?(?![\w-])")
 _HOST_AND_PORT: Final = re.compile(r"(?<![\w./:-])(?=[\w.-]*[A-Za-z.])\w[\w.-]*:\d{1,5}(?![\w:])")
+# A name without a port: topics and settings look the same, so only behind the words with which clients name a host.
+_NAMED_HOST: Final = re.compile(
+    r"(?i)(\b(?:host(?:name)?|resolv(?:e|ing)|getaddrinfo(?:\(\))?(?: failed)?(?: for)?|lookup|valid for)"
+    r"(?:\s*[:=]\s*|\s+))"
+    r"(?:(['\"])[^'\"]*\2|(?!\[)[A-Za-z0-9][\w-]*(?:\.[\w-]+)+\.?)"
+)
 
 
 def unaddressed(value: Any) -> Any:
@@ -38,7 +44,8 @@ def unaddressed(value: Any) -> Any:
 def _text(text: str) -> str:
     for pattern in (_URL, _PEER, _BRACKETED, _IPV4):
         text = pattern.sub(ADDRESS, text)
-    return redacted(_HOST_AND_PORT.sub(ADDRESS, _NUMERIC.sub(_numeric, text)))
+    text = _HOST_AND_PORT.sub(ADDRESS, _NUMERIC.sub(_numeric, text))
+    return redacted(_NAMED_HOST.sub(rf"\1{ADDRESS}", text))
 
 
 def _numeric(found: re.Match[str]) -> str:

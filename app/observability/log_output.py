@@ -35,6 +35,8 @@ RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
 FLUSH_S: Final = 2.0
 CLOSE_S: Final = 0.5
+IDLE_S: Final = 1.0
+"""So long at most waits a line that a finalizer logs in the writing thread just as that lies down to sleep."""
 _WRITABLE_POLL_MS: Final = 500
 
 
@@ -176,7 +178,8 @@ class LogSink:
         self._notice = notice
         self._trouble = trouble
         self._limit = queue_bytes
-        # Reentrant, so that a signal handler may interrupt whoever holds it.
+        # Reentrant: a signal handler may interrupt whoever holds it, and so may a finalizer that logs, as a garbage
+        # collection runs wherever something is made. Hence no other lock is taken and no code of others called with it.
         self._changed = threading.Condition()
         self._waiting: deque[bytes | _Gap] = deque()
         self._waiting_bytes = 0
@@ -191,16 +194,18 @@ class LogSink:
     def put(self, line: str) -> None:
         """Take a line, or drop it; never waits."""
         data = f"{line}\n".encode("utf-8", "backslashreplace")
+        size_bytes = len(data)
         with self._changed:
+            if not self._waiting:
+                # Before it is there: whoever interrupts this may add a line, too.
+                self._changed.notify_all()
             if self._overflown and self._waiting_bytes <= self._limit // 2:
                 self._overflown = False
-            if self._closing or self._overflown or self._waiting_bytes + len(data) > self._limit:
+            if self._closing or self._overflown or self._waiting_bytes + size_bytes > self._limit:
                 self._drop()
             else:
                 self._waiting.append(data)
-                self._waiting_bytes += len(data)
-            if len(self._waiting) == 1:
-                self._changed.notify_all()
+                self._waiting_bytes += size_bytes
 
     def _drop(self) -> None:
         self._overflown = True
@@ -248,18 +253,22 @@ class LogSink:
 
     def _next(self) -> tuple[bytes, int] | None:
         """What to write now, and how many items that is, which count as waiting until then; None: it is over."""
+        gap: _Gap | None = None
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing or self._renew)
-            first = self._waiting[0] if self._waiting else b""
-            if isinstance(first, _Gap):
+            while not (self._waiting or self._closing or self._renew):
+                self._changed.wait(IDLE_S)
+            if self._waiting and isinstance(first := self._waiting[0], _Gap):
                 # A drop from now on has a gap of its own.
-                self._waiting[0] = b""
-                piece = [f"{self._notice(first.lines, first.reason)}\n".encode()]
-            else:
-                piece = _piece(self._waiting)
-            over = self._closing and not self._waiting
+                gap, self._waiting[0] = first, b""
+            there = len(self._waiting)
+            over = self._closing and not there
         self._ready()
-        return None if over else (b"".join(piece), len(piece))
+        if over:
+            return None
+        if gap is not None:
+            return f"{self._notice(gap.lines, gap.reason)}\n".encode(), 1
+        piece = _piece(self._waiting, there)
+        return b"".join(piece), len(piece)
 
     def _ready(self) -> bool:
         with self._changed:
@@ -293,10 +302,12 @@ class LogSink:
             self._trouble(reason)
 
 
-def _piece(waiting: Iterable[bytes | _Gap]) -> list[bytes]:
+def _piece(waiting: deque[bytes | _Gap], there: int) -> list[bytes]:
+    """What can be written at once of the first so many: they stay where they are while others are added."""
     found: list[bytes] = []
     size_bytes = 0
-    for item in waiting:
+    for index in range(there):
+        item = waiting[index]
         if not isinstance(item, bytes) or size_bytes > PIECE_BYTES:
             break
         found.append(item)
@@ -318,6 +329,14 @@ class LineHandler(logging.Handler):
         self._sinks: dict[str, LogSink] = {}
         for target in targets:
             self._sinks[target.name] = LogSink(target, self._notice, partial(self._tell_others, target.name))
+
+    def createLock(self) -> None:  # noqa: N802  # logging's name
+        """None: the outputs have reentrant ones of their own.
+
+        Whoever waited for an output while they held this one would wait for ever, where a finalizer logs in the thread
+        that holds the output.
+        """
+        self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.emit`; never waits for an output."""

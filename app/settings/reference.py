@@ -99,7 +99,7 @@ MEANINGS: Final[dict[str, str]] = {
     "registry.path_datasets": "The datasets.",
     "registry.path_dataset": "One of them.",
     "registry.path_model_datasets": "The datasets of a model.",
-    "health.degraded_after_s": "An upstream that only fails for so long is told of, as an event `health.degraded`.",
+    "health.degraded_after_s": "An upstream that mostly fails for so long is told of, as an event `health.degraded`.",
     "health.restored_after_s": "One without a failure for so long is told of again, as `health.restored`.",
     "log.format": "For machines, for a terminal, or short.",
     "log.level": "For all, or by target: `info,app.engine=debug`.",

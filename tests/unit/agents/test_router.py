@@ -253,3 +253,19 @@ def test_the_agent_reads_all_vault_topics_and_keeps_its_positions_in_its_home() 
     assert (agent.name, len(agent.topics)) == ("router", 23)
     assert agent.home is home
     assert agent.tables == (home,)
+
+
+async def test_a_failure_of_figures_or_traces_is_logged_once_and_does_not_stop_the_router(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("a figure that cannot be")
+
+    monkeypatch.setattr("agents.router._consumed", fail)
+    handler = route_handler(TOPICS, Webhooks())
+    for offset in (1, 2):
+        unit = MemoryUnit()
+        await handler(Slice(0, [of(DELETED.posted, offset=offset)]), unit.unit)
+        unit.done()
+        assert to(unit, TOPICS.audit)
+    assert [message.levelname for message in caplog.records if message.name == "agents.router"] == ["ERROR"]

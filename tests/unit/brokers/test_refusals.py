@@ -66,6 +66,21 @@ def test_a_refusal_names_the_setting_or_the_right(error: BaseException, words: l
 
 
 @pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (62, "Hostname mismatch, certificate is not valid for 'kafka-0.internal.example'."),
+        (64, "IP address mismatch, certificate is not valid for '10.1.2.3'."),
+    ],
+)
+def test_a_certificate_for_another_host_names_the_setting_and_not_the_host(code: int, message: str) -> None:
+    line = explain(untrusted(code, message))
+
+    assert line is not None
+    assert "BROKERS" in line
+    assert [told for told in ("kafka-0", "internal", "10.1.2.3") if told in line] == []
+
+
+@pytest.mark.parametrize(
     "error",
     [kafka_errors.KafkaConnectionError("closed"), OSError(111, "refused"), TimeoutError(), ValueError("x")],
 )

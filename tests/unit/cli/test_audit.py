@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from app.cli.audit import audit
 from app.devstack.broker import RunningBroker, running_broker
 from app.events import format_time, partition_for
-from app.integrations.chain import GENESIS, make_entry
+from app.integrations.chain import GENESIS, hash_of, make_entry
 from app.integrations.export import writer_of
 from app.integrations.governance import Flush, Line
 from app.topics import Topics
@@ -90,6 +90,17 @@ class TestAnExport:
         told = json.loads(run(str(file), *options, "--json").stdout)
         assert told["ok"] is False
         assert told["partitions"][0]["findings"][0]["kind"] == "truncated"
+
+    def test_whose_entries_name_no_partition_is_not_told_to_be_a_broken_file(self, tmp_path: Path) -> None:
+        lines, previous = entries(3), GENESIS
+        for line in lines:
+            line.pop("partition") if line["sequence"] else None
+            line["previous_hash"] = previous
+            line["hash"] = previous = hash_of(line)
+        result = run(export(tmp_path, lines), "--no-trailer")
+        assert "partition -1: 2 entries" in result.stdout
+        assert ("BROKEN" in result.stdout) is (result.exit_code == 1)
+        assert "the file" not in result.stdout
 
     def test_without_the_last_end_of_line_is_whole(self, tmp_path: Path) -> None:
         file = tmp_path / "export.jsonl"

@@ -102,10 +102,26 @@ def test_a_failure_in_the_recovery_begins_it_anew_and_the_trouble_is_as_old_as_i
     assert world.log[1][1].since_ms == BEGAN_MS + 1_000
 
 
-def test_a_success_among_failures_is_no_trouble_that_lasts(world: World) -> None:
-    for _ in range(20):
-        world.wait(25, "answered 503")
-        world.call(None)
+def test_a_success_among_many_failures_does_not_hide_the_trouble(world: World) -> None:
+    for _ in range(4):
+        world.wait(29, "answered 503")
+        world.wait(1, None)
+    assert world.told == [True]
+    assert world.log[0][1].since_ms == BEGAN_MS + 1_000
+
+
+def test_one_that_works_as_often_as_it_fails_is_not_in_trouble(world: World) -> None:
+    for _ in range(200):
+        world.wait(3, "answered 503")
+        world.wait(3, None)
+    assert world.log == []
+
+
+def test_failures_that_were_over_before_they_were_told_are_not_told_once_it_works(world: World) -> None:
+    world.wait(28, "answered 503", every_s=0.1)
+    world.wait(600, None)
+    world.call("answered 503")
+    world.wait(600)
     assert world.log == []
 
 

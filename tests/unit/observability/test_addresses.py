@@ -21,6 +21,15 @@ from app.observability.addresses import ADDRESS, unaddressed
         ("http://[fd00::1]:8088/v1 failed", "[address] failed"),
         ("[fd00::1]:9092 and fe80::1%eth0", "[address] and [address]"),
         ("2001:db8::8a2e:370:7334.", "[address]."),
+        ("getaddrinfo failed for kafka-0.internal", "getaddrinfo failed for [address]"),
+        (
+            "Failed to resolve 'kafka-0': Name or service not known",
+            "Failed to resolve [address]: Name or service not known",
+        ),
+        ("cannot resolve kafka-0.svc.cluster.local, again in 2 s", "cannot resolve [address], again in 2 s"),
+        ("Hostname mismatch, certificate is not valid for 'kafka-0.internal'.", None),
+        ("Cannot connect to host kafka-0.internal ssl:True [None]", "Cannot connect to host [address] ssl:True [None]"),
+        ("hostname=kafka-0.internal", "hostname=[address]"),
     ],
 )
 def test_no_address_is_left(told: str, shown: str | None) -> None:
@@ -40,6 +49,11 @@ def test_no_address_is_left(told: str, shown: str | None) -> None:
         "no heartbeat was answered within the session timeout",
         "1 of 3, 12,000 rows: about 20 s",
         "version 4.1.0",
+        "no right Read on topic vault.events: add the ACL (`vault-stream topics acls` prints all of them)",
+        "the brokers' certificate is for another host: check BROKERS and the brokers' advertised.listeners",
+        "the certificate is not trusted (or not for the host in BROKERS): set KAFKA__SSL_CA",
+        "there is no topic vault.llm-data-vault-dataset-created for vault.audit.records any more",
+        "the host is away, getaddrinfo failed for it",
     ],
 )
 def test_what_is_no_address_stays(told: str) -> None:

@@ -1,6 +1,7 @@
 """The outputs of the log: nobody who logs waits for them, whatever is wrong with them."""
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +19,7 @@ from typing import Any, Final
 import pytest
 
 from app.observability import metrics
-from app.observability.log_output import FileTarget, LogSink, Target
+from app.observability.log_output import FileTarget, LineHandler, LogSink, Target
 from app.observability.logging import configure_logging
 
 LOG = logging.getLogger("app.test")
@@ -392,3 +394,122 @@ def test_a_log_setting_that_cannot_be_used_ends_the_start_with_one_line(
     assert fix in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert not ended.stdout
+
+
+def within_deadline(work: Callable[[], Any], what: str) -> None:
+    """In a thread of its own, so that what would wait for ever is a failure and not the end of all tests."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive(), f"not within {DEADLINE_S:.0f} s: {what}"
+
+
+class LogsAtItsEnd:
+    """Garbage in a cycle, that logs when it is collected, as tasks do whose exception nobody asked for."""
+
+    def __init__(self, log: logging.Logger, line: str) -> None:
+        self.cycle, self.log, self.line = self, log, line
+
+    def __del__(self) -> None:
+        self.log.error(self.line)
+
+
+def test_a_finalizer_may_log_where_the_output_is_held_and_another_thread_waits_for_it() -> None:
+    formatted = threading.Event()
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            formatted.set()
+            return super().format(record)
+
+    gate = Gate()
+    handler = LineHandler(Formatter("%(message)s"), [gate])
+    log = logging.getLogger("app.apart")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    [sink] = handler._sinks.values()
+
+    def collected_while_held() -> None:
+        with sink._changed:
+            other = threading.Thread(target=log.info, args=("of the other thread",), daemon=True)
+            other.start()
+            # From here on it waits for the output, with all the locks that a handler takes before.
+            assert formatted.wait(DEADLINE_S)
+            LogsAtItsEnd(log, "of the finalizer")
+            gc.collect()
+        other.join(DEADLINE_S)
+        handler.flush()
+        log.removeHandler(handler)
+        handler.close()
+
+    within_deadline(collected_while_held, "a finalizer that logs")
+    assert sorted(gate.lines) == ["of the finalizer", "of the other thread"]
+
+
+def test_the_line_for_what_is_missing_is_made_while_others_may_log() -> None:
+    gate, asked, go_on = Gate(), threading.Event(), threading.Event()
+
+    def slowly(lines: int, reason: str) -> str:
+        asked.set()
+        go_on.wait(2 * DEADLINE_S)
+        return told(lines, reason)
+
+    gate.open.clear()
+    sink = LogSink(gate, slowly, queue_bytes=20)
+    for number in range(5):
+        sink.put(f"line {number:04d}")
+    gate.open.set()
+    until(asked.is_set, "the gap")
+    within_deadline(lambda: sink.put("meanwhile"), "a line while the gap is told")
+    go_on.set()
+    sink.close(DEADLINE_S)
+    assert gate.lines[-1] == "meanwhile"
+
+
+class Interrupted(deque[Any]):
+    """Lines among which another one gets, as by a signal or a collection, after one was added or where none is found.
+
+    Args:
+        between: Puts the other one.
+        idle: Whether whoever finds none is about to wait; None: it is put after the first that is added.
+    """
+
+    def __init__(self, between: Callable[[], None], idle: Callable[[], bool] | None) -> None:
+        super().__init__()
+        self.between: Callable[[], None] | None = between
+        self.idle = idle
+
+    def _interrupt(self) -> None:
+        between, self.between = self.between, None
+        if between is not None:
+            between()
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        if self.idle is None:
+            self._interrupt()
+
+    def __bool__(self) -> bool:
+        found = len(self) > 0
+        if not found and self.idle is not None and self.idle():
+            self._interrupt()
+        return found
+
+
+def test_a_line_that_interrupts_another_one_does_not_let_the_writer_sleep() -> None:
+    gate = Gate()
+    sink = LogSink(gate, told)
+    sink._waiting = Interrupted(lambda: sink.put("in between"), None)
+    sink.put("outer")
+    until(lambda: gate.lines == ["outer", "in between"], "written")
+    sink.close(DEADLINE_S)
+
+
+def test_a_line_that_comes_as_the_writer_lies_down_to_sleep_is_written_soon() -> None:
+    gate = Gate()
+    sink = LogSink(gate, told)
+    sink._waiting = Interrupted(lambda: sink.put("in between"), lambda: not sink._renew)
+    sink.renew()
+    until(lambda: gate.lines == ["in between"], "written")
+    sink.close(DEADLINE_S)
