@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from app.webhooks.replay import LogRecord, ReplayIntent
     from app.webhooks.replay_request import ReplayRequest
     from app.webhooks.replay_run import Log
-    from tables.delivery_queries import DeliveryPage, Readers
+    from tables.delivery_queries import DeliveryPage, FoundDelivery, Readers
 
 __all__ = ["OwnedRows", "Replay", "ReplayWorld", "Replays", "TooManyReplays", "VaultLog"]
 
@@ -291,9 +291,10 @@ class OwnedRows:
     async def read(self, delivery_ids: Sequence[str]) -> Sequence[DeliveryRow | None]:
         """See `ReplayRows.read`."""
 
-        def job(unit: Unit, flights: Mapping[str, DeliveryRow]) -> list[DeliveryRow | None]:
+        def job(unit: Unit, held: Mapping[str, FoundDelivery]) -> list[DeliveryRow | None]:
             return [
-                flights.get(id_) or unit.get(DELIVERIES, delivery_key(self.webhook_id, id_)) for id_ in delivery_ids
+                held[id_].row if id_ in held else unit.get(DELIVERIES, delivery_key(self.webhook_id, id_))
+                for id_ in delivery_ids
             ]
 
         return await self._at_owner(job)
@@ -310,7 +311,7 @@ class OwnedRows:
             query = None if reached is None else DeliveryQuery(self.webhook_id, Status.MISSED, after=reached)
         return first
 
-    async def _at_owner(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
+    async def _at_owner(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
         number = self.ownership.number_of(self.webhook_id.encode())
         reader = self.readers.get(number)
         if reader is None or not self.ownership.is_mine(number):
@@ -324,8 +325,8 @@ class OwnedRows:
             raise Unavailable("the rows of the webhook were closed") from None
 
 
-def _missed_page(query: DeliveryQuery, unit: Unit, flights: Mapping[str, DeliveryRow]) -> DeliveryPage:
-    return find_page(unit, flights, query, MISSED_A_JOB)
+def _missed_page(query: DeliveryQuery, unit: Unit, held: Mapping[str, FoundDelivery]) -> DeliveryPage:
+    return find_page(unit, held, query, MISSED_A_JOB)
 
 
 def _origins(rows: Iterable[DeliveryRow]) -> Iterable[tuple[str, int, int]]:

@@ -108,7 +108,7 @@ class DeliveryQuery:
 
 
 class FoundDelivery(NamedTuple):
-    """A delivery as it is now; in flight it may have no row yet."""
+    """A delivery as it is now; in flight, or waiting for a moment only, it may have no row yet."""
 
     row: DeliveryRow
     in_flight: bool
@@ -134,8 +134,8 @@ class DeliveryPage:
 class Reader(Protocol):
     """A number that is open here."""
 
-    async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
-        """Run a job between slices; its second argument are the deliveries in flight, by id.
+    async def read(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
+        """Run a job between slices; its second argument are the deliveries that the owner holds in memory, by id.
 
         Raises:
             Revoked: The number closed first.
@@ -229,10 +229,10 @@ def read_refill(
     return [entry for entry in entries if entry.delivery_id not in flights], horizon
 
 
-def find_delivery(unit: Unit, flights: Mapping[str, DeliveryRow], delivery_id: str) -> FoundDelivery | None:
+def find_delivery(unit: Unit, held: Mapping[str, FoundDelivery], delivery_id: str) -> FoundDelivery | None:
     """One delivery by its id."""
-    if (flying := flights.get(delivery_id)) is not None:
-        return FoundDelivery(flying, in_flight=True)
+    if (found := held.get(delivery_id)) is not None:
+        return found
     prefix = id_prefix(delivery_id)
     for key in unit.scan_index(DELIVERIES, prefix, limit=1):
         row = unit.get(DELIVERIES, key[len(prefix) :])
@@ -241,23 +241,23 @@ def find_delivery(unit: Unit, flights: Mapping[str, DeliveryRow], delivery_id: s
     return None
 
 
-def find_page(unit: Unit, flights: Mapping[str, DeliveryRow], query: DeliveryQuery, limit: int) -> DeliveryPage:
+def find_page(unit: Unit, held: Mapping[str, FoundDelivery], query: DeliveryQuery, limit: int) -> DeliveryPage:
     """A page of a list, newest first; it ends early after 10,000 rows looked at."""
-    flying = sorted(filter(query.asks_for, flights.values()), key=lambda row: place_in_lists(row).order)
+    unstored = sorted((found for found in held.values() if query.asks_for(found.row)), key=lambda f: f.place.order)
     items: list[FoundDelivery] = []
     last: Place | None = None
     for looked_at, (created_at_ms, key) in enumerate(_places(unit, query)):
         delivery_id = key.partition(b"\x00")[2].decode()
         place = Place(created_at_ms, delivery_id)
-        while flying and place_in_lists(flying[0]).order <= place.order:
-            items.append(FoundDelivery(flying.pop(0), in_flight=True))
+        while unstored and unstored[0].place.order <= place.order:
+            items.append(unstored.pop(0))
         if len(items) >= limit or looked_at >= SCAN_LIMIT:
             return _cut(items, limit, items[limit - 1].place if len(items) >= limit else last)
         last = place
-        row = None if delivery_id in flights else unit.get(DELIVERIES, key)
+        row = None if delivery_id in held else unit.get(DELIVERIES, key)
         if row is not None and query.asks_for(row):
             items.append(FoundDelivery(row, in_flight=False))
-    items += [FoundDelivery(row, in_flight=True) for row in flying]
+    items += unstored
     return _cut(items, limit, None)
 
 

@@ -82,6 +82,10 @@ class BriefWaits:
         """One of them."""
         return self._waits.get(delivery_id)
 
+    def rows(self) -> list[DeliveryRow]:
+        """All of them."""
+        return [wait.row for wait in self._waits.values()]
+
     def suit(self, row: DeliveryRow, now: Now) -> bool:
         """Whether a delivery that is new may wait here."""
         return (

@@ -19,6 +19,7 @@ from app.webhooks.recent import Activity, Recent
 from app.webhooks.scheduler import Now, Result, Scheduler
 from tables.deliveries import DELIVERIES, delivery_key, entry_of, lane_of
 from tables.delivery_ledger import DeliveryLedger
+from tables.delivery_queries import FoundDelivery
 from tables.webhooks import WEBHOOKS, webhook_key
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ class Holdings:
         return Now(clock.now_ms(), clock.monotonic_s())
 
     @property
-    def flying(self) -> Mapping[str, DeliveryRow]:
-        """The deliveries in flight, by id."""
-        return {delivery_id: flight.row for delivery_id, flight in self.flights.items()}
+    def held(self) -> Mapping[str, FoundDelivery]:
+        """The deliveries in memory, by id: those in flight, and those that wait without a row."""
+        waiting = {row.delivery_id: FoundDelivery(row, in_flight=False) for row in self.brief.rows()}
+        return waiting | {id_: FoundDelivery(flight.row, in_flight=True) for id_, flight in self.flights.items()}
 
     def webhook(self, unit: Unit, webhook_id: str) -> OwnedWebhook | None:
         """A webhook, read from the table when it is needed first; None: there is none."""

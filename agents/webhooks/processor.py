@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from app.webhooks.owned import OwnedWebhook
     from app.webhooks.recent import Activity
     from app.webhooks.scheduler import Now
+    from tables.delivery_queries import FoundDelivery
 
 __all__ = ["WebhooksProcessor", "webhooks_agent"]
 
@@ -154,9 +155,9 @@ class WebhooksProcessor(Processor):
         self._holdings.census.close()
         self._holdings.ages.close()
 
-    async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
+    async def read(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
         """See `tables.delivery_queries.Reader`."""
-        return await self.context.submit(lambda unit: job(unit, self._holdings.flying))
+        return await self.context.submit(lambda unit: job(unit, self._holdings.held))
 
     def activity(self, webhook_id: str, now_ms: int) -> Activity:
         """See `tables.delivery_queries.Reader`."""

@@ -69,7 +69,7 @@ class _Handlers:
         if reader is None:
             raise _closing()
         try:
-            found = await reader.read(lambda unit, flights: find_delivery(unit, flights, delivery_id))
+            found = await reader.read(lambda unit, held: find_delivery(unit, held, delivery_id))
         except Revoked:
             raise _closing() from None
         if found is None:
@@ -113,7 +113,7 @@ class _Handlers:
         if reader is None or not self._api.ownership.is_mine(number):
             return None
         try:
-            return await reader.read(lambda unit, flights: find_page(unit, flights, query, limit))
+            return await reader.read(lambda unit, held: find_page(unit, held, query, limit))
         except Revoked:
             return None
 

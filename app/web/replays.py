@@ -118,7 +118,7 @@ class _Handlers:
         if reader is None:
             raise _closing()
         try:
-            row = await reader.read(lambda unit, _flights: unit.get(WEBHOOKS, key))
+            row = await reader.read(lambda unit, _held: unit.get(WEBHOOKS, key))
         except Revoked:
             raise _closing() from None
         if row is None or row.deleting:

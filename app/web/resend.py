@@ -183,7 +183,7 @@ class _Resend:
         if reader is None:
             raise _closing()
         try:
-            found = await reader.read(lambda unit, flights: find_delivery(unit, flights, delivery_id))
+            found = await reader.read(lambda unit, held: find_delivery(unit, held, delivery_id))
         except Revoked:
             raise _closing() from None
         if found is None:

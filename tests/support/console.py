@@ -236,10 +236,10 @@ class Seen:
             width = page.evaluate("document.scrollingElement.scrollWidth")
             assert width <= size["width"], f"{page.url} is {width} px wide on a screen of {size['width']}"
 
-    def picture(self, name: str) -> None:
-        """For the documentation, where they are asked for."""
+    def picture(self, name: str, height: int = 700) -> None:
+        """For the documentation, where they are asked for; so high that what the page is for is on it."""
         if os.environ.get("CONSOLE_SCREENSHOTS"):
             PICTURES.mkdir(exist_ok=True)
-            self.page.set_viewport_size({"width": 1000, "height": 700})
+            self.page.set_viewport_size({"width": 1000, "height": height})
             self.page.screenshot(path=PICTURES / f"{name}.png", full_page=False)
             self.page.set_viewport_size(WIDE)

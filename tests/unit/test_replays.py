@@ -13,7 +13,7 @@ from app.replays import MISSED_A_JOB, OwnedRows
 from app.webhooks.model import DeliveryRow, Status
 from app.webhooks.replay_run import ReplayFailed, Unavailable
 from tables.deliveries import DELIVERIES, delivery_key
-from tables.delivery_queries import Readers
+from tables.delivery_queries import FoundDelivery, Readers
 from tests.support.memory_unit import START_MS, MemoryRows, MemoryUnit
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Number:
     """The one number that there is; `jobs` counts what ran in it."""
 
     rows: MemoryRows = field(default_factory=MemoryRows)
-    flights: dict[str, DeliveryRow] = field(default_factory=dict)
+    held: dict[str, FoundDelivery] = field(default_factory=dict)
     closing: bool = False
     mine: bool = True
     jobs: int = 0
@@ -49,11 +49,11 @@ class Number:
         for one in rows:
             self.rows.put(DELIVERIES, delivery_key(WEBHOOK, one.delivery_id), one)
 
-    async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
+    async def read(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
         if self.closing:
             raise Revoked("the number is closed")
         self.jobs += 1
-        return job(MemoryUnit(self.rows).unit, self.flights)
+        return job(MemoryUnit(self.rows).unit, self.held)
 
     def rows_of(self, *, opened: bool = True, owner: str = "w1") -> OwnedRows:
         readers, ownership = Readers(), Ownership(1, lambda _: self.mine)
@@ -66,7 +66,7 @@ class Number:
 async def test_rows_are_read_in_the_order_asked_for_and_in_flight_is_newer_than_the_table() -> None:
     number = Number()
     number.put(row("a", Status.MISSED), row("b", Status.FAILED))
-    number.flights["dlv_b"] = row("b", Status.RETRYING)
+    number.held["dlv_b"] = FoundDelivery(row("b", Status.RETRYING), in_flight=True)
     found = await number.rows_of().read(["dlv_b", "dlv_none", "dlv_a"])
     assert [one and one.status for one in found] == [Status.RETRYING, None, Status.MISSED]
 

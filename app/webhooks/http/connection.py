@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from app.webhooks.http.answers import AnswerReader
@@ -25,12 +26,13 @@ class Connection(asyncio.Protocol):
         on_gone: Called then.
     """
 
-    __slots__ = ("_loop", "_reader", "_transport", "_waiter", "gone", "on_gone")
+    __slots__ = ("_loop", "_poll", "_reader", "_transport", "_waiter", "gone", "on_gone")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = AnswerReader()
         self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
         self._waiter: asyncio.Future[Answer] | None = None
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self.on_gone: Callable[[Connection], None] | None = None
@@ -46,6 +48,13 @@ class Connection(asyncio.Protocol):
             # An answer that came before all of the request was sent: what is left would not be read.
             and not transport.get_write_buffer_size()
         )
+
+    def unasked(self) -> bool:
+        """Whether bytes, or the end, have come that the event loop has not read yet; between two requests nothing may.
+
+        Read after the next request, they would pass for its answer.
+        """
+        return bool(self._poll.poll(0))
 
     async def exchange(self, request: bytes, timeout_s: float | None, *, head_only: bool = False) -> Answer:
         """Send a request and read its answer.
@@ -119,6 +128,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there, TLS included."""
         self._transport = cast("asyncio.Transport", transport)
+        # With TLS these are records, and one that holds no data, as a session ticket, costs a new connection.
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer, or of nothing that was asked for."""

@@ -162,9 +162,9 @@ class Pool:
             del self._idle[connection]
             if not kept:
                 del self._idle_of[origin]
-            if connection.reusable:
+            if connection.reusable and not connection.unasked():
                 return connection
-            # Its end has come and is not announced yet.
+            # Its end has come, or what nobody asked for, and is not announced yet.
             connection.abort()
         return None
 

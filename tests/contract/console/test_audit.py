@@ -111,7 +111,7 @@ def test_the_trail_is_verified_and_the_result_is_shown(console: Console, trail: 
     expect(compared.get_by_text("as it was sealed")).to_have_count(with_head(trail))
     expect(compared.get_by_text("nothing sealed")).to_have_count(len(trail) - with_head(trail))
     seen.check()
-    seen.picture("audit")
+    seen.picture("audit", height=955)
     seen.page.reload()
     expect(region(seen, "Verification").get_by_role("status").first).to_contain_text("as it was sealed")
 

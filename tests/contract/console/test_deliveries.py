@@ -120,7 +120,6 @@ def test_deliveries_are_found_by_webhook_status_event_and_time(
     page.get_by_role("link", name="Show all of them").click()
     expect(search.get_by_label("Event id")).to_have_value("")
     expect(rows(seen, "Deliveries, newest first").nth(1)).to_be_visible()
-    seen.picture("deliveries")
 
 
 def test_what_the_api_does_not_understand_is_said_at_its_filter(console: Console) -> None:
@@ -178,7 +177,7 @@ def test_one_shows_its_request_its_answer_and_its_attempts_as_text(
     expect(attempt).to_contain_text("status_500")
     no_markup(seen)
     seen.check()
-    seen.picture("delivery")
+    seen.picture("delivery", height=990)
     state.get_by_role("link", name="Its dead letter").click()
     expect(rows(seen, "Dead letters, newest first")).to_have_count(len(failed.events))
     seen.page.go_back()
@@ -264,7 +263,6 @@ def test_a_dead_letter_shows_its_event_exactly_and_as_text(console: Console, sys
     expect(seen.page).to_have_url(re.compile("since="))
     expect(rows(seen, "Dead letters, newest first")).to_have_count(len(failed.events))
     seen.check()
-    seen.picture("dead-letters")
     search.get_by_label("Until (UTC)").fill("2026-01-02T00:00:00")
     seen.has("No dead letter is like that.")
     seen.go(f"/dead-letters/{letter(system, failed, 0)}", "Dead letter of llm.data-vault.dataset.created")

@@ -44,7 +44,7 @@ def test_an_answer_says_why_and_whether_it_was_kept(console: Console, role: str)
     for text in ("Allowed", "reading is open", "pol-open-reading", "the engine: it was asked for this answer"):
         expect(first).to_contain_text(text)
     seen.check()
-    seen.picture("policy")
+    seen.picture("policy", height=925)
     again = ask(seen, f"alice-{role}", "read", "ds-1", '{"purpose": "audit"}')
     expect(again).to_contain_text("the cache: decided")
     denied = ask(seen, f"alice-{role}", "delete", "ds-1")

@@ -94,7 +94,6 @@ def test_records_are_found_by_reason_agent_type_and_time(seen: Seen) -> None:
     expect(rows(seen)).to_have_count(3)
     no_markup(seen)
     seen.check()
-    seen.picture("quarantine")
     search = seen.page.get_by_role("search")
     search.get_by_label("Agent").fill("governance")
     expect(rows(seen)).to_have_count(1)
@@ -173,7 +172,6 @@ def test_those_of_a_filter_are_shown_before_they_are_put_back(seen: Seen, system
     )
     expect(asked).to_contain_text("1 of these is refused: only a part of each is here.")
     seen.check()
-    seen.picture("quarantine-preview")
     asked.get_by_role("button", name="Cancel").click()
     asked.wait_for(state="detached")
     assert [row["origin"] for row in listed(system) if row["first_origin"] == origin] == [origin]

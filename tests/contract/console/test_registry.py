@@ -95,7 +95,6 @@ def test_a_synchronisation_is_started_and_watched_until_it_is_done(console: Cons
     last = seen.page.get_by_role("region", name="Last synchronisation")
     expect(last).to_contain_text("done")
     seen.check()
-    seen.picture("registry")
     last.get_by_role("link", name="All of it").click()
     seen.page.get_by_role("heading", level=1, name="Synchronisation").wait_for()
 

@@ -79,7 +79,6 @@ def test_a_slow_one_shows_how_far_it_is_and_is_cancelled_after_it_was_asked(
     expect(progress).to_contain_text("running")
     expect(page.get_by_role("region", name="What was asked for")).to_contain_text("/3: 0")
     seen.check()
-    seen.picture("replay")
     seen.button("Cancel the replay")
     asked = page.get_by_role("dialog", name="Cancel the replay?")
     expect(asked.get_by_role("button", name="Cancel", exact=True)).to_be_focused()
@@ -126,7 +125,6 @@ def test_one_since_a_time_runs_to_its_end(console: Console, hook: Hook) -> None:
     seen.page.get_by_role("link", name="Replays", exact=True).first.click()
     expect(rows(seen).filter(has_text="Replayed by hand").first).to_contain_text("done")
     seen.check()
-    seen.picture("replays")
     rows(seen).get_by_role("link", name="Replayed by hand").first.click()
     seen.page.get_by_role("heading", level=1, name="Replayed by hand").wait_for()
 

@@ -17,6 +17,10 @@ from tests.support.listening import ADMIN, TOKENS, VIEWER, Caller, listening
 FOLDER = Path(str(files("app.web.console"))) / "assets"
 ASSETS = sorted(str(file.relative_to(FOLDER)) for file in FOLDER.rglob("*") if file.is_file())
 OURS = [name for name in ASSETS if name.endswith(".js") and not name.startswith("vendor/")]
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "console.md"
+PICTURES = DOCUMENTATION.parent / "console"
+# Each version of each is kept by git for ever.
+PICTURES_BYTES = 600_000
 POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -132,3 +136,17 @@ async def test_without_tokens_everybody_on_this_machine_is_an_admin() -> None:
     async with listening(console_routes()) as api:
         assert (await api.get("/v1/session")).document == {"name": "local", "role": "admin"}
         assert (await api.get("/v1/session", headers={"Host": "evil.example"})).code == (403, "forbidden_host")
+
+
+class TestDocumentation:
+    def test_has_a_line_for_each_page_of_the_navigation(self) -> None:
+        told = re.findall(r"^\| ([A-Z][a-z ]+) \|", DOCUMENTATION.read_text(), re.MULTILINE)
+        pages = (FOLDER / "pages").glob("*.js")
+        assert sorted(told) == sorted(nav for page in pages for nav in re.findall(r'nav: "([^"]+)"', page.read_text()))
+
+    def test_shows_each_picture_that_the_tests_take_and_no_other(self) -> None:
+        shown = re.findall(r"\(console/([a-z-]+)\.png\)", DOCUMENTATION.read_text())
+        tests = (Path(__file__).parents[2] / "contract" / "console").glob("test_*.py")
+        taken = [name for test in tests for name in re.findall(r'\.picture\("([^"]+)"', test.read_text())]
+        assert sorted(shown) == sorted(taken) == sorted(file.stem for file in PICTURES.iterdir())
+        assert sum(file.stat().st_size for file in PICTURES.iterdir()) < PICTURES_BYTES

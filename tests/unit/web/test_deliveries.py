@@ -33,6 +33,18 @@ async def desk_served(desk: Desk, *, count: int = 1) -> AsyncIterator[Caller]:
     await desk.context.close(desk.processor)
 
 
+async def desk_with_a_short_wait() -> Desk:
+    """One delivered, one in flight, and one that came a moment later and waits for it in memory."""
+    desk = await Desk().open(webhook_row("wh_a"))
+    await desk.deliver(desk.intent("delivered"))
+    desk.receiver.hold()
+    for event_id in ("first", "second"):
+        desk.clock.advance(0.1)
+        await desk.deliver(desk.intent(event_id, subject="d1"))
+    assert desk.row("second") is None
+    return desk
+
+
 @pytest.fixture
 async def api() -> AsyncIterator[Caller]:
     """One delivered, one that is retried, one in flight; each a second later than the one before."""
@@ -82,6 +94,26 @@ class TestList:
     async def test_pages_show_everything_once(self, api: Caller, query: str) -> None:
         seen = [item["event_id"] async for page in walk([api], f"/v1/deliveries?{query}") for item in page["items"]]
         assert seen == [e for e in ("flying", "retried", "delivered") if e != "flying" or "webhook_id" not in query]
+
+    @pytest.mark.parametrize(
+        ("query", "events"),
+        [
+            ("", ["second", "first", "delivered"]),
+            ("webhook_id=wh_a", ["second", "first", "delivered"]),
+            ("webhook_id=wh_a&status=pending", ["second", "first"]),
+            ("webhook_id=wh_a&status=delivered", ["delivered"]),
+            ("event_id=second", ["second"]),
+            (f"since={format_time(START_MS + 200)}", ["second"]),
+            ("limit=1", ["second", "first", "delivered"]),
+            ("limit=1&webhook_id=wh_a&status=pending", ["second", "first"]),
+        ],
+    )
+    async def test_what_waits_for_a_moment_without_a_row_is_listed(self, query: str, events: list[str]) -> None:
+        async with desk_served(await desk_with_a_short_wait()) as api:
+            items = [item async for page in walk([api], f"/v1/deliveries?{query}") for item in page["items"]]
+
+        assert [item["event_id"] for item in items] == events
+        assert [item["in_flight"] for item in items] == [event_id == "first" for event_id in events]
 
     @pytest.mark.parametrize(
         ("query", "field_"),
@@ -169,6 +201,12 @@ class TestShow:
             0,
             [],
         )
+
+    async def test_one_that_waits_for_a_moment_without_a_row_is_shown(self) -> None:
+        async with desk_served(await desk_with_a_short_wait()) as api:
+            shown = (await api.get(f"/v1/deliveries/{delivery_id('wh_a', '/vault', 'second')}")).document
+
+        assert (shown["status"], shown["in_flight"], shown["reason"]) == ("pending", False, "order")
 
     async def test_a_list_has_no_attempt_logs(self, api: Caller) -> None:
         assert "attempt_log" not in (await api.get("/v1/deliveries")).text

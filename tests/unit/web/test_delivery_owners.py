@@ -20,7 +20,7 @@ from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.forward import HOP_HEADER
 from app.webhooks.model import DeliveryRow, Status
 from tables.deliveries import DELIVERIES, delivery_key
-from tables.delivery_queries import Readers
+from tables.delivery_queries import FoundDelivery, Readers
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Answer, Caller, listening, walk
 from tests.support.memory_unit import START_MS, MemoryRows, MemoryUnit
 
@@ -38,7 +38,7 @@ class RowsReader:
     rows: MemoryRows = field(default_factory=MemoryRows)
     closing: bool = False
 
-    async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
+    async def read(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
         if self.closing:
             raise Revoked("the number is closed")
         return job(MemoryUnit(self.rows).unit, {})

@@ -17,11 +17,11 @@ from app.settings import ApiSettings
 from app.web import Forwarder
 from app.web.forward import HOP_HEADER
 from app.web.replays import ReplaysApi, replay_routes
-from app.webhooks.model import DeliveryRow, WebhookRow
+from app.webhooks.model import WebhookRow
 from app.webhooks.replay import Selection
 from app.webhooks.replay_request import Only, ReplayLimits
 from app.webhooks.replay_run import ReplayFailed
-from tables.delivery_queries import Readers
+from tables.delivery_queries import FoundDelivery, Readers
 from tables.webhooks import WEBHOOKS, webhook_key
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Answer, Caller, listening, walk
 from tests.support.memory_unit import START_MS, MemoryRows, MemoryUnit
@@ -41,7 +41,7 @@ class RowsReader:
     rows: MemoryRows = field(default_factory=MemoryRows)
     closing: bool = False
 
-    async def read(self, job: Callable[[Unit, Mapping[str, DeliveryRow]], T]) -> T:
+    async def read(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
         if self.closing:
             raise Revoked("the number is closed")
         return job(MemoryUnit(self.rows).unit, {})

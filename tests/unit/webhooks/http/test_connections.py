@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+import socket
 import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -124,6 +127,21 @@ async def ask(pool: Pool, origin: Origin, timeout_s: float = DEADLINE_S) -> Answ
         pool.give_back(origin, connection)
 
 
+def come_unread(pool: Pool, peer: Peer, data: bytes) -> None:
+    """Let bytes of the peer, or with none its end, reach the kept connection's socket while the loop does not run."""
+    (connection,) = pool._idle
+    transport = connection._transport
+    assert transport is not None
+    fd = peer.writers[0].get_extra_info("socket").fileno()
+    if data:
+        os.write(fd, data)
+    else:
+        with socket.socket(fileno=os.dup(fd)) as end:
+            end.shutdown(socket.SHUT_WR)
+    come, _, _ = select.select([transport.get_extra_info("socket").fileno()], [], [], DEADLINE_S)
+    assert come
+
+
 class TestKept:
     async def test_one_is_used_for_request_after_request(self) -> None:
         async with peering(answering) as peer, pooling() as pool:
@@ -178,6 +196,38 @@ class TestKept:
 
             assert answer.status == 204
             assert [number for number, _ in peer.heads] == [1, 2]
+
+    async def test_one_on_which_something_came_that_the_loop_has_not_read_is_not_used(self) -> None:
+        async with peering(answering) as peer, pooling() as pool:
+            await ask(pool, peer.origin)
+            come_unread(pool, peer, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            answer = await ask(pool, peer.origin)
+
+            assert answer.status == 204
+            assert [number for number, _ in peer.heads] == [1, 2]
+
+    async def test_nor_one_whose_end_the_loop_has_not_read(self) -> None:
+        async with peering(answering) as peer, pooling() as pool:
+            await ask(pool, peer.origin)
+            come_unread(pool, peer, b"")
+            answer = await ask(pool, peer.origin)
+
+            assert answer.status == 204
+            assert [number for number, _ in peer.heads] == [1, 2]
+
+    async def test_an_answer_nobody_asked_for_delivers_no_later_event(self) -> None:
+        async def takes_the_first(peer: Peer, number: int, reader: StreamReader, writer: StreamWriter) -> None:
+            while True:
+                await peer.next_head(number, reader)
+                refused = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+                writer.write(NO_CONTENT if len(peer.heads) == 1 else refused)
+
+        async with peering(takes_the_first) as peer, sender() as one:
+            first = await one.post(outgoing(peer.url, body=b""))
+            come_unread(one._pool, peer, NO_CONTENT)
+            second = await one.post(outgoing(peer.url, body=b""))
+
+            assert (first.error, second.error) == (None, "status_500")
 
     async def test_one_is_closed_once_it_was_idle_for_long(self) -> None:
         async with peering(answering) as peer, pooling(keep_alive_s=0.05) as pool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +19,15 @@ ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Wire:
-    """A transport that leads nowhere."""
+    """A transport that leads nowhere; nothing ever comes on its socket."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, silent: socket.socket) -> None:
         self._connection = connection
+        self._silent = silent
         self.closing = False
+
+    def get_extra_info(self, name: str) -> Any:
+        return {"socket": self._silent}[name]
 
     def is_closing(self) -> bool:
         return self.closing
@@ -43,7 +49,8 @@ class Wire:
 class World:
     """A pool whose connections answer, break and come late as they are told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, silent: socket.socket) -> None:
+        self.silent = silent
         self.pool = Pool(self.dial, max_connections=MAX_CONNECTIONS, max_per_origin=MAX_PER_ORIGIN, keep_alive_s=60)
         self.dialled: list[tuple[Origin, asyncio.Future[None]]] = []
         self.wires: list[tuple[Connection, Wire]] = []
@@ -55,7 +62,7 @@ class World:
         self.dialled.append((origin, done))
         await done
         connection = Connection()
-        wire = Wire(connection)
+        wire = Wire(connection, self.silent)
         connection.connection_made(wire)  # type: ignore[arg-type]
         self.wires.append((connection, wire))
         return connection
@@ -117,8 +124,8 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def live(acts: list[tuple[str, int, bool]]) -> None:
-    world = World()
+async def live(acts: list[tuple[str, int, bool]], silent: socket.socket) -> None:
+    world = World(silent)
     for kind, number, at_once in acts:
         world.act(kind, number)
         # Some things happen in the same turn of the loop.
@@ -144,4 +151,6 @@ async def live(acts: list[tuple[str, int, bool]]) -> None:
 
 @given(ACTS)
 def test_no_place_is_lost_and_none_given_twice(acts: list[tuple[str, int, bool]]) -> None:
-    asyncio.run(live(acts))
+    silent, other_end = socket.socketpair()
+    with silent, other_end:
+        asyncio.run(live(acts, silent))
