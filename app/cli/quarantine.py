@@ -185,11 +185,12 @@ def _by_broker(ids: tuple[str, ...], only: Filter, *, dry_run: bool, yes: bool, 
     settings = load_settings()
     with broker_of(settings) as broker, closing(TopicReader(broker)) as reader:
         chosen = _chosen(reader, _topics(settings).quarantine, ids, only)
+        plan = plan_of(chosen)
         if dry_run:
-            _print_plan(plan_of(chosen), as_json=as_json)
+            _print_plan(plan, as_json=as_json)
             return None
-        if chosen and not yes:
-            _confirm(len(chosen), len({entry.record.topic for entry in chosen}))
+        if plan["would_republish"] and not yes:
+            _confirm(plan["would_republish"], len({row["topic"] for row in plan["of"]}))
         words = {"ids": len(ids)} if ids else only.words
         return _republish(settings, broker, reader, chosen, words) if chosen else Redriven()
 
@@ -242,7 +243,10 @@ def _republish(
 def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(plan)
-    elif not plan["of"]:
+        return
+    if not plan["of"] and not plan["refused"]:
         click.echo("nothing such in quarantine")
-    else:
+    if plan["of"]:
         print_table(("topic", "reason", "agent", "records"), [list(row.values()) for row in plan["of"]])
+    for id_, reason in plan["refused"].items():
+        click.echo(f"refused: {id_}: {reason}")

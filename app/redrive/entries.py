@@ -16,7 +16,7 @@ from app.events import format_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["REASONS", "Entry", "Filter", "plan_of", "read_entry", "show_bytes", "show_entry"]
+__all__ = ["REASONS", "Entry", "Filter", "cut", "plan_of", "read_entry", "show_bytes", "show_entry"]
 
 REASONS: Final = (
     "invalid_envelope", "invalid_data", "unknown_type", "too_large", "handler_error", "rejected_upstream",
@@ -144,13 +144,21 @@ def show_bytes(entry: Entry) -> dict[str, Any]:
 
 
 def plan_of(chosen: Sequence[Entry]) -> dict[str, Any]:
-    """What republishing them would do."""
-    counts = Counter((entry.record.topic, entry.record.reason, entry.record.agent) for entry in chosen)
+    """What republishing them would do, as far as they themselves tell: a topic may be gone, too."""
+    refused = {entry.id: reason for entry in chosen if (reason := cut(entry)) is not None}
+    sound = [entry for entry in chosen if entry.id not in refused]
+    counts = Counter((entry.record.topic, entry.record.reason, entry.record.agent) for entry in sound)
     rows = [
         {"topic": topic, "reason": reason, "agent": agent, "records": count}
         for (topic, reason, agent), count in sorted(counts.items())
     ]
-    return {"would_republish": len(chosen), "of": rows}
+    return {"would_republish": len(sound), "of": rows, "refused": refused}
+
+
+def cut(entry: Entry) -> str | None:
+    """Why an entry cannot be put back, if only a part of its record was kept."""
+    size_bytes = entry.record.truncated
+    return None if size_bytes is None else f"only a part of its {size_bytes} bytes is here"
 
 
 def _bytes(data: bytes | None) -> Any:

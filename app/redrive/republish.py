@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from app.engine.quarantine import REPUBLISHED
 from app.events import AdminEventType
+from app.redrive.entries import cut
 from app.redrive.operator import Sent, Transaction, Transactions, operator_event
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _refusal(entry: Entry, partitions: Callable[[str], Sequence[int]]) -> str | None:
+    if (reason := cut(entry)) is not None:
+        return reason
     record = entry.record
-    if record.truncated is not None:
-        return f"only a part of its {record.truncated} bytes is here"
     there = partitions(record.topic)
     if not there:
         return f"there is no topic {record.topic} any more"

@@ -33,6 +33,25 @@ def test_the_tables_of_rights_are_those_of_the_code() -> None:
         ]
 
 
+def covers(app_id: str, other: str) -> bool:
+    """Whether a worker may write changelogs of another deployment with topics of its own."""
+    changelog = Topics("elsewhere", other).changelog("audit")
+    return any(
+        changelog.startswith(right.name) if right.prefix else changelog == right.name
+        for right in acls_of(AclRole.WORKER, Topics("vault", app_id))
+        if right.resource == "topic" and right.operation == "Write"
+    )
+
+
+def test_the_names_that_deployments_must_not_have_are_those_that_the_rights_cannot_tell_apart() -> None:
+    assert "no `APP_ID` may be that of another one and `-` and more, as `vault-stream-eu` beside" in DOCUMENT
+    assert covers("vault-stream", "vault-stream")
+    assert covers("vault-stream", "vault-stream-eu")
+    assert not covers("vault-stream-eu", "vault-stream")
+    assert not covers("vault-stream-us", "vault-stream-eu")
+    assert not covers("vault-stream-eu", "vault-stream-europe")
+
+
 def test_the_user_of_strimzi_has_the_rights_of_a_worker_and_no_other() -> None:
     given = {
         (rule["resource"]["type"], rule["resource"]["name"], rule["resource"]["patternType"], operation)

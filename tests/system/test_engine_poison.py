@@ -126,6 +126,7 @@ def test_a_bad_deploy_stops_after_a_hundred_and_all_of_it_comes_back(group: Fold
     assert plan == {
         "would_republish": stopped,
         "of": [{"topic": f"{group.app}.in", "reason": "handler_error", "agent": "fold", "records": stopped}],
+        "refused": {},
     }
     done = cli.json("quarantine", "republish", "--direct", "--agent", "fold", "--reason", "handler_error", "--yes")
     assert (len(done["republished"]), done["refused"]) == (stopped, {})

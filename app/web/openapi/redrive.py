@@ -269,7 +269,7 @@ QUARANTINE: Final = Area(
         "Republished": {
             "oneOf": [
                 obj({"republished": _PLACES, "refused": _PLACES}),
-                obj({"would_republish": COUNT, "of": _COUNTED}),
+                obj({"would_republish": COUNT, "of": _COUNTED, "refused": _PLACES}),
             ]
         },
     },

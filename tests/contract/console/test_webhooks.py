@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 from playwright.sync_api import Locator, expect
@@ -69,6 +70,17 @@ def test_without_any_the_list_says_what_to_do_next(console: Console, role: str) 
         seen.page.get_by_role("heading", level=1, name="New webhook").wait_for()
 
 
+TYPE_AND_SHOW_ALL: Final = """() => {
+  const field = document.querySelector("input[type=search]");
+  field.value = "typed";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  return new Promise((done) => setTimeout(() => {
+    for (const link of document.querySelectorAll("a")) if (link.textContent === "Show all of them") link.click();
+    setTimeout(done, 600);
+  }, 50));
+}"""
+
+
 def test_one_is_found_among_many_and_the_list_has_pages(console: Console, system: System) -> None:
     urls = [f"http://127.0.0.1:9/paged-{number}" for number in range(3)]
     many = [system.webhook(url=url, events=("dataset.*",))["id"] for url in urls]
@@ -91,6 +103,13 @@ def test_one_is_found_among_many_and_the_list_has_pages(console: Console, system
         seen.page.get_by_role("link", name="Show all of them").click()
         seen.has(urls[0])
         expect(seen.page.get_by_label("Search")).to_have_value("")
+        # In one go: what is typed has not come into the address yet.
+        seen.page.get_by_label("Health").select_option("disabled")
+        seen.has("No webhook is like that.")
+        seen.page.evaluate(TYPE_AND_SHOW_ALL)
+        seen.has(urls[0])
+        expect(seen.page.get_by_label("Search")).to_have_value("")
+        expect(seen.page.get_by_label("Health")).to_have_value("")
     finally:
         for webhook in many:
             system.call("DELETE", f"/v1/webhooks/{webhook}")

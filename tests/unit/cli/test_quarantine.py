@@ -2,13 +2,17 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from app.cli import cli
 from app.cli.quarantined import entry_of, newest_of_each_origin
 from app.engine.quarantine import quarantine_message
-from app.redrive.entries import Entry, Filter
+from app.redrive.entries import Entry, Filter, plan_of
+from app.redrive.operator import Transactions
+from app.redrive.republish import redrive
+from app.topics import Topics
 from tests.support.engine import FakeRecord
 
 INTENT = (("vs-delivery-id", b"dlv_1"), ("vs-reason", b"event"), ("vs-timestamp", b"7"), ("traceparent", None))
@@ -124,3 +128,26 @@ def test_ids_a_filter_or_all_must_be_said_and_only_one_of_them() -> None:
 @pytest.mark.parametrize("wrong", [["show", "7"], ["show", "a-b"], ["list", "--since", "yesterday"]])
 def test_what_is_no_id_and_no_time_is_wrong_usage(wrong: list[str]) -> None:
     assert CliRunner().invoke(cli, ["quarantine", *wrong]).exit_code == 2
+
+
+class NoTransactions(Transactions):
+    """Nothing is to be put back."""
+
+    def __init__(self) -> None:
+        """Without a broker."""
+
+
+def test_a_plan_counts_apart_what_will_be_refused_and_says_why_in_the_words_of_the_refusal() -> None:
+    whole = entry(FakeRecord("t", 0, 1, 7, b"k", b"v", ()), "0-1")
+    record = msgspec.structs.replace(whole.record, offset=2, truncated=3_000_000)
+    part = msgspec.structs.replace(whole, id="0-2", record=record)
+
+    refused = redrive(NoTransactions(), Topics("vault", "app"), iter([part]), lambda _: [0], {}, lambda _: None).refused
+
+    assert plan_of([whole, part]) == {
+        "would_republish": 1,
+        "of": [{"topic": "t", "reason": "handler_error", "agent": "router", "records": 1}],
+        "refused": refused,
+    }
+    assert refused == {"0-2": "only a part of its 3000000 bytes is here"}
+    assert plan_of([part]) == {"would_republish": 0, "of": [], "refused": refused}

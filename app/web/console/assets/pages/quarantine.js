@@ -37,14 +37,12 @@ const earlier = (one, other) => (!one || (other && Date.parse(other) < Date.pars
 /** Just after a time: what comes later is not among what was looked at. */
 const after = (at) => new Date(Date.parse(at) + 1).toISOString();
 
-/** What the API would put back, and which of those it would refuse, as far as the first two thousand tell. */
+/** What the API would put back, and what it would refuse, of what is there by now, as far as the first pages tell. */
 async function look(filter, signal) {
-  const refused = [];
   let [cursor, newest, pages] = ["", "", 0];
   do {
     const page = await get("/v1/quarantine", { ...filter, limit: 200, cursor }, { signal });
     for (const entry of page.items) {
-      if (entry.truncated !== null) refused.push(entry);
       if (typeof entry.quarantined_at === "string" && (!newest || Date.parse(entry.quarantined_at) > Date.parse(newest))) newest = entry.quarantined_at;
     }
     cursor = page.next_cursor;
@@ -52,11 +50,12 @@ async function look(filter, signal) {
   const until = newest ? earlier(filter.until, after(newest)) : filter.until;
   const chosen = until || Object.keys(filter).length ? { ...filter, until } : { all: true };
   const plan = await post("/v1/quarantine/republish", { ...chosen, dry_run: true }, { signal });
-  return { ...plan, refused, more: Boolean(cursor), chosen };
+  return { ...plan, chosen };
 }
 
 function Plan({ plan }) {
-  if (!plan.would_republish) return html`<${Empty} title="Nothing is meant by this."><p>Nothing in quarantine is like that.</p><//>`;
+  const refused = Object.keys(plan.refused).length;
+  if (!plan.would_republish && !refused) return html`<${Empty} title="Nothing is meant by this."><p>Nothing in quarantine is like that.</p><//>`;
   return html`<p>${plural(plan.would_republish, "record")}; what comes here from now on is not among them.</p>
     <${Table} caption="What would be put back" rows=${plan.of} keyOf=${(row) => `${row.topic} ${row.reason} ${row.agent}`} columns=${[
       { head: "Topic", cell: (row) => row.topic },
@@ -64,7 +63,7 @@ function Plan({ plan }) {
       { head: "Agent", cell: (row) => html`<${Badge}>${row.agent}<//>` },
       { head: "Records", kind: "number", cell: (row) => count(row.records) },
     ]} />
-    ${plan.refused.length > 0 && html`<p><${Badge} kind="bad">refused<//> ${plan.more ? "At least " : ""}${plural(plan.refused.length, "of these is", "of these are")} refused: only a part of each is here.</p>`}`;
+    ${refused > 0 && html`<p><${Badge} kind="bad">refused<//> ${plural(refused, "more is", "more are")} refused: only a part of each is here.</p>`}`;
 }
 
 const Refused = ({ result }) => {
@@ -85,8 +84,8 @@ const republishAll = (filter) =>
       <p>Each goes back to the topic that it came from, and is processed as if it were new. What fails again comes back here.</p>`,
     look: (signal) => look(filter, signal),
     plan: Plan,
-    nothing: (plan) => plan.would_republish <= plan.refused.length,
-    action: (plan) => (plan.more ? "Put them back" : `Put ${count(plan.would_republish - plan.refused.length)} back`),
+    nothing: (plan) => !plan.would_republish,
+    action: (plan) => `Put ${count(plan.would_republish)} back`,
     run: (plan) => post("/v1/quarantine/republish", plan.chosen),
     done: told,
     more: Refused,

@@ -27,13 +27,13 @@ const HealthBadge = ({ webhook }) => html`<${Badge} kind=${HEALTH[webhook.health
 function Filters({ location }) {
   const { search = "", health = "" } = location.query;
   const [typed, setTyped] = useState(search);
-  // A link may change it, too.
-  useEffect(() => setTyped(search), [search]);
+  // A link may change it, too, and says what is searched even where that was not what was typed since.
+  useEffect(() => setTyped(search), [location]);
   useEffect(() => {
     if (typed === search) return undefined;
     const timer = setTimeout(() => go(location.path, { search: typed, health }, { replace: true }), 300);
     return () => clearTimeout(timer);
-  }, [typed]);
+  }, [typed, location]);
   return html`<div class="filters" role="search">
     <${Field} label="Search">${(tied) => html`<input type="search" value=${typed} onInput=${(event) => setTyped(event.target.value)} placeholder="URL, description, event, id" ...${tied} />`}<//>
     <${Field} label="Health">${(tied) => html`<${Select} options=${HEALTHS} value=${health} onChange=${(value) => go(location.path, { search: typed, health: value }, { replace: true })} ...${tied} />`}<//>
