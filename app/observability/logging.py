@@ -73,6 +73,7 @@ _AIOKAFKA_LINES_PER_S: Final = 1
 """aiokafka logs some hundred lines a second while a broker is away; what it means, the engine says itself."""
 _QUIET: Final = ("aiokafka", "faust", "mode")
 """They tell of each start of each part. Their warnings are shown, and all of it where LOG__LEVEL names one."""
+_MODE_FILE: Final = "/mode/services.py"
 
 _leveled: set[str] = set()
 """The targets whose level is set, to be given back when the levels change."""
@@ -146,6 +147,8 @@ def configure_logging(form: str, level: str, output: str, *, stream: TextIO | No
     where = parse_output(output)
     handler = _handler(make(), where, stream)
     handler.addFilter(RateLimit("aiokafka", _AIOKAFKA_LINES_PER_S))
+    if "mode" not in parse_levels(level):
+        handler.addFilter(_not_of_mode)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -190,6 +193,11 @@ def _reopen_at_hangup() -> None:
 
     with contextlib.suppress(ValueError):  # not in the main thread: whoever set it up there decides
         signal.signal(signal.SIGHUP, reopen)
+
+
+def _not_of_mode(record: logging.LogRecord) -> bool:
+    """Our services are mode's, and it tells of each start and stop under the target of the service."""
+    return record.levelno >= logging.WARNING or not record.pathname.endswith(_MODE_FILE)
 
 
 class RateLimit(logging.Filter):
