@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import sys
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -156,6 +157,8 @@ def configure_logging(form: str, level: str, output: str, *, stream: TextIO | No
             old.flush()
             old.close()
     root.addHandler(handler)
+    if not where.stdout:
+        root.addHandler(_last_words(make()))
     for target in _leveled - levels.keys():
         logging.getLogger(target).setLevel(logging.NOTSET)
     for target, value in levels.items():
@@ -178,6 +181,15 @@ def _handler(formatter: logging.Formatter, where: LogOutput, stream: TextIO | No
             ) from error
         _reopen_at_hangup()
     return LineHandler(formatter, targets)
+
+
+def _last_words(formatter: logging.Formatter) -> logging.Handler:
+    """Where all goes to a file: why the process ends is said to whoever started it, too."""
+    from app.observability.log_output import LineHandler, StreamTarget  # noqa: PLC0415  # as above
+
+    handler = LineHandler(formatter, [StreamTarget(sys.stderr)])
+    handler.setLevel(logging.CRITICAL)
+    return handler
 
 
 def _reopen_at_hangup() -> None:
