@@ -295,6 +295,7 @@ class Program:
         except TimeoutError:
             # A frozen broker takes no goodbye; numbers are checkpointed and closed by then, or their log has the truth.
             self.engine.die(f"not everything ended within {STOP_S:.0f} s", 0)
+        log.info("stopped: exit 0")
         return 0
 
     # -- what operators see

@@ -130,7 +130,7 @@ class Holdings:
         self.deps = deps
         self.since_ms = context.clock.now_ms()
         self.scheduler = Scheduler(deps.slots, deps.options.pace, context.tick_now)
-        self.census = Census()
+        self.census = Census(without_key=deps.keys.active_key_id is None)
         self.brief = BriefWaits(self.scheduler, self.census, deps.busy)
         self.ages = WaitingAges(context)
         self.ledger = DeliveryLedger(deps.publisher, topics.attempts, topics.dead_letters, topics.events)
@@ -186,6 +186,7 @@ class Holdings:
             return False
         before = webhook.row
         webhook.use(row)
+        self.census.key(row.webhook_id, missing=False)  # its secrets may be others; the next attempt tells
         self.census.webhook(before.health, row.health)
         self.scheduler.configure(row.webhook_id, webhook.limits, self.now)
         enabled = row.enabled and not before.enabled
@@ -203,6 +204,7 @@ class Holdings:
     def drop(self, webhook_id: str) -> None:
         """The last of a webhook is gone."""
         self.census.webhook(self.webhooks.pop(webhook_id).row.health, None)
+        self.census.key(webhook_id, missing=False)
         self.scheduler.remove(webhook_id)
         self.brief.drop(webhook_id)
 

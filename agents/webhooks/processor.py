@@ -326,6 +326,11 @@ class WebhooksProcessor(Processor):
         self._scheduler.finish(entry.webhook_id, entry.lane, Result.NOTHING, now)
 
     def _has_key(self, webhook: OwnedWebhook, now: Now) -> bool:
+        has = self._can_sign(webhook, now)
+        self._holdings.census.key(webhook.row.webhook_id, missing=not has)
+        return has
+
+    def _can_sign(self, webhook: OwnedWebhook, now: Now) -> bool:
         if webhook.can_sign(now.wall_ms):
             return True
         if self._scheduler.lacks_key(webhook.row.webhook_id, now.monotonic_s):

@@ -68,7 +68,8 @@ def publish(file: str, check: bool, sample: bool, as_json: bool) -> None:
         raise click.UsageError("--sample takes no FILE")
     report = _Report(aloud=not as_json)
     with ExitStack() as stack:
-        source = _sampled() if sample else sys.stdin.buffer
+        event = sample_event() if sample else None
+        source = sys.stdin.buffer if event is None else BytesIO(encode_structured(checked(event)))
         if file != "-":
             source = stack.enter_context(Path(file).open("rb"))
         size_bytes = None if file == "-" else Path(file).stat().st_size
@@ -80,15 +81,11 @@ def publish(file: str, check: bool, sample: bool, as_json: bool) -> None:
                 report.accepted += len(_decoded(batch, report))
         else:
             _publish_all(batches, report)
+    if event is not None and report.accepted:
+        click.echo(f"{event.type}, id {event.id}", err=True)
     _print(report, check=check, as_json=as_json)
     if report.refused:
         sys.exit(1)
-
-
-def _sampled() -> BytesIO:
-    event = sample_event()
-    click.echo(f"{event.type}, id {event.id}", err=True)
-    return BytesIO(encode_structured(checked(event)))
 
 
 def _progress() -> Progress:

@@ -165,6 +165,7 @@ def list_deliveries(
             "id",
             "webhook_id",
             "status",
+            "reason",
             "attempts",
             "event_type",
             "created_at",

@@ -212,7 +212,10 @@ def _addresses(
     yield f"            {receiver.open_url} (give this URL to a webhook of yours)"
     yield f"worker log  {worker.log}"
     yield "To see an event arrive, in another terminal:"
-    yield f"  export VAULT_STREAM_BROKERS={broker.bootstrap} VAULT_STREAM_API__URL={api.url}"
+    yield (
+        f"  export VAULT_STREAM_BROKERS={broker.bootstrap} VAULT_STREAM_API__URL={api.url} "
+        f"VAULT_STREAM_PARTITIONS={EMBEDDED_PARTITIONS}"
+    )
     yield f"  {wishes.program} publish --sample"
     yield "Ctrl-C ends everything. What arrives at the receiver:"
 

@@ -46,7 +46,8 @@ class Inbox(Receiver):
 
     async def _take(self, request: web.Request) -> web.Response:
         response = await super()._take(request)
-        told = "the signature holds" if response.status < HTTPStatus.BAD_REQUEST else "401, the signature does not hold"
+        refused = response.status >= HTTPStatus.BAD_REQUEST
+        told = "401, the signature does not hold: a webhook of yours wants /inbox" if refused else "the signature holds"
         self._tell(request, await request.read(), told)
         return response
 

@@ -1,6 +1,7 @@
 """The catalogue of event types, what each is for us, and the topic that it travels on (contracts 1.2)."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from enum import Enum, StrEnum, auto
 from functools import lru_cache
 from typing import Any, Final, Literal, Self
@@ -50,7 +51,7 @@ class VaultEventType(StrEnum):
             return cls(text)
         except ValueError:
             raise ValueError(
-                f"unknown vault event type {text!r}: expected one of the {len(cls)} in contracts 1.2, "
+                f"unknown vault event type {text!r}: expected one of the {len(cls)} in asyncapi.yaml, "
                 f"such as {cls.DATASET_CREATED}"
             ) from None
 
@@ -103,6 +104,10 @@ _KINDS: Final[Mapping[str, EventKind]] = {
 }
 KNOWN_TYPES: Final = frozenset(_KINDS)
 
+_LONGEST_GUESSED: Final = 64
+"""A longer type is no slip of the pen, and comparing takes time."""
+_LIKENESS: Final = 0.75
+
 
 def check_type(event: EventFields) -> EventKind:
     """The kind of the event's type.
@@ -112,8 +117,21 @@ def check_type(event: EventFields) -> EventKind:
     """
     kind = _KINDS.get(event.type)
     if kind is None:
-        raise InvalidEvent("unknown_type", "type is not in the catalogue of event types (contracts 1.2)")
+        raise unknown_type(event.type)
     return kind
+
+
+def unknown_type(type_: str) -> InvalidEvent:
+    """What is said of a type that is none of ours: the vault type that is nearest to it, never the type itself."""
+    nearest = None if len(type_) > _LONGEST_GUESSED else _nearest(type_.removeprefix(NAMESPACE))
+    guess = "" if nearest is None else f"; did you mean {NAMESPACE}{nearest}?"
+    return InvalidEvent("unknown_type", f"unknown event type{guess or ';'} asyncapi.yaml lists all")
+
+
+@lru_cache(maxsize=256)
+def _nearest(name: str) -> str | None:
+    names = [type_.removeprefix(NAMESPACE) for type_ in VaultEventType]
+    return next(iter(get_close_matches(name, names, n=1, cutoff=_LIKENESS)), None)
 
 
 @lru_cache(maxsize=256)

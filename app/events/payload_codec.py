@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.events.catalog import unknown_type
 from app.events.envelope import CloudEvent
 from app.events.errors import InvalidEvent
 from app.events.payloads import PAYLOADS, AccessFields, DatasetFields, Payload, PolicyViolation
@@ -20,7 +21,7 @@ def decode_payload(event: CloudEvent) -> Payload:
     """
     payload = PAYLOADS.get(event.type)
     if payload is None:
-        raise InvalidEvent("unknown_type", "type is not in the catalogue of event types (contracts 1.2)")
+        raise unknown_type(event.type)
     data = event.data
     if data.__class__ is not dict:
         raise InvalidEvent("invalid_data", "data is missing" if data is None else "data is not a JSON object")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import sys
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ _AIOKAFKA_LINES_PER_S: Final = 1
 """aiokafka logs some hundred lines a second while a broker is away; what it means, the engine says itself."""
 _QUIET: Final = ("aiokafka", "faust", "mode")
 """They tell of each start of each part. Their warnings are shown, and all of it where LOG__LEVEL names one."""
+_MODE_FILE: Final = "/mode/services.py"
 
 _leveled: set[str] = set()
 """The targets whose level is set, to be given back when the levels change."""
@@ -146,6 +148,8 @@ def configure_logging(form: str, level: str, output: str, *, stream: TextIO | No
     where = parse_output(output)
     handler = _handler(make(), where, stream)
     handler.addFilter(RateLimit("aiokafka", _AIOKAFKA_LINES_PER_S))
+    if "mode" not in parse_levels(level):
+        handler.addFilter(_not_of_mode)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -153,6 +157,8 @@ def configure_logging(form: str, level: str, output: str, *, stream: TextIO | No
             old.flush()
             old.close()
     root.addHandler(handler)
+    if not where.stdout:
+        root.addHandler(_last_words(make()))
     for target in _leveled - levels.keys():
         logging.getLogger(target).setLevel(logging.NOTSET)
     for target, value in levels.items():
@@ -177,6 +183,15 @@ def _handler(formatter: logging.Formatter, where: LogOutput, stream: TextIO | No
     return LineHandler(formatter, targets)
 
 
+def _last_words(formatter: logging.Formatter) -> logging.Handler:
+    """Where all goes to a file: why the process ends is said to whoever started it, too."""
+    from app.observability.log_output import LineHandler, StreamTarget  # noqa: PLC0415  # as above
+
+    handler = LineHandler(formatter, [StreamTarget(sys.stderr)])
+    handler.setLevel(logging.CRITICAL)
+    return handler
+
+
 def _reopen_at_hangup() -> None:
     """SIGHUP opens the log file again, as programs that rotate logs ask for it; only where there is a file.
 
@@ -190,6 +205,11 @@ def _reopen_at_hangup() -> None:
 
     with contextlib.suppress(ValueError):  # not in the main thread: whoever set it up there decides
         signal.signal(signal.SIGHUP, reopen)
+
+
+def _not_of_mode(record: logging.LogRecord) -> bool:
+    """Our services are mode's, and it tells of each start and stop under the target of the service."""
+    return record.levelno >= logging.WARNING or not record.pathname.endswith(_MODE_FILE)
 
 
 class RateLimit(logging.Filter):

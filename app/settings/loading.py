@@ -95,6 +95,8 @@ def _gather(environ: Mapping[str, str], dotenv: Path, lines: list[str]) -> tuple
         given = sources.from_dotenv(dotenv) | given
     except (OSError, UnicodeDecodeError) as error:
         lines.append(f"{dotenv}: cannot be read as UTF-8 ({_reason(error)}); correct or remove it")
+    except sources.DoubledError as error:
+        lines.append(f"{error}: {dotenv} has more than one line for it, of which the last would win; keep one of them")
     folder = given.get(_SECRETS)
     if folder is None or not Path(folder.text).is_dir():
         return given, None  # a folder that is not there is an error of its field

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Final
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from app.settings.catalogue import PREFIX
 
@@ -35,6 +38,10 @@ class Raw:
     origin: str
 
 
+class DoubledError(ValueError):
+    """A file gives a variable more than once; the text is its name."""
+
+
 def from_environment(environ: Mapping[str, str]) -> dict[str, Raw]:
     """The variables of the process; an empty one counts as unset, those that Kubernetes injects are not ours."""
     return {
@@ -52,10 +59,16 @@ def from_dotenv(path: Path) -> dict[str, Raw]:
     Raises:
         OSError: The file is there and cannot be read.
         UnicodeDecodeError: It is no UTF-8.
+        DoubledError: Two of its lines are for one variable. The last would win, and a key in the other be lost.
     """
     if not path.is_file():
         return {}
-    values = dotenv_values(path, interpolate=False, encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    names = Counter(binding.key for binding in parse_stream(StringIO(text)) if binding.key is not None)
+    doubled = [name for name, times in names.items() if times > 1 and name.startswith(PREFIX)]
+    if doubled:
+        raise DoubledError(doubled[0])
+    values = dotenv_values(stream=StringIO(text), interpolate=False)
     return {name: Raw(text, DOTENV) for name, text in values.items() if name.startswith(PREFIX) and text}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiohttp import web
@@ -96,11 +96,14 @@ class _Operations:
         return _answer(figures_of(self._stats), good=True)
 
 
+_SIGNS: Final = {HealthStatus.UNHEALTHY: "-", HealthStatus.DEGRADED: "!"}
+
+
 def _told(report: HealthReport, whole: str | None = None, *, good: bool | None = None) -> web.Response:
     """One line a check, for people, as the health pages of Kubernetes have it; the whole in the last line."""
     lines = []
     for check in report.checks:
-        sign = "-" if check.status is HealthStatus.UNHEALTHY else "+"
+        sign = _SIGNS.get(check.status, "+")
         why = f": {check.message}" if check.message else ""
         lines.append(f"[{sign}] {check.name} {check.status.value}, {check.latency_ms} ms{why}")
     good = report.status is not HealthStatus.UNHEALTHY if good is None else good

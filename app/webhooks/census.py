@@ -19,11 +19,20 @@ _IN_FLIGHT: Final = metrics.QUEUE_DEPTH.labels(queue_name="webhooks_in_flight")
 _waiting_for = cache(lambda reason: metrics.DELIVERIES_WAITING.labels(reason=reason.value))
 _became = cache(lambda status: metrics.DELIVERIES.labels(status=status.value))
 
+_keyless: Final[set[tuple[int, str]]] = set()
+"""The webhooks of all numbers whose key is missing, each with the census that has it."""
+
 
 class Census:
-    """Counts of one number; `close` takes them out of the gauges, which the numbers of a worker share."""
+    """Counts of one number; `close` takes them out of the gauges, which the numbers of a worker share.
 
-    def __init__(self) -> None:
+    Args:
+        without_key: Whether the worker has no key at all: then one is missing whatever becomes of the webhooks.
+    """
+
+    def __init__(self, *, without_key: bool = False) -> None:
+        self._without_key = without_key
+        self._keyless: set[str] = set()
         self._waiting: Counter[Reason] = Counter()
         self._health: Counter[Health] = Counter()
         self._in_flight = 0
@@ -56,8 +65,21 @@ class Census:
                 self._health[health] += change
                 metrics.WEBHOOKS.labels(health=health.value).inc(change)
 
+    def key(self, webhook_id: str, *, missing: bool) -> None:
+        """Whether the key of a webhook's secrets is missing here."""
+        if missing:
+            self._keyless.add(webhook_id)
+            _keyless.add((id(self), webhook_id))
+            metrics.ENCRYPTION_KEY_MISSING.set(1)
+        elif webhook_id in self._keyless:
+            self._keyless.discard(webhook_id)
+            _keyless.discard((id(self), webhook_id))
+            metrics.ENCRYPTION_KEY_MISSING.set(self._without_key or bool(_keyless))
+
     def close(self) -> None:
         """The number is counted elsewhere from now on."""
+        for webhook_id in list(self._keyless):
+            self.key(webhook_id, missing=False)
         for reason, count in list(self._waiting.items()):
             self.waits(reason, -count)
         for health, count in list(self._health.items()):

@@ -288,6 +288,12 @@ def test_a_problem_names_the_source_that_is_not_the_environment(tmp_path: Path) 
     assert len(problems) == 2
 
 
+def test_two_lines_of_dotenv_for_one_setting_are_refused_without_their_values() -> None:
+    name = "VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS"
+    Path(".env").write_text(f'OTHER=1\nOTHER=2\n{name}=["k1:{KEY}"]\n# a note\nexport {name}=["k2:{KEY}"]\n')
+    assert refused() == (f"{name}: .env has more than one line for it, of which the last would win; keep one of them",)
+
+
 def test_dotenv_keeps_a_dollar_as_it_is() -> None:
     Path(".env").write_text("VAULT_STREAM_API__ADMIN_TOKEN='pa$${HOME}x'\n")
     token = load().api.admin_token

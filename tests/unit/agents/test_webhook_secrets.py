@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.observability import metrics
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.credentials import seal_headers
 from app.webhooks.model import Reason, SealedSecret, Status
@@ -35,6 +36,10 @@ async def opened(keys: KeyRing, before: Desk | None = None, **row: Any) -> Desk:
         return await Desk(keys=keys).open(webhook_row(**row))
     await before.context.close(before.processor)
     return await Desk(keys=keys, rows=before.context.rows, clock=before.clock).open()
+
+
+def is_key_missing() -> float | None:
+    return metrics.REGISTRY.get_sample_value("vault_stream_encryption_key_missing")
 
 
 async def closed(desk: Desk) -> None:
@@ -75,8 +80,11 @@ async def test_with_one_of_two_valid_secrets_unreadable_nothing_is_sent_until_it
     assert (row.status, row.reason, row.attempts) == (Status.PENDING, Reason.NO_KEY, 0)
     assert desk.receiver.requests == []
 
+    assert is_key_missing() == 1
+
     desk = await opened(ring("k1", "k2"), desk)
 
+    assert is_key_missing() == 0
     assert desk.receiver.events() == ["e1", "e2"]
     assert signatures(desk, OLD) == [(True, True)] * 2
     assert signatures(desk, NEW) == [(False, True)] * 2
@@ -97,8 +105,10 @@ async def test_a_webhook_parked_for_an_old_secret_sends_again_when_the_overlap_e
     desk = await opened(kept, secrets=(sealed(NEW, kept), sealed(OLD, removed, START_MS + HOUR_MS)))
     await desk.deliver(desk.intent("e1"))
     assert desk.receiver.requests == []
+    assert is_key_missing() == 1
     await desk.pass_time(HOUR_MS / 1000 + 60)
 
+    assert is_key_missing() == 0
     assert signatures(desk, NEW) == [(True, True)]
     await closed(desk)
 

@@ -146,6 +146,15 @@ def test_a_sample_is_an_event_that_was_made_up_another_one_each_time(publishers:
     assert results[0].stdout == "1 published, 0 refused\n"
 
 
+def test_a_sample_that_was_not_taken_is_not_named(monkeypatch: pytest.MonkeyPatch, publishers: Publishers) -> None:
+    async def refuse(_publisher: InMemoryEventPublisher, _events: Any) -> Any:
+        raise BrokerConnectionError("nobody there")
+
+    monkeypatch.setattr(InMemoryEventPublisher, "publish_batch", refuse)
+    result = run("--sample")
+    assert (result.exit_code, result.stderr) == (1, "Error: nobody there\n")
+
+
 def test_a_sample_can_be_checked_and_takes_no_file(publishers: Publishers, tmp_path: Path) -> None:
     assert run("--sample", "--check").stdout == "1 valid, 0 refused\n"
     file = tmp_path / "events.jsonl"

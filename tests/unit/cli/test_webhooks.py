@@ -184,10 +184,11 @@ class TestDeliveries:
         assert result.stderr == "partitions 3, 5 did not answer; their deliveries are not among these\n"
 
     def test_a_whole_list_says_nothing_of_that(self, api: Api) -> None:
-        api.will_answer(page({"id": "dlv_a", "webhook_id": "wh_a", "status": "delivered", "attempts": 1}, missing=[]))
+        waiting = {"id": "dlv_a", "webhook_id": "wh_a", "status": "pending", "reason": "no_key"}
+        api.will_answer(page(waiting, missing=[]))
         result = run(deliveries, "list")
         assert result.stderr == ""
-        assert result.stdout.splitlines()[1].split() == ["dlv_a", "wh_a", "delivered", "1", "-", "-", "-", "-"]
+        assert result.stdout.splitlines()[1].split() == ["dlv_a", "wh_a", "pending", "no_key", "-", "-", "-", "-", "-"]
 
     @pytest.mark.parametrize("arguments", [["--status", "happy"], ["--limit", "0"]])
     def test_wrong_usage_exits_2(self, api: Api, arguments: list[str]) -> None:

@@ -62,6 +62,22 @@ def test_an_event_of_an_unknown_type_is_refused_without_showing_the_type() -> No
     assert "secret" not in caught.value.detail
 
 
+@pytest.mark.parametrize("text", ["dataset.created", "llm.data-vault.dataset.Created", "llm.data-vault.dataset.create"])
+def test_what_is_said_of_an_unknown_type_names_the_nearest_one(text: str) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        check_type(new_event(id="1", source="/s", type=text))
+    assert caught.value.detail == (
+        "unknown event type; did you mean llm.data-vault.dataset.created? asyncapi.yaml lists all"
+    )
+
+
+@pytest.mark.parametrize("text", ["com.example.other", "llm.data-vault.dataset.created" + "d" * 100])
+def test_no_type_is_named_where_none_is_near(text: str) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        check_type(new_event(id="1", source="/s", type=text))
+    assert caught.value.detail == "unknown event type; asyncapi.yaml lists all"
+
+
 def test_a_topic_a_type() -> None:
     assert topic_of("llm.data-vault.dataset.created") == "vault.llm-data-vault-dataset-created"
     assert topic_of("llm.data-vault.pii.detected", "acme") == "acme.llm-data-vault-pii-detected"

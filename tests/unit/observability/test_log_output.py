@@ -160,7 +160,7 @@ def test_the_end_waits_for_a_bounded_time(broken: bool) -> None:
 def test_a_file_that_was_moved_away_is_opened_again_and_at_hangup_too(tmp_path: Path) -> None:
     file = tmp_path / "worker.log"
     configure_logging("json", "info", f"file:{file}")
-    (handler,) = logging.getLogger().handlers
+    handler, _ = logging.getLogger().handlers
     LOG.info("before")
     handler.flush()
     file.rename(tmp_path / "worker.log.1")
@@ -170,6 +170,20 @@ def test_a_file_that_was_moved_away_is_opened_again_and_at_hangup_too(tmp_path: 
     handler.flush()
     assert "before" in (tmp_path / "worker.log.1").read_text()
     assert [json.loads(line)["message"] for line in file.read_text().splitlines()] == ["after"]
+
+
+@pytest.mark.parametrize(("output", "times"), [("file", 1), ("both", 0)])
+def test_what_is_critical_is_told_to_the_terminal_too_where_all_goes_to_a_file(
+    output: str, times: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("json", "info", f"{output}:{tmp_path}/worker.log")
+    LOG.error("not this")
+    LOG.critical("exit 70: it is stuck")
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    assert "exit 70: it is stuck" in (tmp_path / "worker.log").read_text()
+    said = capfd.readouterr().err
+    assert (said.count("exit 70: it is stuck"), said.count("not this")) == (times, 0)
 
 
 def test_a_file_that_cannot_be_opened_again_stays_in_use(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mode import Service
 from pydantic import SecretStr
 
 from app.observability.logging import (
@@ -305,3 +306,19 @@ def test_what_is_below_us_is_quiet_unless_it_is_named() -> None:
     stream = configured(level="info,faust=info")
     logging.getLogger("faust.app").info("Starting...")
     assert "Starting..." in stream.getvalue()
+
+
+class _Part(Service):
+    """One of ours, which mode starts and stops."""
+
+    logger = logging.getLogger("app.engine.part")
+
+
+async def test_the_starts_and_stops_of_parts_are_quiet_unless_mode_is_named() -> None:
+    for level, shown in (("info", False), ("info,mode=info", True)):
+        stream = configured(level=level)
+        async with _Part():
+            pass
+        assert ("Starting..." in stream.getvalue()) is shown
+    logging.getLogger("app.engine.part").info("Starting...")
+    assert stream.getvalue().count("app.engine.part") > 1

@@ -48,7 +48,7 @@ async def test_verbose_is_one_line_a_check_and_one_of_the_whole(path: str, query
         assert answer.content_type == "text/plain"
     signs = [line.partition(", ")[0] for line in lines]
     without = "exclude" in query
-    assert signs == ["[-] kafka unhealthy", "[+] policy degraded", "[+] store healthy"][without:]
+    assert signs == ["[-] kafka unhealthy", "[!] policy degraded", "[+] store healthy"][without:]
     assert lines[-2].endswith(" ms: answered 503")
     words = {"/health": ("unhealthy", "degraded"), "/health/ready": ("not_ready", "ready")}
     assert (whole, answer.status) == (words[path][without], 200 if without else 503)
