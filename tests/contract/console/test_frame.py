@@ -102,6 +102,35 @@ def test_colours_follow_the_system_until_the_tab_says_otherwise(console: Console
     expect(seen.page.locator("body")).to_have_css("background-color", light)
 
 
+def test_the_frame_takes_one_row_of_a_usual_screen(console: Console) -> None:
+    seen = console("/")
+    seen.page.get_by_role("heading", name="Partitions").wait_for()
+    # 1280 without the bar to scroll by.
+    seen.page.set_viewport_size({"width": 1265, "height": 800})
+    expect(seen.page.get_by_role("button", name="Log out")).to_be_visible()
+    height = seen.page.locator("header").evaluate("(header) => header.offsetHeight")
+    button = seen.page.get_by_role("button", name="Log out").evaluate("(button) => button.offsetHeight")
+    assert height < 2 * button
+
+
+def test_a_table_on_a_narrow_screen_reads_from_the_left(console: Console) -> None:
+    seen = console("/")
+    seen.page.get_by_role("heading", name="Partitions").wait_for()
+    seen.page.set_viewport_size({"width": 360, "height": 740})
+    expect(seen.page.locator("td.number").first).to_have_css("text-align", "left")
+    expect(seen.page.locator("caption").first).to_have_css("display", "block")
+
+
+def test_a_page_that_cannot_be_read_warns_of_no_effect(console: Console) -> None:
+    seen = console("/nowhere")
+    seen.has("There is no such page")
+    seen.page.route("**/v1/webhooks**", lambda route: route.abort())
+    seen.page.get_by_role("link", name="Webhooks", exact=True).click()
+    seen.has("The worker does not answer.")
+    assert not seen.page.get_by_text("It may have done").is_visible()
+    seen.errors.clear()
+
+
 def test_an_address_that_leads_nowhere_says_so(console: Console) -> None:
     seen = console("/nowhere/%E0%A4%A")
     seen.has("There is no such page")

@@ -37,7 +37,8 @@ def test_what_is_not_well_is_said_first(console: Callable[..., Seen]) -> None:
     seen = console("/webhooks")
 
     def worker(name: str, **more: Any) -> dict[str, Any]:
-        flow = {"events": 5, "attempts": 5, "waiting": {"rate": 7, "pace": 2}, "in_flight": 1, "deliveries": {}}
+        flow = {"events": 5, "attempts": 5, "waiting": {"rate": 7, "pace": 2}, "in_flight": 1}
+        flow |= {"quarantined": 1, "deliveries": {"delivered": 9, "failed": 2}}
         recovery = {"restored_rows": 100, "remaining_rows": 39_900, "tables": {}, "left_s": 12.5}
         told = {"worker": name, "version": "1", "not_ready": [], "numbers": {}, "owners": {"0": "w-1", "1": "w-2"}}
         waits = {"lag": {"vault.events": 1200}, "oldest_unfinished_s": {"router": 3.5}, "webhooks": {"failing": 3}}
@@ -60,6 +61,10 @@ def test_what_is_not_well_is_said_first(console: Callable[..., Seen]) -> None:
     reasons = seen.page.get_by_role("region", name="Not ready")
     expect(reasons).to_contain_text("w-1: number 0 is opening: restoring")
     expect(reasons).to_contain_text("No answer for partition 2")
+    look = seen.page.get_by_role("region", name="Needs a look")
+    expect(look).to_contain_text(f"recovery unhealthy {EVIL}")
+    expect(look.get_by_role("link", name="2 records put into quarantine")).to_have_attribute("href", "#/quarantine")
+    expect(look.get_by_role("link", name="4 deliveries given up")).to_have_attribute("href", "#/dead-letters")
     recovering = seen.page.get_by_role("region", name="Recovering")
     expect(recovering).to_contain_text(re.compile(r"39,900 rows left to read, about .*\(w-1\)"))
     expect(seen.page.get_by_role("region", name="Waiting")).to_contain_text("14 for rate, 4 for pace")

@@ -114,6 +114,7 @@ def test_what_a_record_came_with_is_shown_as_text_or_as_base64(seen: Seen, poiso
     expect(rows(seen, "Headers of the record")).to_contain_text(["x-evil"])
     expect(rows(seen, "Headers of the record").first).to_contain_text(EVIL)
     expect(seen.page.get_by_role("region", name="Why it is here")).to_contain_text("router")
+    expect(seen.page.get_by_role("region", name="Why it is here")).to_contain_text("Publish it anew, mended")
     no_markup(seen)
     seen.check()
     seen.go(f"/quarantine/{poison.binary}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator
 from importlib.resources import files
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from app.settings.model import WebhookSettings
 from app.web.console import console_routes
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Caller, listening
 
@@ -51,6 +53,14 @@ async def test_the_page_needs_no_token_and_holds_no_data(api: Caller) -> None:
     assert {name.decode() for name in named} == {name for name in ASSETS if name.endswith(".js")}
     rest = re.sub(rb"( *<link rel=.modulepreload[^\n]+\n)+", b"    <!-- modules -->\n", body)
     assert rest == (FOLDER / "index.html").read_bytes()
+
+
+def test_the_form_of_a_webhook_names_the_defaults_of_a_deployment() -> None:
+    form = (FOLDER / "pages" / "webhook_form.js").read_text()
+    usual = WebhookSettings()
+    schedule = f"{len(usual.retry_schedule_s)} attempts within {math.ceil(sum(usual.retry_schedule_s) / 3600)} hours"
+    for default in (f"{usual.timeout_s:g}", f"{usual.max_in_flight}", schedule):
+        assert f"Empty: as the deployment, {default} unless it says otherwise." in form
 
 
 @pytest.mark.parametrize("path", ["/", *(f"/console/{name}" for name in ASSETS)])

@@ -57,7 +57,8 @@ export async function api(method, path, { query, body, headers = {}, accept = []
     text = await answer.text();
   } catch (error) {
     if (signal && signal.aborted) throw error;
-    throw new ApiError(0, { detail: "The worker does not answer. It may have done what was asked all the same.", code: "no_answer" });
+    const perhaps = method === "GET" ? "" : " It may have done what was asked all the same.";
+    throw new ApiError(0, { detail: `The worker does not answer.${perhaps}`, code: "no_answer" });
   }
   let document = null;
   try {

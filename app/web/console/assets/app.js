@@ -10,7 +10,7 @@ import { currentSession, setSession } from "./session.js";
 import { Dialogs, Empty, Field, Form, Notices, Page, closeDialogs, mount } from "./ui.js";
 
 const THEME = "vault-stream-theme";
-const THEMES = [["", "as the system"], ["light", "light"], ["dark", "dark"]];
+const THEMES = [["", "system"], ["light", "light"], ["dark", "dark"]];
 
 const useTheme = () => {
   const [theme, set] = useState(sessionStorage.getItem(THEME) || "");

@@ -10,7 +10,10 @@ const isOff = (workers) => workers.data?.items[0]?.off?.includes("governance");
 
 // --- The chains
 
-const Head = ({ row }) => (row.head_hash ? html`${count(row.head_sequence)}<div class="muted"><${Code}>${row.head_hash}<//></div>` : "none yet");
+/** In halves where it does not fit into a line, so that no single character stands alone. */
+const Hash = ({ of }) => html`<${Code}>${of.slice(0, 32)}<wbr />${of.slice(32)}<//>`;
+
+const Head = ({ row }) => (row.head_hash ? html`${count(row.head_sequence)}<div class="muted"><${Hash} of=${row.head_hash} /></div>` : "none yet");
 
 function Chains({ off }) {
   const poll = useGet("/v1/governance/status");

@@ -4,6 +4,7 @@ import { get } from "../api.js";
 import { Line } from "../charts.js";
 import { bytes, count, duration, plural, words } from "../format.js";
 import { usePoll } from "../live.js";
+import { href } from "../router.js";
 import { Badge, Code, Empty, Facts, Loading, Page, Problem, Section, Table, html, useEffect, useRef, useState } from "../ui.js";
 
 const KEPT = 60; // Two minutes at one answer every two seconds.
@@ -65,12 +66,15 @@ function Flow({ workers, rates }) {
   };
   const flows = workers.map((worker) => worker.flow).filter(Boolean);
   const waiting = together(flows, "waiting", (a, b) => a + b).filter((row) => row.value);
+  const all = sum(waiting.map((row) => row.value));
+  const inFlight = sum(flows.map((flow) => flow.in_flight));
   return html`<div class="columns">
     ${side("in", "events")}
     ${side("out", "delivery attempts")}
     <${Section} title="Waiting">
-      <p class="big">${count(sum(waiting.map((row) => row.value)))}</p>
-      <p class="muted">deliveries wait${waiting.length ? `: ${waiting.map((row) => `${count(row.value)} for ${words(row.name)}`).join(", ")}` : ""}; ${count(sum(flows.map((flow) => flow.in_flight)))} are in flight.</p>
+      <p class="big">${count(all)}</p>
+      <p class="muted">${all === 1 ? "delivery waits" : "deliveries wait"}${waiting.length ? `: ${waiting.map((row) => `${count(row.value)} for ${words(row.name)}`).join(", ")}` : ""}; ${count(inFlight)} ${inFlight === 1 ? "is" : "are"} in flight.</p>
+      <p><a href=${href("/deliveries", { status: "retrying" })}>Those that are tried again</a></p>
     <//>
   </div>`;
 }
@@ -94,6 +98,22 @@ function NotReady({ workers, missing }) {
     <ul>
       ${reasons.map(({ worker, reason }) => html`<li key=${worker + reason}><strong>${worker}</strong>: ${reason}</li>`)}
       ${missing.length > 0 && html`<li>No answer for ${missing.length === 1 ? "partition" : "partitions"} ${missing.join(", ")}: the figures below are without ${missing.length === 1 ? "it" : "them"}.</li>`}
+    </ul>
+  <//>`;
+}
+
+/** What is not well although all are ready: checks, and what only an operator moves on. */
+function NeedsALook({ workers, health }) {
+  const flows = workers.map((worker) => worker.flow).filter(Boolean);
+  const quarantined = sum(flows.map((flow) => flow.quarantined || 0));
+  const givenUp = sum(flows.map((flow) => flow.deliveries?.failed || 0));
+  const checks = health.checks.filter((check) => check.status !== "healthy");
+  if (!checks.length && !quarantined && !givenUp) return null;
+  return html`<${Section} title="Needs a look">
+    <ul>
+      ${checks.map((check) => html`<li key=${check.name}><strong>${check.name}</strong> <${Badge} kind=${STATUS[check.status]}>${check.status}<//> ${check.message}</li>`)}
+      ${quarantined > 0 && html`<li><a href=${href("/quarantine")}>${plural(quarantined, "record")} put into quarantine</a> since the workers started</li>`}
+      ${givenUp > 0 && html`<li><a href=${href("/dead-letters")}>${plural(givenUp, "delivery", "deliveries")} given up</a> since the workers started</li>`}
     </ul>
   <//>`;
 }
@@ -180,6 +200,7 @@ function Overview() {
   return html`<${Page} title=${title}>
     <${Problem} error=${poll.error} />
     <${NotReady} workers=${workers} missing=${missing} />
+    <${NeedsALook} workers=${workers} health=${health} />
     <${Recovery} workers=${workers} />
     <${Flow} workers=${workers} rates=${rates} />
     <${Behind} workers=${workers} />

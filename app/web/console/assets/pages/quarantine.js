@@ -11,6 +11,15 @@ import { openRedrive } from "./redrive.js";
 
 const EVERY_MS = 5000; // Each answer reads the topic.
 const REASONS = ["invalid_envelope", "invalid_data", "unknown_type", "too_large", "handler_error", "rejected_upstream"];
+const ANEW = "Publish it anew, mended, under a new id: put back as it is, it fails again.";
+const HELP = {
+  invalid_envelope: ANEW,
+  invalid_data: ANEW,
+  unknown_type: "Put it back once the workers know its type; if the type is wrong, publish it anew under a new id.",
+  too_large: "Publish it anew, smaller, under a new id: put back as it is, it fails again.",
+  handler_error: "Put it back once what the agent failed at is mended.",
+  rejected_upstream: "Put it back once that service would take it.",
+};
 const SHOWN_AT_MOST = 20;
 
 const FIELDS = [
@@ -136,6 +145,7 @@ function Entry({ params }) {
     <${Section} title="Why it is here" actions=${html`<${Badge} kind="bad">${entry.reason}<//>`}>
       <${Facts} items=${[
         ["What is wrong", entry.detail],
+        ["What helps", HELP[entry.reason]],
         ["Agent", html`<${Code}>${entry.agent}<//>`],
         ["Since", html`<${When} at=${entry.quarantined_at} full=${true} />`],
         ["Event type", entry.type && html`<${Code}>${entry.type}<//>`],

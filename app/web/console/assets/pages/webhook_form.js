@@ -111,10 +111,10 @@ function Fields({ form, set, error, isNew }) {
       <div class="stack">
         <${Field} label="Headers" optional error=${at("/headers")} hint="Name: value, one a line. A value that is shown as *** stays as it is.">${area("headers", 3)}<//>
         <${Field} label="Order" error=${at("/ordering")}>${(tied) => html`<${Select} options=${ORDERINGS} value=${form.ordering} onChange=${(ordering) => set({ ...form, ordering })} ...${tied} />`}<//>
-        <${Field} label="Time limit in seconds" optional error=${at("/timeout_s")}>${text("timeout", { inputmode: "decimal" })}<//>
-        <${Field} label="Attempts a second" optional error=${at("/rate_limit_per_s")}>${text("rate", { inputmode: "decimal" })}<//>
-        <${Field} label="Attempts at one time" optional error=${at("/max_in_flight")}>${text("most", { inputmode: "numeric" })}<//>
-        <${Field} label="Retry schedule in seconds" optional error=${at("/retry_schedule_s")} hint="The wait before each attempt, with commas: 0, 5, 300.">${text("schedule")}<//>
+        <${Field} label="Time limit in seconds" optional error=${at("/timeout_s")} hint="Of an attempt. Empty: as the deployment, 15 unless it says otherwise.">${text("timeout", { inputmode: "decimal" })}<//>
+        <${Field} label="Attempts a second" optional error=${at("/rate_limit_per_s")} hint="At most. Empty: without a limit.">${text("rate", { inputmode: "decimal" })}<//>
+        <${Field} label="Attempts at one time" optional error=${at("/max_in_flight")} hint="At most. Empty: as the deployment, 32 unless it says otherwise.">${text("most", { inputmode: "numeric" })}<//>
+        <${Field} label="Retry schedule in seconds" optional error=${at("/retry_schedule_s")} hint="The wait before each attempt, with commas: 0, 5, 300. Empty: as the deployment, 10 attempts within 76 hours unless it says otherwise.">${text("schedule")}<//>
         <${Check} label="Sign with ed25519, too" checked=${form.ed25519} onChange=${(ed25519) => set({ ...form, ed25519 })} hint=${at("/signatures") || "v1a of Standard Webhooks, beside the secret's v1."} />
         <${Check} label="Ask the receiver for its permission" checked=${form.handshake} onChange=${(handshake) => set({ ...form, handshake })} hint=${at("/handshake") || "CloudEvents web hooks: an OPTIONS request before the first delivery."} />
       </div>

@@ -146,7 +146,7 @@ function Webhook({ params }) {
         ["Disabled", webhook.disabled_at && html`<${Time} at=${webhook.disabled_at} full=${true} />`],
         ["Why", webhook.disabled_reason],
         ["Held until", webhook.hold_until && html`<${Time} at=${webhook.hold_until} full=${true} />`],
-        ["Serves", webhook.enabled ? "yes" : "no: its events are noted as missed"],
+        ["Enabled", webhook.enabled ? "yes" : "no: its events are noted as missed"],
       ]} />
     <//>
     ${activity.data ? html`<${LastHour} activity=${activity.data} />` : html`<${Loading} of=${activity} what="Asking its owner" />`}
