@@ -312,15 +312,19 @@ class Number:
 
     async def _checkpoint(self, patience_s: float = PATIENCE_S) -> None:
         waiters, self._waiters = self._waiters, []
+        # What it has merged since it was frozen is not in the checkpoint that logs it at last.
+        left_out = self._checkpointer.unsent
         try:
             self._proven |= await self._checkpointer.run(patience_s)
         except BaseException as error:
             _refuse(waiters, Revoked(f"number {self.number}: {error!r}"))
             raise
-        unsent = self._checkpointer.unsent
-        self._waiters += [one for one in waiters if one[0] in unsent]
+        left_out |= self._checkpointer.unsent
         for agent, waiter in waiters:
-            if agent not in unsent and not waiter.done():
+            if agent in left_out:
+                self._waiters.append((agent, waiter))
+                self._dirty.set()
+            elif not waiter.done():
                 waiter.set_result(None)
 
     async def close(self, drain_s: float, *, lost: bool) -> None:

@@ -377,3 +377,30 @@ async def test_work_whose_future_was_cancelled_by_a_stranger_ends_the_process(
 
     await until(lambda: services.died)
     assert "number 0 ended without being closed" in services.died[0][0]
+
+
+async def test_a_checkpoint_that_an_agent_asks_for_has_all_that_it_has_merged_since_it_was_left_out(
+    rig: Callable,
+) -> None:
+    """What is logged of it at last was frozen before: the rest comes with the checkpoint after that."""
+    services = rig(x=Quiet)
+    number = await ready_number(services)
+    taken, send_many = asyncio.Event(), services.outputs.send_many
+
+    async def when_taken(messages: object) -> None:
+        await taken.wait()
+        await send_many(messages)
+
+    services.outputs.send_many = when_taken
+    await number.runners["x"].submit(lambda unit: unit.send_late("told", b"k", b"v"))
+    await until(lambda: number._checkpointer.unsent == {"x"})
+    await number.runners["x"].submit(put(b"later"))
+    asked = asyncio.create_task(number.runners["x"].checkpoint())
+    await until(lambda: number._waiters)
+    await until(lambda: not number._waiters)
+    taken.set()
+    async with asyncio.timeout(10):
+        await asked
+
+    logged = [key for writes in services.reader.transactions for write in writes for key, _ in write.items]
+    assert b"later" in logged
