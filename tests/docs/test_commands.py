@@ -80,7 +80,7 @@ def test_a_command_that_is_shown_is_one(
         pass
 
 
-def test_the_check_finds_commands_and_what_is_wrong_with_them(tmp_path: Path) -> None:
+def test_the_check_finds_commands_and_what_is_wrong_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(SHOWN) > 50
     page = tmp_path / "page.md"
     lines = (
@@ -91,4 +91,4 @@ def test_the_check_finds_commands_and_what_is_wrong_with_them(tmp_path: Path) ->
     page.write_text("```sh\n" + "\n".join(lines) + "\n```\n")
     assert commands(page) == [("webhooks", "list", "--jsonn"), ("worker",)]
     with pytest.raises(click.NoSuchOption):
-        test_a_command_that_is_shown_is_one("page.md", ("webhooks", "list", "--jsonn"), tmp_path, pytest.MonkeyPatch())
+        test_a_command_that_is_shown_is_one("page.md", ("webhooks", "list", "--jsonn"), tmp_path, monkeypatch)
