@@ -41,6 +41,9 @@ SHOWN: dict[str, Callable[[dict[str, str]], str | None]] = {
     "/v1/quarantine/": lambda _: None,
     "/v1/replays/": lambda _: None,
     "/v1/registry/sync/": lambda _: None,
+    "/console/": lambda _: "/console/app.js",
+    "/v1/governance/verifications/": lambda ids: f"/v1/governance/verifications/{ids['verification']}",
+    "/v1/webhooks/{id}/activity": lambda ids: f"/v1/webhooks/{ids['webhook']}/activity",
     "/v1/webhooks/{id}": lambda ids: f"/v1/webhooks/{ids['webhook']}",
     "/v1/deliveries/{id}": lambda ids: f"/v1/deliveries/{ids['delivery']}",
     "/v1/registry/datasets/": lambda ids: f"/v1/registry/datasets/{ids['dataset']}",
@@ -213,6 +216,7 @@ class Scene:
         ids = {"resource": "ds-1", "dataset": "ds-1"}
         for kind, path in (("webhook", "/v1/webhooks"), ("delivery", "/v1/deliveries")):
             ids[kind] = (await self.call("GET", path))["items"][0]["id"]
+        ids["verification"] = (await self.call("POST", "/v1/governance/verifications", {}))["id"]
         document = await self.call("GET", "/openapi.json")
         for template, methods in document["paths"].items():
             path = next((of(ids) for part, of in SHOWN.items() if template.startswith(part)), template)
