@@ -166,6 +166,9 @@ class KafkaServer:
             self._refuse_another_port()
             self.wait_ready(timeout_s=timeout_s)
             return
+        if self._process is not None:
+            # It ended by itself, or somebody else ended it.
+            self._process.poll()
         jars = ensure_jars()
         java = find_java().program
         self._prepare(java, jars)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["verification_routes"]
 
 _PATH: Final = "/v1/governance/verifications"
+_UNKNOWN: Final = "No worker remembers a verification of this id. Start another one."
+ID_LIMIT: Final = 128
 
 
 def verification_routes(api: AuditApi, verifier: AuditVerifier) -> list[web.RouteDef]:
@@ -61,12 +63,12 @@ class _Handlers:
 
     async def show(self, request: web.Request) -> web.Response:
         query_of(request, ())
-        found = self._verifier.find(request.match_info["id"])
+        found = self._verifier.find(_id_of(request))
         return await self._found(request, None if found is None else found.show())
 
     async def cancel(self, request: web.Request) -> web.Response:
         query_of(request, ())
-        found = self._verifier.find(request.match_info["id"])
+        found = self._verifier.find(_id_of(request))
         if found is not None:
             await self._verifier.cancel(found)
         return await self._found(request, None if found is None else found.show())
@@ -78,13 +80,21 @@ class _Handlers:
         if item is None:
             item = next((page[0] for _, page in await self._others(request) if page), None)
         if item is None:
-            raise Problem(404, "not_found", "No worker remembers a verification of this id. Start another one.")
+            raise Problem(404, "not_found", _UNKNOWN)
         return web.json_response(item)
 
     async def _others(self, request: web.Request) -> list[tuple[frozenset[int], list[dict[str, Any]] | None]]:
         ownership = self._api.ownership
         numbers = [number for number in range(ownership.count) if not ownership.is_mine(number)]
         return await self._api.forwarder.ask_owners(request, numbers, _read)
+
+
+def _id_of(request: web.Request) -> str:
+    """What the path asks for, where that can be an id at all: no other worker need be asked for anything else."""
+    id_ = request.match_info["id"]
+    if not id_ or len(id_) > ID_LIMIT:
+        raise Problem(404, "not_found", _UNKNOWN)
+    return id_
 
 
 class _Page(msgspec.Struct):

@@ -15,6 +15,7 @@ from app.engine import Owner, Ownership, Record
 from app.web import Forwarder
 from app.web.audit_trail import AuditApi
 from app.web.audit_verifier import MAX_FINDINGS, REMEMBERED, AuditVerifier
+from app.web.forward import HOP_HEADER
 from app.web.verifications import verification_routes
 from tables.audit import AUDIT
 from tables.audit_queries import AuditReaders
@@ -245,3 +246,9 @@ async def test_it_ends_with_its_worker(trail: Trail) -> None:
     id_ = await trail.start("a")
     await trail.verifiers["a"].close()
     assert (await trail.show(id_))["state"] == "cancelled"
+
+
+async def test_an_id_that_can_be_none_is_unknown_also_to_a_worker_that_is_asked_by_another_one(trail: Trail) -> None:
+    answer = await trail.callers["a"].get(f"{PATH}/{'0' * 200}", headers={**VIEWER, HOP_HEADER: "1"})
+
+    assert answer.status == 404
