@@ -150,8 +150,8 @@ class Checkpointer:
         async with self._lock:
             if self._broken or not self._still_ours():
                 raise Revoked(f"number {self._number} was taken away, or its last checkpoint has no known outcome")
-            late = {part.state.agent.name for part in self._unsent}
-            fresh = [state for state in self.states if state.agent.name not in late and state.dirty()]
+            unsent = self.unsent
+            fresh = [state for state in self.states if state.agent.name not in unsent and state.dirty()]
             frozen = self._unsent + [self._freeze(state) for state in fresh]
             if not frozen:
                 return False
