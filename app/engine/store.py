@@ -32,6 +32,7 @@ __all__ = ["Store", "close_all"]
 log = logging.getLogger("app.engine.store")
 
 APPLIED = b"\xffapplied/"
+INDEXES = b"\xffindexes"
 LAST_USED = b"\xffused"
 SOURCE = b"\xffsource/"
 _CACHE_BYTES = 64 << 20
@@ -108,14 +109,18 @@ class Store:
         self._damages = 0
         self._write_options = _write_options()
         self._db: Any = None
+        self._indexes = ",".join(f"{t.name}:{t.index_version}" for t in tables if t.index is not None).encode()
         try:
             self._db = self._create()
-            used = self._read(LAST_USED)
+            used, indexes = self._read(LAST_USED), self._read(INDEXES)
         except StoreDamaged:
             self.wipe("damaged", self.damage)
             return
         if used is None:
-            self.mark_current()
+            self._begin()
+        elif indexes != self._indexes:
+            # Keys that the index of today does not make would never be removed, and what it asks for not be found.
+            self.wipe("reindexed", "its indexes are those of another release")
         elif time.time() - struct.unpack(">d", used)[0] > stale_after_s:
             self.wipe("stale", "unused for too long to trust its tombstones")
 
@@ -132,13 +137,13 @@ class Store:
         """Forget everything; the changelogs have it.
 
         Args:
-            reason: damaged, stale, recreated or ahead; the label of the metric.
+            reason: damaged, stale, reindexed, recreated or ahead; the label of the metric.
             why: For the log.
 
         Raises:
             StoreFailed: The disk does not even take an empty store, or was at fault too often.
         """
-        level = logging.WARNING if reason == "stale" else logging.ERROR
+        level = logging.WARNING if reason in {"stale", "reindexed"} else logging.ERROR
         log.log(level, "store %s: %s; it is removed and restored from the changelog", self.path, why)
         self.wiped += 1
         metrics.STORES_REMOVED.labels(reason=reason).inc()
@@ -158,7 +163,7 @@ class Store:
         except (OSError, StoreDamaged) as error:
             raise self._failed(error) from error
         self.damage = ""
-        self.mark_current()
+        self._begin()
 
     # -- what the rest of the engine sees
 
@@ -301,6 +306,9 @@ class Store:
         for changelog, offset in applied.items():
             batch.put(APPLIED + changelog.encode(), struct.pack(">q", offset))
         return batch
+
+    def _begin(self) -> None:
+        self.write({INDEXES: self._indexes}, {})
 
     def mark_current(self) -> None:
         """It has everything that its changelogs have now."""

@@ -32,12 +32,19 @@ class Table(Generic[R]):
         row: A `msgspec.Struct` class.
         index: Derived index keys of a row; local, never logged, rebuilt by restore. It must be a pure
             function of key and row, for old keys are removed by computing them again.
+        index_version: Another one with each change of `index`, so that what an earlier release has on disk is built
+            anew.
     """
 
-    __slots__ = ("_decode", "_encode", "index", "name", "prefix", "prefix_byte", "row")
+    __slots__ = ("_decode", "_encode", "index", "index_version", "name", "prefix", "prefix_byte", "row")
 
     def __init__(
-        self, name: str, prefix: int, row: type[R], index: Callable[[bytes, R], Iterable[bytes]] | None = None
+        self,
+        name: str,
+        prefix: int,
+        row: type[R],
+        index: Callable[[bytes, R], Iterable[bytes]] | None = None,
+        index_version: int = 1,
     ) -> None:
         if not 1 <= prefix <= _MAX_PREFIX:
             raise ValueError(f"table {name}: prefix {prefix} is not in 1..{_MAX_PREFIX}")
@@ -46,6 +53,7 @@ class Table(Generic[R]):
         self.prefix_byte = bytes([prefix])
         self.row = row
         self.index = index
+        self.index_version = index_version
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(row).decode
 

@@ -181,7 +181,8 @@ CHECKPOINT_SECONDS = _histogram(
 CHECKPOINTS = _counter(f"{PREFIX}checkpoints_total", "Checkpoints by outcome", "outcome")
 # table: the name of a table, "engine" for positions and meta rows.
 RESTORED_ROWS = _counter(f"{PREFIX}restored_rows_total", "Rows read back from changelogs", "table")
-# reason: damaged, stale (its tombstones cannot be trusted), ahead (of its changelog).
+# reason: damaged, stale (its tombstones cannot be trusted), reindexed (by another release), recreated (its changelog),
+# ahead (of its changelog).
 STORES_REMOVED = _counter(
     f"{PREFIX}stores_removed_total", "Local copies of tables removed and restored from their changelogs", "reason"
 )

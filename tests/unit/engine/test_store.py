@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.engine.store import FULL_DISK_BYTES, LAST_USED, Store, close_all
+from app.engine.store import FULL_DISK_BYTES, INDEXES, LAST_USED, Store, close_all
+from app.engine.table import Table
 from tests.support.engine import ROWS, Row, new_store
 
 
@@ -66,6 +67,34 @@ def test_a_copy_unused_for_longer_than_tombstones_live_is_removed(tmp_path: Path
 
     assert store.get(key(b"a")) is None
     assert store.applied("log") == 0
+    store.close()
+
+
+def test_a_copy_with_the_indexes_of_another_release_is_removed_and_begins_at_the_logs_start(tmp_path: Path) -> None:
+    older = Table("rows", prefix=1, row=Row, index=lambda key, row: [b"name/" + key])
+    newer = Table("rows", prefix=1, row=Row, index=lambda key, row: [b"tag/" + key], index_version=2)
+    store = Store(tmp_path / "db", [older], 3600)
+    store.write({key(b"a"): ROWS.encode(Row(tag="red"))}, {"log": 5})
+    store.close()
+
+    store = Store(tmp_path / "db", [newer], 3600)
+
+    assert (store.wiped, store.applied("log"), index_of(store)) == (1, 0, [])
+    store.write({key(b"a"): ROWS.encode(Row(tag="red"))}, {"log": 5})
+    store.close()
+    store = Store(tmp_path / "db", [newer], 3600)
+    assert (store.wiped, store.applied("log"), index_of(store)) == (0, 5, [b"\x81tag/a"])
+    store.close()
+
+
+def test_a_copy_that_does_not_say_which_indexes_it_has_is_removed(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.write({INDEXES: None}, {"log": 5})
+    store.close()
+
+    store = new_store(tmp_path)
+
+    assert (store.wiped, store.applied("log")) == (1, 0)
     store.close()
 
 
