@@ -6,7 +6,8 @@ Row key: webhook id, NUL, delivery id. The indexes are local and derived; each b
   the key holds all of an `Entry` and the reason, so that a million waiting rows can be counted without reading them.
 - `l` what waits in a lane: webhook, lane, class 0 or 1, sequence.
 - `i` a delivery by its id alone.
-- `e` the deliveries of one event (by a hash of its id), `s` one webhook's by status, `t` all: each newest first.
+- `e` the deliveries of one event (by a hash of its id), `s` one webhook's by status, `t` all by status: each newest
+  first.
 - `x` what expires: given up while it waits, removed once it ended.
 """
 
@@ -130,12 +131,12 @@ def event_prefix(event_id: str) -> bytes:
 
 def status_prefix(webhook_id: str, status: Status) -> bytes:
     """One webhook's deliveries of one status, newest first."""
-    return b"s" + webhook_id.encode() + _NUL + bytes([_STATUSES.index(status)])
+    return b"s" + webhook_id.encode() + _NUL + _status(status)
 
 
-def time_prefix() -> bytes:
-    """All deliveries, newest first."""
-    return b"t"
+def time_prefix(status: Status) -> bytes:
+    """All deliveries of one status, newest first."""
+    return b"t" + _status(status)
 
 
 def newest_first(created_at_ms: int, delivery_id: str = "") -> bytes:
@@ -174,7 +175,7 @@ def _index(key: bytes, row: DeliveryRow) -> Iterable[bytes]:
     yield id_prefix(row.delivery_id) + key
     yield event_prefix(row.event_id) + by_time
     yield status_prefix(row.webhook_id, row.status) + by_time
-    yield time_prefix() + by_time
+    yield time_prefix(row.status) + by_time
     yield expiry_place(row.expires_at_ms) + key
     if row.status.waits:
         yield from _waiting(row)
@@ -192,6 +193,10 @@ def _waiting(row: DeliveryRow) -> Iterator[bytes]:
 
 def _class_of(row: DeliveryRow) -> int:
     return 0 if row.status is Status.PENDING else max(1, min(row.attempts, MAX_CLASS))
+
+
+def _status(status: Status) -> bytes:
+    return bytes([_STATUSES.index(status)])
 
 
 def _ms(value: int) -> bytes:

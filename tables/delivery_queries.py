@@ -299,12 +299,13 @@ def _lane(
 
 
 def _places(unit: Unit, query: DeliveryQuery) -> Iterator[tuple[int, bytes]]:
+    statuses = Status if query.status is None else (query.status,)
     if query.event_id is not None:
         prefixes = [event_prefix(query.event_id)]
     elif query.webhook_id is not None:
-        prefixes = [status_prefix(query.webhook_id, s) for s in ([query.status] if query.status else Status)]
+        prefixes = [status_prefix(query.webhook_id, status) for status in statuses]
     else:
-        prefixes = [time_prefix()]
+        prefixes = [time_prefix(status) for status in statuses]
     found = heapq.merge(*(_newest_first(unit, prefix, query) for prefix in prefixes))
     return (place_of(place) for place in islice(found, SCAN_LIMIT + 1))
 

@@ -13,6 +13,7 @@ from app.events import delivery_id, format_time
 from app.web import Forwarder
 from app.web.cursors import seal_cursor
 from app.web.deliveries import DeliveriesApi, delivery_routes, number_of_delivery
+from tables import delivery_queries
 from tests.support.listening import Caller, listening, walk
 from tests.support.memory_unit import START_MS
 from tests.support.webhooks import TIMEOUT, Desk, answer, webhook_row
@@ -78,6 +79,8 @@ class TestList:
             ("webhook_id=", []),
             ("webhook_id=%00", []),
             ("status=pending", ["flying"]),
+            ("status=delivered", ["delivered"]),
+            ("status=cancelled", []),
             ("event_id=retried", ["retried"]),
             ("event_id=%ED%A0%80", []),
             (f"since={format_time(START_MS + 1000)}", ["flying", "retried"]),
@@ -89,6 +92,15 @@ class TestList:
         found = await api.get(f"/v1/deliveries?{query}")
         assert found.status == 200
         assert [item["event_id"] for item in found.document["items"]] == events
+
+    @pytest.mark.parametrize(("status", "events"), [("delivered", ["delivered"]), ("failed", [])])
+    async def test_a_list_of_one_status_reads_no_row_of_another(
+        self, monkeypatch: pytest.MonkeyPatch, api: Caller, status: str, events: list[str]
+    ) -> None:
+        monkeypatch.setattr(delivery_queries, "SCAN_LIMIT", 1)
+        found = (await api.get(f"/v1/deliveries?status={status}")).document
+        assert [item["event_id"] for item in found["items"]] == events
+        assert found["next_cursor"] is None
 
     @pytest.mark.parametrize("query", ["limit=1", "limit=2", "limit=1&webhook_id=wh_a&since=2000-01-01T00:00:00Z"])
     async def test_pages_show_everything_once(self, api: Caller, query: str) -> None:
