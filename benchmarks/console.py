@@ -5,6 +5,7 @@ import shutil
 import time
 from statistics import median
 from typing import Any, Final
+from urllib.parse import quote
 
 from playwright.async_api import Browser, Page, async_playwright
 
@@ -32,14 +33,15 @@ FILLED: Final = """() => new Promise((resolve) => {
     const look = () => document.querySelector("main table") ? resolve(performance.now()) : requestAnimationFrame(look);
     look();
 })"""
-# From the click to what the list has, or says that it has not; the page before it has none of both.
+# From the click to what the list has, or says that it has not.
 LISTED: Final = """(address) => new Promise((resolve) => {
+    const elsewhere = () => document.querySelector("main h1")?.textContent !== "There is no such page";
     window.location.hash = "/nowhere-" + Math.random();
     const began = () => {
-        if (document.querySelector("main table")) return requestAnimationFrame(began);
+        if (elsewhere()) return requestAnimationFrame(began);
         const start = performance.now();
         window.location.hash = address;
-        const look = () => document.querySelector("main table")
+        const look = () => elsewhere() && document.querySelector("main table, main .empty")
             ? resolve(performance.now() - start) : requestAnimationFrame(look);
         requestAnimationFrame(look);
     };
@@ -98,6 +100,15 @@ async def _look(browser: Browser, url: str, hook: str, webhooks: int) -> dict[st
         "webhooks, the last page": await _last_page(browser, url),
         "webhooks, one of them": f"/webhooks?search=webhook+{webhooks - HELD - 1}",
         "a webhook": f"/webhooks/{hook}",
+        "deliveries": "/deliveries",
+        "deliveries of a webhook": f"/deliveries?webhook_id={hook}",
+        "deliveries that wait": "/deliveries?status=pending",
+        "deliveries that failed, of which there is none": "/deliveries?status=failed",
+        "deliveries of a webhook that failed, of which there is none": f"/deliveries?webhook_id={hook}&status=failed",
+        "deliveries of an event that is none": "/deliveries?event_id=none",
+        "deliveries since a time": f"/deliveries?since={quote(format_time(time.time_ns() // 1_000_000))}",
+        "dead letters": "/dead-letters",
+        "quarantine": "/quarantine",
     }
     page = await _open(browser, url)
     await page.evaluate(FILLED)
