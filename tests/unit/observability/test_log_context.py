@@ -11,8 +11,8 @@ import pytest
 from app.observability.logging import REQUEST_ID, SPAN_ID, TRACE_ID, USER_ID, configure_logging
 from app.observability.trace_ids import exemplar_of, ids_of
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest
+from tests.support.serving import TOKENS, VIEWER, serving
 from tests.support.webhooks import Desk, webhook_row
-from tests.unit.web.test_server import TOKENS, VIEWER, serving
 
 TRACE_ID_OF_IT: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN_ID_OF_IT: Final = "00f067aa0ba902b7"
