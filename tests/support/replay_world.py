@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from app.engine import Owner, Ownership, Replica, Revoked, Unit
+from app.engine import Owner, Ownership, Replica
 from app.events import decode_structured
 from app.replays import Replay, Replays
 from app.settings import ApiSettings
@@ -17,30 +16,19 @@ from app.web.replays import ReplaysApi, replay_routes
 from app.webhooks.model import WebhookRow
 from app.webhooks.replay import Selection
 from app.webhooks.replay_request import ReplayLimits
-from tables.delivery_queries import FoundDelivery, Readers
+from tables.delivery_queries import Readers
 from tables.webhooks import WEBHOOKS, webhook_key
 from tests.support.listening import Answer, Caller, listening
-from tests.support.memory_unit import START_MS, MemoryRows, MemoryUnit
+from tests.support.memory_unit import START_MS
+from tests.support.rows_reader import RowsReader
 from tests.support.webhooks import TOPICS, webhook_row
 
-T = TypeVar("T")
 DEADLINE_S = 10.0
 COUNT = 4
 MINE = {"w.a": (0, 1), "w-b": (2,)}
 NOBODYS = 3
 SINCE = {"since": "2025-06-15T00:00:00Z"}
 DAY_MS = 86_400_000
-
-
-@dataclass
-class RowsReader:
-    rows: MemoryRows = field(default_factory=MemoryRows)
-    closing: bool = False
-
-    async def read(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
-        if self.closing:
-            raise Revoked("the number is closed")
-        return job(MemoryUnit(self.rows).unit, {})
 
 
 class Played:

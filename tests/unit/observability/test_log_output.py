@@ -16,18 +16,16 @@ from app.observability import metrics
 from app.observability.log_output import FileTarget, LogSink
 from app.observability.logging import configure_logging
 from tests.support.log_gate import DEADLINE_S, Gate, told, until
+from tests.support.log_restored import logging_restored
 
 LOG = logging.getLogger("app.test")
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level, hangup = list(root.handlers), root.level, signal.getsignal(signal.SIGHUP)
-    yield
-    configure_logging("json", "info", "stdout", stream=io.StringIO())
-    root.handlers[:], root.level = before, level
-    logging.captureWarnings(capture=False)
+    hangup = signal.getsignal(signal.SIGHUP)
+    with logging_restored():
+        yield
     signal.signal(signal.SIGHUP, hangup)
 
 
