@@ -17,11 +17,13 @@ from app.devstack.kafka import free_port
 from app.devstack.processes import Worker
 from app.devstack.stack import encryption_key
 from app.events import STRUCTURED_HEADERS, VaultEventType, format_time, new_event, topic_of
+from app.webhooks.secrets import new_secret
+from app.webhooks.signing import sign_headers
 from benchmarks.bench import Bench, BenchmarkFailed
 from benchmarks.neighbour import Neighbour
 from benchmarks.process_cost import cpu_s, rss_mb
 
-__all__ = ["IN_FLIGHT", "Publisher", "ReceiverProcess", "Stage", "make_event"]
+__all__ = ["IN_FLIGHT", "Publisher", "ReceiverProcess", "Stage", "make_event", "signed"]
 
 SUBJECTS: Final = 1_000
 IN_FLIGHT: Final = 100
@@ -49,6 +51,22 @@ def make_event(number: int, run: str, strategy: str = "k-anonymity") -> tuple[by
     }
     bare = len(new_event(**fields, data=data).posted)
     return subject.encode(), new_event(**fields, data={**data, "note": "x" * (BODY_BYTES - bare)}).posted
+
+
+def signed(body: bytes, run: str) -> dict[str, str]:
+    """The headers of a first attempt, as the sender makes them of this body."""
+    return dict(
+        sign_headers(
+            body,
+            webhook_id=f"wh_{run}",
+            delivery_id=f"dlv_{run}",
+            event_id=f"{run}-0",
+            event_type=run,
+            attempt=1,
+            timestamp_s=1_790_000_000,
+            secrets=[new_secret(lambda count: bytes(range(count)))],
+        )
+    )
 
 
 class ReceiverProcess(Neighbour):
