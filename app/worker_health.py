@@ -136,6 +136,6 @@ class HealthNews:
         del self._events[name]
         health.told(clock.monotonic_s())
         if change.degraded:
-            log.warning("%s is degraded: %d calls have failed in a row: %s", name, change.calls, change.problem)
+            log.warning("%s is degraded: %d calls have failed: %s", name, change.calls, change.problem)
         else:
             log.info("%s is restored after %.0f s", name, change.lasted_s)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from app.devstack.leash import leashed
+from app.devstack.processes import module_command
 from app.topics import TopicAdmin, Topics, TopicSpec, apply, client_config, plan
 from benchmarks.contender import START_DEADLINE_S, Job, Measured
+from benchmarks.failed import BenchmarkFailed
 from benchmarks.records import PARTITIONS, PREFIX, SOURCE_TOPIC, preload
 from benchmarks.rows import COUNTS, changelogs
 from benchmarks.stock_faust import OUTPUT_SUFFIX
@@ -25,10 +25,6 @@ PRELOAD_EVENTS_MAX: Final = 3_000_000
 # The interpreter, the imports, and an end under load.
 PROCESS_OVERHEAD_S: Final = 60.0
 STDERR_TAIL: Final = 2000
-
-
-class BenchmarkFailed(Exception):
-    """A contender gave no result, or not the one that it was to be measured for."""
 
 
 def say(line: str) -> None:
@@ -95,7 +91,7 @@ class Bench:
         """
         processes = [
             subprocess.Popen(
-                leashed([sys.executable, "-m", f"benchmarks.{module}", json.dumps(asdict(job))]),
+                module_command(f"benchmarks.{module}", json.dumps(asdict(job))),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

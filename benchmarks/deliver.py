@@ -7,10 +7,8 @@ import sys
 from statistics import median
 from typing import Final
 
-from app.webhooks.secrets import Secret, new_secret
-from app.webhooks.signing import sign_headers
 from benchmarks.bench import Bench, BenchmarkFailed, say
-from benchmarks.deliveries_stage import Publisher, ReceiverProcess, Stage, make_event
+from benchmarks.deliveries_stage import Publisher, ReceiverProcess, Stage, make_event, signed
 
 __all__ = ["most", "run"]
 
@@ -57,19 +55,7 @@ async def _run(bench: Bench) -> dict[str, float]:
 
 async def _bare(url: str, seconds: float) -> float:
     _, body = make_event(0, "bare")
-    secret: Secret = new_secret(lambda count: bytes(range(count)))
-    headers = dict(
-        sign_headers(
-            body,
-            webhook_id="wh_bare",
-            delivery_id="dlv_bare",
-            event_id="bare-0",
-            event_type="bare",
-            attempt=1,
-            timestamp_s=1_790_000_000,
-            secrets=[secret],
-        )
-    )
+    headers = signed(body, "bare")
     command = [sys.executable, "-m", "benchmarks.post_bare", url, str(seconds), json.dumps(headers), body.decode()]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     out, _ = await process.communicate()

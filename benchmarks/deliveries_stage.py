@@ -3,8 +3,6 @@
 import asyncio
 import json
 import secrets
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +14,16 @@ import aiohttp
 from confluent_kafka import Producer
 
 from app.devstack.kafka import free_port
-from app.devstack.leash import leashed
 from app.devstack.processes import Worker
 from app.devstack.stack import encryption_key
 from app.events import STRUCTURED_HEADERS, VaultEventType, format_time, new_event, topic_of
+from app.webhooks.secrets import new_secret
+from app.webhooks.signing import sign_headers
 from benchmarks.bench import Bench, BenchmarkFailed
+from benchmarks.neighbour import Neighbour
+from benchmarks.process_cost import cpu_s, rss_mb
 
-__all__ = ["IN_FLIGHT", "Publisher", "ReceiverProcess", "Stage", "make_event"]
+__all__ = ["IN_FLIGHT", "Publisher", "ReceiverProcess", "Stage", "make_event", "signed"]
 
 SUBJECTS: Final = 1_000
 IN_FLIGHT: Final = 100
@@ -52,28 +53,32 @@ def make_event(number: int, run: str, strategy: str = "k-anonymity") -> tuple[by
     return subject.encode(), new_event(**fields, data={**data, "note": "x" * (BODY_BYTES - bare)}).posted
 
 
-class ReceiverProcess:
+def signed(body: bytes, run: str) -> dict[str, str]:
+    """The headers of a first attempt, as the sender makes them of this body."""
+    return dict(
+        sign_headers(
+            body,
+            webhook_id=f"wh_{run}",
+            delivery_id=f"dlv_{run}",
+            event_id=f"{run}-0",
+            event_type=run,
+            attempt=1,
+            timestamp_s=1_790_000_000,
+            secrets=[new_secret(lambda count: bytes(range(count)))],
+        )
+    )
+
+
+class ReceiverProcess(Neighbour):
     """See `post_receiver`."""
 
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            leashed([sys.executable, "-m", "benchmarks.post_receiver"]), stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None  # a pipe was asked for
-        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
+    def __init__(self) -> None:
+        super().__init__("post_receiver")
 
     async def taken(self) -> Mapping[str, Mapping[str, float]]:
         """By path, since the last question: `count`, `p50_ms`, `p99_ms`."""
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/stats") as answer:
-            told: dict[str, dict[str, float]] = json.loads(await answer.text())
-            return told
+        told: dict[str, dict[str, float]] = await self.stats()
+        return told
 
 
 class Publisher:
@@ -200,12 +205,13 @@ class Stage:
 
     def cpu_s(self) -> float:
         """Processor seconds of the worker so far."""
-        ticks = Path(f"/proc/{self.worker.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(ticks[11]) + int(ticks[12])) / 100
+        return cpu_s(self._pid())
 
     def rss_mb(self) -> float:
         """Memory of the worker."""
-        for line in Path(f"/proc/{self.worker.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise BenchmarkFailed("the worker has ended")
+        return rss_mb(self._pid())
+
+    def _pid(self) -> int:
+        if self.worker.pid is None:
+            raise BenchmarkFailed("the worker has ended")
+        return self.worker.pid

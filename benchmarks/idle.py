@@ -1,9 +1,7 @@
 """Part: a real worker with all agents, its upstreams and no event: what it costs to have it."""
 
 import asyncio
-import os
 import time
-from pathlib import Path
 from typing import Final
 
 from app.devstack.kafka import free_port
@@ -11,14 +9,13 @@ from app.devstack.processes import Worker
 from app.devstack.stack import Upstreams, WorkerApi, encryption_key, listening, worker_settings
 from app.devstack.standins import Observations
 from benchmarks.bench import Bench, BenchmarkFailed, say
-from benchmarks.restore import peak_rss_mb
+from benchmarks.process_cost import cpu_s, peak_rss_mb, rss_mb
 
 __all__ = ["run"]
 
 NUMBERS: Final = 12
 SETTLE_S: Final = 5.0
 SECONDS_MAX: Final = 15.0
-CPUCLOCK_SCHED: Final = 2
 
 
 def run(bench: Bench) -> dict[str, float]:
@@ -49,27 +46,17 @@ async def _measure(bench: Bench) -> dict[str, float]:
             if worker.pid is None:
                 raise BenchmarkFailed("the idle worker ended")
             await asyncio.sleep(SETTLE_S)
-            began_s, cpu_began_s = time.monotonic(), _cpu_s(worker.pid)
+            began_s, cpu_began_s = time.monotonic(), cpu_s(worker.pid)
             await asyncio.sleep(min(SECONDS_MAX, 1.5 * bench.seconds))
-            cpu_percent = (_cpu_s(worker.pid) - cpu_began_s) / (time.monotonic() - began_s) * 100
-            rss_mb = _rss_mb(worker.pid)
+            cpu_percent = (cpu_s(worker.pid) - cpu_began_s) / (time.monotonic() - began_s) * 100
+            held_mb = rss_mb(worker.pid)
             peak_mb = peak_rss_mb(worker.pid)
         finally:
             await worker.stop()
-    say(f"  {cpu_percent:.1f} % of a core, {rss_mb:.0f} MB ({peak_mb:.0f} at most), ready after {ready_s:.1f} s")
+    say(f"  {cpu_percent:.1f} % of a core, {held_mb:.0f} MB ({peak_mb:.0f} at most), ready after {ready_s:.1f} s")
     return {
         "idle_cpu_percent": round(cpu_percent, 2),
-        "idle_rss_mb": round(rss_mb, 1),
+        "idle_rss_mb": round(held_mb, 1),
         "idle_peak_rss_mb": peak_mb,
         "start_to_ready_s": round(ready_s, 2),
     }
-
-
-def _cpu_s(pid: int) -> float:
-    """Processor time of all threads, by the clock that the kernel keeps of a process; /proc has it in ticks only."""
-    return time.clock_gettime((~pid << 3) | CPUCLOCK_SCHED)
-
-
-def _rss_mb(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

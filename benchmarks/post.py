@@ -6,10 +6,8 @@ import sys
 from statistics import median
 from typing import Final
 
-from app.webhooks.secrets import new_secret
-from app.webhooks.signing import sign_headers
 from benchmarks.bench import Bench, BenchmarkFailed, say
-from benchmarks.deliveries_stage import ReceiverProcess, make_event
+from benchmarks.deliveries_stage import ReceiverProcess, make_event, signed
 
 __all__ = ["run"]
 
@@ -20,20 +18,11 @@ START_S: Final = 60.0
 def run(bench: Bench) -> dict[str, float]:
     """Processor time a POST and POSTs a second, in turn so that both meet the same machine."""
     _, body = make_event(0, "post")
-    headers = sign_headers(
-        body,
-        webhook_id="wh_post",
-        delivery_id="dlv_post",
-        event_id="post-0",
-        event_type="post",
-        attempt=1,
-        timestamp_s=1_790_000_000,
-        secrets=[new_secret(lambda count: bytes(range(count)))],
-    )
+    headers = signed(body, "post")
     found: dict[str, list[tuple[float, float]]] = {"post_bare": [], "post_sender": []}
     with ReceiverProcess() as receiver:
         for _ in range(ROUNDS):
-            for name, arguments in (("post_bare", [json.dumps(dict(headers))]), ("post_sender", [])):
+            for name, arguments in (("post_bare", [json.dumps(headers)]), ("post_sender", [])):
                 found[name].append(
                     _measured(name, [f"{receiver.url}/ok", str(bench.seconds), *arguments, body.decode()])
                 )

@@ -4,9 +4,8 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
-from confluent_kafka import Producer
-
 from app.events import STRUCTURED_HEADERS, VaultEventType, new_event, partition_for, topic_of
+from benchmarks.filling import fill
 
 __all__ = ["EVENT_TYPE", "PARTITIONS", "PREFIX", "RECORD_BYTES", "SOURCE_TOPIC", "make_records", "preload"]
 
@@ -18,8 +17,6 @@ DATASETS: Final = 1_000
 EVENT_TYPE: Final = VaultEventType.ANONYMIZATION_STARTED
 SOURCE_TOPIC: Final = topic_of(EVENT_TYPE, PREFIX)
 
-FLUSH_TIMEOUT_S: Final = 120.0
-POLL_EVERY_RECORDS: Final = 5_000
 _ID: Final = "########"
 _WORDS: Final = [
     *("a", "again", "all", "by", "column", "columns", "customer", "customers", "export", "for", "from", "job"),
@@ -70,27 +67,7 @@ def preload(brokers: str, count: int) -> None:
     """Fill the source topic, uncompressed, and wait until it is all there.
 
     Raises:
-        RuntimeError: The broker has not taken it all.
+        BenchmarkFailed: The broker has not taken it all.
     """
-    producer = Producer(
-        {
-            "bootstrap.servers": brokers,
-            "log_level": 0,
-            "linger.ms": 50,
-            "batch.size": 500_000,
-            "queue.buffering.max.messages": 1_000_000,
-            "queue.buffering.max.kbytes": 256_000,
-        }
-    )
-    headers = list(STRUCTURED_HEADERS)
-    for number, (key, value) in enumerate(make_records(count)):
-        while True:
-            try:
-                producer.produce(SOURCE_TOPIC, value, key, partition=partition_for(key, PARTITIONS), headers=headers)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if number % POLL_EVERY_RECORDS == 0:
-            producer.poll(0)
-    if left := producer.flush(FLUSH_TIMEOUT_S):
-        raise RuntimeError(f"the broker did not take {left} of {count} records within {FLUSH_TIMEOUT_S:.0f} s")
+    records = ((partition_for(key, PARTITIONS), key, value) for key, value in make_records(count))
+    fill(brokers, SOURCE_TOPIC, records, STRUCTURED_HEADERS)

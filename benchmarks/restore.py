@@ -7,25 +7,25 @@ import asyncio
 import base64
 import random
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-from confluent_kafka import Producer
 
 from app.engine import Agent, Slice, Table, Unit, slice_handler
 from app.topics import Topics, TopicSpec
 from benchmarks.bench import Bench, say
 from benchmarks.contender import START_DEADLINE_S, Job, Lateness, Measured, compete
 from benchmarks.engine_run import start_engine
+from benchmarks.filling import fill
+from benchmarks.process_cost import peak_rss_mb
 from benchmarks.records import PARTITIONS, PREFIX
 from benchmarks.rows import changelogs
 
-__all__ = ["peak_rss_mb", "run"]
+__all__ = ["run"]
 
 ROWS: Final = 1_000_000
 ROW_BYTES: Final = 300
-PRELOAD_DEADLINE_S: Final = 120.0
 READY_POLL_S: Final = 0.02
 
 
@@ -49,7 +49,9 @@ def run(bench: Bench) -> dict[str, float]:
     topics = Topics(job.app_id, job.app_id)
     bench.create([TopicSpec(job.topic, PARTITIONS, 1, {}), *changelogs(topics, [DELIVERIES.name], PARTITIONS)])
     began_s = time.monotonic()
-    fill(bench.brokers, topics.changelog(DELIVERIES.name), rows)
+    # In batches as checkpoints make them.
+    changelog = topics.changelog(DELIVERIES.name)
+    fill(bench.brokers, changelog, _rows(rows), compression="zstd", batch_bytes=900_000)
     say(f"  {rows:,} rows in {time.monotonic() - began_s:.0f} s")
     [measured] = bench.run("restore", job)
     peak_mb = measured.figures["peak_rss_mb"]
@@ -64,32 +66,12 @@ def run(bench: Bench) -> dict[str, float]:
     }
 
 
-def fill(brokers: str, changelog: str, rows: int) -> None:
-    """Write the changelog as checkpoints do: rows by msgpack, batches by zstd."""
+def _rows(count: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """Partition, key and value of as many rows."""
     rng = random.Random(1)
-    producer = Producer(
-        {
-            "bootstrap.servers": brokers,
-            "log_level": 0,
-            "linger.ms": 50,
-            "compression.type": "zstd",
-            "batch.size": 900_000,
-            "queue.buffering.max.messages": 1_000_000,
-            "queue.buffering.max.kbytes": 256_000,
-        }
-    )
-    for number in range(rows):
+    for number in range(count):
         key = f"wh_{number % 1000:06d}/dlv_{rng.getrandbits(128):032x}".encode()
-        while True:
-            try:
-                producer.produce(changelog, _row(number, rng), key, partition=number % PARTITIONS)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if number % 5_000 == 0:
-            producer.poll(0)
-    if left := producer.flush(PRELOAD_DEADLINE_S):
-        raise RuntimeError(f"the broker did not take {left} of {rows} rows")
+        yield number % PARTITIONS, key, _row(number, rng)
 
 
 def _row(number: int, rng: random.Random) -> bytes:
@@ -97,13 +79,6 @@ def _row(number: int, rng: random.Random) -> bytes:
     size = 100 + ROW_BYTES - len(bare) - 1
     digest = base64.b64encode(rng.randbytes(size)).decode()[:size]
     return DELIVERIES.encode(Delivery("delivered", 1_760_000_000_000 + number, f"ds-{number % 1000:04d}", digest))
-
-
-def peak_rss_mb(pid: int | str = "self") -> float:
-    """The largest resident memory of a process so far."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return round(int(line.split()[1]) / 1024, 1)
 
 
 async def nothing(slice_: Slice, unit: Unit) -> None:

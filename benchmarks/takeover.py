@@ -6,13 +6,12 @@ reads. All times are the broker's (LogAppendTime) of those records: nothing is p
 
 import json
 import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from app.devstack.leash import leashed
+from app.devstack.processes import module_command
 from app.topics import Topics, TopicSpec
 from benchmarks.bench import Bench, say
 from benchmarks.contender import Job
@@ -50,7 +49,7 @@ class Group:
             self._folders[name] = self._bench.new_folder(f"{self.job.app_id}-{name}")
         job: Job = replace(self.job, instance=name, data_dir=str(self._folders[name]))
         with (self._folders[name] / "worker.log").open("ab") as log:
-            command = leashed([sys.executable, "-m", "benchmarks.takeover_worker", json.dumps(asdict(job))])
+            command = module_command("benchmarks.takeover_worker", json.dumps(asdict(job)))
             self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def kill(self, name: str) -> None:

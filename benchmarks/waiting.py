@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from app.events import format_time
 from benchmarks.bench import Bench, BenchmarkFailed, say
 from benchmarks.deliveries_stage import Publisher, ReceiverProcess, Stage
-from benchmarks.restore import peak_rss_mb
+from benchmarks.process_cost import peak_rss_mb
 
 __all__ = ["hold", "park", "run"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from app.integrations.export import Anchor
 from tables.audit import AUDIT, batch_key
+from tables.open_numbers import OpenNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -60,24 +61,8 @@ class AuditReader(Protocol):
         """
 
 
-class AuditReaders:
+class AuditReaders(OpenNumbers[AuditReader]):
     """The numbers of the audit table that are open in this process."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, AuditReader] = {}
-
-    def opened(self, number: int, reader: AuditReader) -> None:
-        """A number can be read."""
-        self._open[number] = reader
-
-    def closed(self, number: int, reader: AuditReader) -> None:
-        """It cannot be any more."""
-        if self._open.get(number) is reader:
-            del self._open[number]
-
-    def get(self, number: int) -> AuditReader | None:
-        """Who reads a number; None: it is not open here."""
-        return self._open.get(number)
 
 
 def anchors_near(unit: Unit, partition: int, wanted: int, head: ChainHead | None) -> list[Anchor]:

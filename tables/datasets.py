@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from app.engine import Table
 from app.integrations.registry import DatasetRow
 from app.integrations.registry_links import is_waiting
+from tables.open_numbers import OpenNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,21 +59,5 @@ class DatasetReader(Protocol):
         """
 
 
-class DatasetReaders:
+class DatasetReaders(OpenNumbers[DatasetReader]):
     """The numbers whose datasets are open in this process."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, DatasetReader] = {}
-
-    def opened(self, number: int, reader: DatasetReader) -> None:
-        """A number was opened."""
-        self._open[number] = reader
-
-    def closed(self, number: int, reader: DatasetReader) -> None:
-        """It is closed; unless it was opened anew meanwhile."""
-        if self._open.get(number) is reader:
-            del self._open[number]
-
-    def get(self, number: int) -> DatasetReader | None:
-        """The reader of a number that is open here."""
-        return self._open.get(number)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from app.engine import Table
 from app.integrations.policy import Decision
+from tables.open_numbers import OpenNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,21 +61,5 @@ class DecisionReader(Protocol):
         """
 
 
-class DecisionReaders:
+class DecisionReaders(OpenNumbers[DecisionReader]):
     """The numbers of the table that are open in this process."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, DecisionReader] = {}
-
-    def opened(self, number: int, reader: DecisionReader) -> None:
-        """A number can be read."""
-        self._open[number] = reader
-
-    def closed(self, number: int, reader: DecisionReader) -> None:
-        """It cannot be any more."""
-        if self._open.get(number) is reader:
-            del self._open[number]
-
-    def get(self, number: int) -> DecisionReader | None:
-        """Who reads a number; None: it is not open here."""
-        return self._open.get(number)

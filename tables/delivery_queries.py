@@ -33,6 +33,7 @@ from tables.deliveries import (
     status_prefix,
     time_prefix,
 )
+from tables.open_numbers import OpenNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
@@ -145,24 +146,8 @@ class Reader(Protocol):
         """What the owner knows of a webhook of this number; from memory."""
 
 
-class Readers:
+class Readers(OpenNumbers[Reader]):
     """The numbers of the deliveries table that are open in this process."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, Reader] = {}
-
-    def opened(self, number: int, reader: Reader) -> None:
-        """A number can be read."""
-        self._open[number] = reader
-
-    def closed(self, number: int, reader: Reader) -> None:
-        """It cannot be any more."""
-        if self._open.get(number) is reader:
-            del self._open[number]
-
-    def get(self, number: int) -> Reader | None:
-        """Who reads a number; None: it is not open here."""
-        return self._open.get(number)
 
 
 def place_in_lists(row: DeliveryRow) -> Place:

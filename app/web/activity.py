@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from app.events import format_time
-from app.web.problems import Problem
+from app.web.owned_rows import taken_over
 from app.web.requests import query_of
 from app.webhooks.recent import BUCKET_S
 from tables.webhooks import webhook_key
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tables.delivery_queries import Readers
 
 __all__ = ["ActivityApi", "activity_routes"]
-
-RETRY_AFTER_S: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,7 @@ def activity_routes(api: ActivityApi) -> list[web.RouteDef]:
             return answer
         reader = api.readers.get(number)
         if reader is None:
-            detail = "The number of this webhook is being taken over. Try again."
-            raise Problem(503, "no_owner", detail, retry_after_s=RETRY_AFTER_S)
+            raise taken_over()
         return web.json_response(_shown(reader.activity(webhook_id, api.now_ms())))
 
     return [web.get("/v1/webhooks/{id}/activity", show)]

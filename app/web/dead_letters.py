@@ -9,7 +9,7 @@ from aiohttp import web
 
 from app.engine import LogUnavailable
 from app.web.auth import principal_of
-from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable, whole
+from app.web.log_lists import LogList, log_cursor, one, time_of, unavailable, whole
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, flag_of, page_limit, query_of
 from app.web.resend import Again, Resender, letter_of
@@ -113,12 +113,7 @@ class _DeadLetters:
         return [found.get(letter.id, letter) for letter in listed]
 
     async def _letter(self, id_: str) -> DeadLetter:
-        place = place_of(id_)
-        try:
-            record = None if place is None else await self._log.record(*place)
-        except LogUnavailable:
-            raise unavailable() from None
-        letter = None if record is None else letter_of(record)
+        letter = await one(self._log, id_, letter_of)
         if letter is None:
             raise Problem(404, "not_found", "There is no dead letter of this id, or it is kept no longer.")
         return letter

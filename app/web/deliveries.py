@@ -16,6 +16,7 @@ from app.engine import Revoked
 from app.events import MOMENT_FORM, format_time, parse_moment_ms, parse_time_ms
 from app.web.cursors import cursor_of, cursor_place, parse_cursor
 from app.web.forward import HOP_HEADER
+from app.web.owned_rows import read_owned, taken_over
 from app.web.problems import FieldError, Problem
 from app.web.requests import page_limit, query_of
 from app.webhooks.model import Status
@@ -29,9 +30,15 @@ if TYPE_CHECKING:
     from app.webhooks.model import Attempt
     from tables.delivery_queries import FoundDelivery, Readers
 
-__all__ = ["DeliveriesApi", "delivery_routes", "number_of_delivery", "show_delivery"]
+__all__ = [
+    "DeliveriesApi",
+    "delivery_routes",
+    "no_delivery",
+    "number_of_delivery",
+    "owned_delivery",
+    "show_delivery",
+]
 
-RETRY_AFTER_S: Final = 2
 # 26 digits of 5 bits for 16 bytes (contracts 9.3).
 _ID: Final = re.compile(r"dlv_([a-z2-7]{26})", re.ASCII)
 _LIST: Final = "deliveries"
@@ -62,18 +69,10 @@ class _Handlers:
         delivery_id = request.match_info["id"]
         number = number_of_delivery(delivery_id, self._api.ownership.count)
         if number is None:
-            raise _not_found()
+            raise no_delivery()
         if (answer := await self._api.forwarder.to_owner(request, number)) is not None:
             return answer
-        reader = self._api.readers.get(number)
-        if reader is None:
-            raise _closing()
-        try:
-            found = await reader.read(lambda unit, held: find_delivery(unit, held, delivery_id))
-        except Revoked:
-            raise _closing() from None
-        if found is None:
-            raise _not_found()
+        found = await owned_delivery(self._api.readers, number, delivery_id)
         return web.json_response(show_delivery(found, attempts=True))
 
     async def index(self, request: web.Request) -> web.StreamResponse:
@@ -98,7 +97,7 @@ class _Handlers:
             return answer
         page = await self._read(number, query, limit)
         if page is None:
-            raise _closing()
+            raise taken_over()
         return web.json_response(_Page.shown(page).document(()))
 
     async def _local(self, query: DeliveryQuery, limit: int) -> _Page:
@@ -257,10 +256,18 @@ def _bad(field: str, message: str) -> Problem:
     return Problem(422, "invalid_query", "A query parameter is not understood.", errors=[error])
 
 
-def _not_found() -> Problem:
+async def owned_delivery(readers: Readers, number: int, delivery_id: str) -> FoundDelivery:
+    """A delivery of a number that is open here.
+
+    Raises:
+        Problem: 404, there is none of this id, or it is remembered no longer; 503, the number is being taken over.
+    """
+    found = await read_owned(readers, number, lambda unit, held: find_delivery(unit, held, delivery_id))
+    if found is None:
+        raise no_delivery()
+    return found
+
+
+def no_delivery() -> Problem:
+    """404 for a delivery."""
     return Problem(404, "not_found", "There is no delivery of this id, or it is remembered no longer.")
-
-
-def _closing() -> Problem:
-    detail = "The number of this row is being taken over. Try again."
-    return Problem(503, "no_owner", detail, retry_after_s=RETRY_AFTER_S)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from app.engine import Record, TopicLog
 
-__all__ = ["LogList", "LogPage", "log_cursor", "place_of", "time_of", "unavailable", "whole"]
+__all__ = ["LogList", "LogPage", "log_cursor", "one", "place_of", "time_of", "unavailable", "whole"]
 
 T = TypeVar("T")
 
@@ -155,6 +155,23 @@ def time_of(given: Mapping[str, Any], name: str, field: str | None = None) -> in
 def unavailable() -> Problem:
     """503 for a topic that cannot be read now."""
     return Problem(503, "log_unavailable", "The broker does not answer. Try again.", retry_after_s=RETRY_AFTER_S)
+
+
+async def one(log: TopicLog, id_: str, read: Callable[[Record], T | None]) -> T | None:
+    """The thing of an id `{partition}-{offset}`; None: there is none of this id, or not any more.
+
+    Args:
+        read: One thing of a record; None: it is none of ours.
+
+    Raises:
+        Problem: 503, the broker does not answer.
+    """
+    place = place_of(id_)
+    try:
+        record = None if place is None else await log.record(*place)
+    except LogUnavailable:
+        raise unavailable() from None
+    return None if record is None else read(record)
 
 
 async def whole(log: TopicLog, ids: Iterable[str], read: Callable[[Record], T | None]) -> dict[str, T]:

@@ -15,7 +15,7 @@ from app.engine import LogUnavailable
 from app.redrive.entries import REASONS, Entry, Filter, plan_of, read_entry, show_bytes, show_entry
 from app.redrive.republish import Redriven, batches, redrive
 from app.web.auth import principal_of
-from app.web.log_lists import LogList, log_cursor, place_of, time_of, unavailable, whole
+from app.web.log_lists import LogList, log_cursor, one, time_of, whole
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, flag_of, page_limit, query_of
 
@@ -128,12 +128,7 @@ class _Quarantine:
         return [found[entry.id] for entry in part if entry.id in found]
 
     async def _entry(self, id_: str) -> Entry:
-        place = place_of(id_)
-        try:
-            record = None if place is None else await self._api.log.record(*place)
-        except LogUnavailable:
-            raise unavailable() from None
-        entry = None if record is None else _entry_of(record)
+        entry = await one(self._api.log, id_, _entry_of)
         if entry is None:
             raise Problem(404, "not_found", "Nothing in quarantine has this id, or it is kept no longer.")
         return entry

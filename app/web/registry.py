@@ -24,6 +24,7 @@ from app.integrations.registry_links import MAX_LINKS, RELATIONSHIPS
 from app.integrations.registry_messages import SYNC_ASKED, key_of_number, link_message, sync_message
 from app.integrations.registry_sync import SyncMode, merge_parts
 from app.web.forward import HOP_HEADER
+from app.web.owned_rows import taken_over
 from app.web.problems import FieldError, Problem
 from app.web.requests import fields_of, query_of
 from app.web.webhook_commands import uuid7
@@ -213,8 +214,7 @@ class _Handlers:
                 return await reader.dataset(dataset_id)
         except Revoked:
             pass
-        detail = "The number of this row is being taken over. Try again."
-        raise Problem(503, "no_owner", detail, retry_after_s=RETRY_AFTER_S)
+        raise taken_over()
 
     async def _send(self, key: bytes, value: bytes) -> None:
         try:

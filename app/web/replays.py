@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from aiohttp import web
 
-from app.engine import OutputFailed, Revoked
+from app.engine import OutputFailed
 from app.events import STRUCTURED_HEADERS, AdminEventType, format_time, new_event, parse_time_ms
 from app.replays import TooManyReplays
 from app.web.auth import principal_of
 from app.web.cursors import cursor_of, cursor_place
 from app.web.forward import HOP_HEADER
+from app.web.owned_rows import read_owned
 from app.web.problems import FieldError, Problem
 from app.web.requests import json_body, page_limit, query_of
 from app.webhooks.errors import InvalidField
@@ -114,13 +115,8 @@ class _Handlers:
 
     async def _own_row(self, webhook_id: str, number: int) -> WebhookRow:
         """The webhook by the owner's table, once this worker's copy has it, too: the replay goes by the copy."""
-        reader, key, replica = self._api.readers.get(number), webhook_key(webhook_id), self._api.replica
-        if reader is None:
-            raise _closing()
-        try:
-            row = await reader.read(lambda unit, _held: unit.get(WEBHOOKS, key))
-        except Revoked:
-            raise _closing() from None
+        key, replica = webhook_key(webhook_id), self._api.replica
+        row = await read_owned(self._api.readers, number, lambda unit, _held: unit.get(WEBHOOKS, key))
         if row is None or row.deleting:
             raise Problem(404, "not_found", "There is no webhook of this id.")
         if not await replica.wait_for(lambda: _shows(replica.rows.get(key), row), COPY_S):
@@ -283,9 +279,3 @@ def _shows(copy: WebhookRow | None, row: WebhookRow) -> bool:
 def _refused(error: InvalidField) -> Problem:
     field = FieldError(error.field, error.code, error.detail)
     return Problem(422, error.code, f"{error.field or 'the body'}: {error.detail}", errors=[field])
-
-
-def _closing() -> Problem:
-    return Problem(
-        503, "no_owner", "The number of this row is being taken over. Try again.", retry_after_s=RETRY_AFTER_S
-    )

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from app.engine import LogUnavailable, Message, OutputFailed, Revoked
+from app.engine import LogUnavailable, Message, OutputFailed
 from app.events import STRUCTURED_HEADERS, AdminEventType, InvalidEvent, decode_record, format_time, new_event
 from app.web.auth import principal_of
-from app.web.deliveries import number_of_delivery
+from app.web.deliveries import no_delivery, number_of_delivery, owned_delivery
 from app.web.problems import Problem
 from app.web.requests import fields_of, idempotency_key, query_of
 from app.web.webhook_commands import RETRY_AFTER_S, uuid7
 from app.webhooks.dead_letters import read_dead_letter
 from app.webhooks.errors import SerializationFailed
 from app.webhooks.intents import IntentReason, intent_headers
-from tables.delivery_queries import find_delivery
 from tables.webhooks import webhook_key
 
 if TYPE_CHECKING:
@@ -164,10 +163,10 @@ class _Resend:
         request_id = self._resender.request_id(request)
         number = number_of_delivery(request.match_info["id"], self._api.ownership.count)
         if number is None:
-            raise _not_found()
+            raise no_delivery()
         if (answer := await self._api.forwarder.to_owner(request, number)) is not None:
             return answer
-        row = await self._row(number, request.match_info["id"])
+        row = (await owned_delivery(self._api.readers, number, request.match_info["id"])).row
         if (why := self._resender.refusal(row.webhook_id)) is not None:
             raise Problem(409, *why)
         body = await self._body(row)
@@ -177,18 +176,6 @@ class _Resend:
         again = Again(row.delivery_id, row.webhook_id, row.origin, body)
         ids = await self._resender.send([again], request_id, principal_of(request).name)
         return web.json_response({"delivery_id": row.delivery_id, "request_id": ids[row.delivery_id]}, status=202)
-
-    async def _row(self, number: int, delivery_id: str) -> DeliveryRow:
-        reader = self._api.readers.get(number)
-        if reader is None:
-            raise _closing()
-        try:
-            found = await reader.read(lambda unit, held: find_delivery(unit, held, delivery_id))
-        except Revoked:
-            raise _closing() from None
-        if found is None:
-            raise _not_found()
-        return found.row
 
     async def _body(self, row: DeliveryRow) -> bytes | None:
         """The bytes that were posted; None: they are nowhere any more.
@@ -257,12 +244,3 @@ def letter_of(record: Record) -> DeadLetter | None:
 def _digest(*parts: str) -> str:
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=_ID_BYTES).digest()
     return base64.b32encode(digest).decode().lower()
-
-
-def _closing() -> Problem:
-    detail = "The number of this row is being taken over. Try again."
-    return Problem(503, "no_owner", detail, retry_after_s=RETRY_AFTER_S)
-
-
-def _not_found() -> Problem:
-    return Problem(404, "not_found", "There is no delivery of this id, or it is remembered no longer.")

@@ -19,18 +19,15 @@ from app.observability.logging import (
     parse_levels,
     parse_output,
 )
+from tests.support.log_restored import logging_restored
 
 PAGE = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    configure_logging("json", "info", "stdout", stream=io.StringIO())
-    root.handlers[:], root.level = before, level
-    logging.captureWarnings(capture=False)
+    with logging_restored():
+        yield
 
 
 def cell(name: str) -> list[str]:

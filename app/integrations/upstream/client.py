@@ -139,6 +139,7 @@ class HttpUpstream:
     async def _ask(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, accept: Collection[int]
     ) -> Answer:
+        """The call itself; raises what `send` does. `TracedUpstream` puts its span around it."""
         tls = await self._tls.current()
         config = self._config
         sent_s = self._now_s()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from app.integrations.upstream.client import HttpUpstream
@@ -10,7 +9,7 @@ from app.integrations.upstream.errors import UpstreamError
 from app.observability.tracing import client_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from app.integrations.upstream.answers import Answer
     from app.integrations.upstream.credentials import UpstreamConfig
@@ -26,45 +25,24 @@ class TracedUpstream(HttpUpstream):
     trace is not kept; one without any headers is nobody's, and a trace may begin with it.
     """
 
-    def __init__(
-        self,
-        config: UpstreamConfig,
-        tracer: Tracer,
-        *,
-        peer: str | None = None,
-        now_s: Callable[[], float] = time.time,
-        monotonic_s: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(config, peer=peer, now_s=now_s, monotonic_s=monotonic_s)
+    def __init__(self, config: UpstreamConfig, tracer: Tracer, *, peer: str | None = None) -> None:
+        super().__init__(config, peer=peer)
         self._tracer = tracer
-        self._endpoint = config.endpoint.rstrip("/")
 
-    async def send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        accept: Collection[int] = (),
+    async def _ask(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, accept: Collection[int]
     ) -> Answer:
-        """See `Upstream.send`."""
         parent = None if headers is None else headers.get("traceparent")
         span = client_span(
-            self._tracer,
-            method,
-            self._endpoint + path,
-            traceparent=parent,
-            begins=headers is None,
-            show_path=True,
+            self._tracer, method, self._base + path, traceparent=parent, begins=headers is None, show_path=True
         )
         if span is None:
-            return await super().send(method, path, body, headers=headers, accept=accept)
+            return await super()._ask(method, path, body, headers, accept)
         error: str | None = "cancelled"
         status: int | None = None
         try:
-            answer = await super().send(
-                method, path, body, headers={**(headers or {}), "traceparent": span.traceparent}, accept=accept
+            answer = await super()._ask(
+                method, path, body, {**(headers or {}), "traceparent": span.traceparent}, accept
             )
             status, error = answer.status, None
         except UpstreamError as failure:

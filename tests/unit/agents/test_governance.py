@@ -9,13 +9,14 @@ import orjson
 import pytest
 
 from agents.governance import GovernanceOptions, governance_agent
-from app.engine import Processor, Record
+from app.engine import Record
 from app.integrations.chain import GENESIS
 from app.integrations.governance import Flush
 from app.integrations.verification import TopicCheck
 from app.observability import metrics
 from app.topics import Topics
 from tables.audit import AUDIT, batch_key, head_key
+from tests.support.agent_scene import AgentScene
 from tests.support.audit_records import audit_value
 from tests.support.memory_unit import START_MS, MemoryContext, MemoryRows, record
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -25,27 +26,15 @@ OPTIONS = GovernanceOptions(flush=Flush(size=3, limit_bytes=100_000, interval_s=
 
 
 @dataclass
-class Scene:
+class Scene(AgentScene):
     """One worker at a time; `restart` is a crash, or a move to another worker."""
 
     dashboard: ScriptedUpstream = field(default_factory=ScriptedUpstream)
-    context: MemoryContext = field(default_factory=MemoryContext)
-    processor: Processor | None = None
 
     async def start(self) -> None:
         agent = governance_agent(TOPICS, self.dashboard, OPTIONS, jitter=lambda: 1.0)
         self.processor = agent.processor(self.context)
         await self.context.open(self.processor)
-
-    async def deliver(self, *records: Record) -> None:
-        assert self.processor is not None
-        await self.context.deliver(self.processor, *records)
-        await self.context.settle(self.processor)
-
-    async def advance(self, seconds: float) -> None:
-        assert self.processor is not None
-        self.context.clock.advance(seconds)
-        await self.context.settle(self.processor)
 
     async def restart(self, rows: MemoryRows | None = None) -> None:
         await self.context.close(self.processor)

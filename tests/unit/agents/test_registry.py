@@ -9,11 +9,12 @@ import orjson
 import pytest
 
 from agents.registry import LOOK_AHEAD, WINDOW, registry_agent
-from app.engine import Processor, Record
+from app.engine import Record
 from app.events import STRUCTURED_HEADERS
 from app.integrations.registry import DatasetRow
 from app.topics import Topics
 from tables.datasets import DATASETS, dataset_key
+from tests.support.agent_scene import AgentScene
 from tests.support.memory_unit import START_MS, MemoryContext, MemoryUnit, record
 from tests.support.scripted_upstream import Call, ScriptedUpstream
 
@@ -26,10 +27,8 @@ def registering() -> ScriptedUpstream:
 
 
 @dataclass
-class Scene:
+class Scene(AgentScene):
     registry: ScriptedUpstream | None = field(default_factory=registering)
-    context: MemoryContext = field(default_factory=MemoryContext)
-    processor: Processor | None = None
 
     @property
     def upstream(self) -> ScriptedUpstream:
@@ -39,16 +38,6 @@ class Scene:
     async def start(self) -> None:
         self.processor = registry_agent(TOPICS, self.registry, jitter=lambda: 1.0).processor(self.context)
         await self.context.open(self.processor)
-
-    async def deliver(self, *records: Record) -> None:
-        assert self.processor is not None
-        await self.context.deliver(self.processor, *records)
-        await self.context.settle(self.processor)
-
-    async def advance(self, seconds: float) -> None:
-        assert self.processor is not None
-        self.context.clock.advance(seconds)
-        await self.context.settle(self.processor)
 
     async def restart(self, registry: ScriptedUpstream | None) -> None:
         await self.context.close(self.processor)

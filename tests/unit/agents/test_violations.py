@@ -9,35 +9,24 @@ import orjson
 import pytest
 
 from agents.violations import WINDOW, violations_agent
-from app.engine import Processor, Record
+from app.engine import Record
 from app.events import STRUCTURED_HEADERS, derived_event, new_event
 from app.integrations.policy import idempotency_key
 from app.topics import Topics
-from tests.support.memory_unit import MemoryContext, record
+from tests.support.agent_scene import AgentScene
+from tests.support.memory_unit import record
 from tests.support.scripted_upstream import Call, ScriptedUpstream
 
 TOPICS = Topics("vault", "vs")
 
 
 @dataclass
-class Scene:
+class Scene(AgentScene):
     engine: ScriptedUpstream = field(default_factory=ScriptedUpstream)
-    context: MemoryContext = field(default_factory=MemoryContext)
-    processor: Processor | None = None
 
     async def start(self) -> None:
         self.processor = violations_agent(TOPICS, self.engine, jitter=lambda: 1.0).processor(self.context)
         await self.context.open(self.processor)
-
-    async def deliver(self, *records: Record) -> None:
-        assert self.processor is not None
-        await self.context.deliver(self.processor, *records)
-        await self.context.settle(self.processor)
-
-    async def advance(self, seconds: float) -> None:
-        assert self.processor is not None
-        self.context.clock.advance(seconds)
-        await self.context.settle(self.processor)
 
     def outcomes(self) -> list[dict[str, Any]]:
         return [orjson.loads(sent.value or b"") for sent in self.context.sent_to(TOPICS.violations)]

@@ -11,8 +11,9 @@ import pytest
 from app.observability.logging import REQUEST_ID, SPAN_ID, TRACE_ID, USER_ID, configure_logging
 from app.observability.trace_ids import exemplar_of, ids_of
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest
+from tests.support.log_restored import logging_restored
+from tests.support.serving import TOKENS, VIEWER, serving
 from tests.support.webhooks import Desk, webhook_row
-from tests.unit.web.test_server import TOKENS, VIEWER, serving
 
 TRACE_ID_OF_IT: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN_ID_OF_IT: Final = "00f067aa0ba902b7"
@@ -21,14 +22,10 @@ TRACE: Final = f"00-{TRACE_ID_OF_IT}-{SPAN_ID_OF_IT}-01"
 
 @pytest.fixture
 def shown() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
     stream = io.StringIO()
-    configure_logging("json", "info", "stdout", stream=stream)
-    yield stream
-    configure_logging("json", "info", "stdout", stream=io.StringIO())
-    root.handlers[:], root.level = before, level
-    logging.captureWarnings(capture=False)
+    with logging_restored():
+        configure_logging("json", "info", "stdout", stream=stream)
+        yield stream
 
 
 def lines(stream: io.StringIO, message: str) -> list[dict[str, Any]]:

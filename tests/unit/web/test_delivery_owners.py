@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from app.engine import Owner, Ownership, Revoked, Unit
+from app.engine import Owner, Ownership
 from app.events import delivery_id
 from app.settings import ApiSettings
 from app.web import Forwarder
@@ -20,28 +19,15 @@ from app.web.deliveries import DeliveriesApi, delivery_routes
 from app.web.forward import HOP_HEADER
 from app.webhooks.model import DeliveryRow, Status
 from tables.deliveries import DELIVERIES, delivery_key
-from tables.delivery_queries import FoundDelivery, Readers
+from tables.delivery_queries import Readers
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Answer, Caller, listening, walk
-from tests.support.memory_unit import START_MS, MemoryRows, MemoryUnit
+from tests.support.memory_unit import START_MS
+from tests.support.rows_reader import RowsReader
 
-T = TypeVar("T")
 HOPPED = {HOP_HEADER: "1"}
 COUNT = 6
 NOBODYS, DEAD = 4, 5
 MINE = {"a": (0, 1), "b": (2, 3)}
-
-
-@dataclass
-class RowsReader:
-    """An open number; `closing`: it is taken away while it is asked."""
-
-    rows: MemoryRows = field(default_factory=MemoryRows)
-    closing: bool = False
-
-    async def read(self, job: Callable[[Unit, Mapping[str, FoundDelivery]], T]) -> T:
-        if self.closing:
-            raise Revoked("the number is closed")
-        return job(MemoryUnit(self.rows).unit, {})
 
 
 class Worker:
