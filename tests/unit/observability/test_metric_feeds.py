@@ -32,8 +32,7 @@ from app.events import VaultEventType, new_event
 from app.integrations.upstream import HttpUpstream, UpstreamConfig
 from app.main import Program
 from app.observability import metrics
-from app.observability.health import HealthRegistry
-from app.readiness import add_checks
+from app.observability.health import HealthStatus
 from app.settings import Settings
 from app.webhooks.census import Census
 from tests.support.engine import ROWS, FakeRecord, Row, new_scope, new_store
@@ -426,9 +425,8 @@ async def test_the_date_of_an_answer_tells_the_clock_of_an_upstream() -> None:
 async def test_a_worker_says_that_it_has_no_key_and_how_much_disk_is_left(tmp_path: Path) -> None:
     program = Program(Settings(data_dir=tmp_path / "data", stats_port=0))
     assert value("vault_stream_encryption_key_missing") == 1
-    health = HealthRegistry()
-    add_checks(health, program.engine, tmp_path, {})
-    await health.report()
+    report = await program.health.report()
+    assert [check.status for check in report.checks if check.name == "webhook_keys"] == [HealthStatus.DEGRADED]
     assert value("vault_stream_disk_free_bytes") > 0
     await program.engine.stop()
 
