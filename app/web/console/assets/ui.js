@@ -65,7 +65,7 @@ export const Code = ({ children }) => html`<code>${children}</code>`;
 export function Time({ at, full = false }) {
   const now = useNow();
   if (!at) return "–";
-  return html`<time datetime=${at} title=${moment(at)}>${full ? `${moment(at)} (${relative(at, now)})` : relative(at, now)}</time>`;
+  return html`<time datetime=${at} title=${moment(at)}>${full ? html`${moment(at)} <span class="name">(${relative(at, now)})</span>` : relative(at, now)}</time>`;
 }
 
 /** A number alone says nothing where the head of its column is not seen. */
