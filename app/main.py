@@ -123,7 +123,8 @@ class Program:
         self.webhooks.subscribe(self._matched)
         self.app = self._app()
         self.web = WebServer(settings, worker_routes(self))
-        add_checks(self.health, self.engine, settings.data_dir, self.upstreams)
+        has_key = self.keys.active_key_id is not None
+        add_checks(self.health, self.engine, settings.data_dir, self.upstreams, has_key=has_key)
 
     # -- parts
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from app.brokers import REFUSALS
 from app.observability import metrics
 from app.observability.health import CheckOutcome, HealthStatus
+from app.webhooks.census import webhooks_without_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["Watched", "add_checks"]
 
 DISK_LOW_BYTES: Final = 1 << 30
+NO_KEY: Final = "There is no key for the secrets of webhooks: none can be made, and what is for them waits."
+ONE_WITHOUT_KEY: Final = "The key of 1 webhook is missing, and its deliveries wait."
+MORE_WITHOUT_KEY: Final = "The keys of {:,} webhooks are missing, and their deliveries wait."
+ADD_KEY: Final = (
+    "Put the key back into VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS, behind the active one if there is another, and"
+    " restart the workers; then vault-stream webhooks rekey. If it is lost, vault-stream webhooks rotate-secret."
+)
 
 
 class Watched(Protocol):
@@ -29,8 +37,19 @@ class Watched(Protocol):
         """Why its last call failed; None when it did not, or nothing was called yet."""
 
 
-def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams: Mapping[str, Watched | None]) -> None:
-    """Add `kafka`, `assignment`, `recovery`, `store`, and one check for each upstream (None: it is off)."""
+def add_checks(
+    health: HealthRegistry,
+    engine: Engine,
+    data_dir: Path,
+    upstreams: Mapping[str, Watched | None],
+    *,
+    has_key: bool = True,
+) -> None:
+    """Add `kafka`, `assignment`, `recovery`, `store`, `webhook_keys`, and one for each upstream (None: it is off).
+
+    Args:
+        has_key: Whether the worker has any key for the secrets of webhooks.
+    """
 
     async def kafka() -> CheckOutcome:
         return _kafka(engine)
@@ -56,6 +75,8 @@ def add_checks(health: HealthRegistry, engine: Engine, data_dir: Path, upstreams
         ("store", store),
     ):
         health.add(name, check)
+    # Not required: the secrets of one webhook must not take a worker out of service.
+    health.add("webhook_keys", _keys_check(has_key=has_key), required=False)
     for name, upstream in upstreams.items():
         health.add(name, _upstream_check(upstream), required=False)
 
@@ -79,6 +100,18 @@ def _kafka(engine: Engine) -> CheckOutcome:
         return CheckOutcome(HealthStatus.DEGRADED if refused else HealthStatus.HEALTHY, refused)
     silent = "no heartbeat was answered within the session timeout" if engine.assignment_seen else "not connected yet"
     return CheckOutcome(HealthStatus.UNHEALTHY, refused or silent)
+
+
+def _keys_check(*, has_key: bool) -> Callable[[], Awaitable[CheckOutcome]]:
+    async def run() -> CheckOutcome:
+        without = webhooks_without_key()
+        details = {"webhooks_without_key": without}
+        if has_key and not without:
+            return CheckOutcome(HealthStatus.HEALTHY, None, details)
+        told = NO_KEY if not has_key else (ONE_WITHOUT_KEY if without == 1 else MORE_WITHOUT_KEY.format(without))
+        return CheckOutcome(HealthStatus.DEGRADED, f"{told} {ADD_KEY}", details)
+
+    return run
 
 
 def _upstream_check(upstream: Watched | None) -> Callable[[], Awaitable[CheckOutcome]]:

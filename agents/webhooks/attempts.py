@@ -15,7 +15,7 @@ from app.observability.trace_ids import exemplar_of, ids_of
 from app.webhooks.delivery import Answered, Delivery, transition
 from app.webhooks.derived import HEALTH_TYPES
 from app.webhooks.errors import MissingKey
-from app.webhooks.health import after_attempt
+from app.webhooks.health import after_attempt, first_news
 from app.webhooks.model import WebhookState
 from app.webhooks.scheduler import Result
 from app.webhooks.sender import AttemptOutcome
@@ -103,14 +103,14 @@ class Attempts:
         holdings.write_flight(unit, flight, step)
         if flight.record is not None:
             unit.finish(flight.record)
-        self._judge(webhook, flight.row, step, outcome, now, unit)
+        self._judge(webhook, flight, step, outcome, now, unit)
         unit.on_done(partial(self._land, flight, _result(outcome)))
 
     def _judge(
-        self, webhook: OwnedWebhook, delivery: DeliveryRow, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
+        self, webhook: OwnedWebhook, flight: Flight, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
     ) -> None:
         """What an attempt says about the webhook."""
-        holdings, key = self._holdings, webhook_key(webhook.row.webhook_id)
+        holdings, delivery, key = self._holdings, flight.row, webhook_key(webhook.row.webhook_id)
         number = 0 if step.attempt is None else step.attempt.attempt
         webhook.note(now.wall_ms, ok=outcome.delivered)
         webhook.heart, change = after_attempt(
@@ -130,6 +130,10 @@ class Attempts:
             why = f"{delivery.delivery_id}-{number}"
             row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, why, now.wall_ms)
             holdings.use(row)
+        news = first_news(row, webhook.heart, ok=outcome.delivered, now_ms=now.wall_ms)
+        if news is not None and flight.url == row.url:
+            row = news
+            unit.put(WEBHOOKS, key, row)
         if step.hold_until_ms is not None:
             holdings.scheduler.hold(row.webhook_id, step.hold_until_ms)
             if step.hold_until_ms > (row.hold_until_ms or 0) + HOLD_STEP_MS:

@@ -74,12 +74,22 @@ class EventsApi:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """What is told of an event that was not accepted."""
+    """What is told of an event that was not accepted, whatever the status of the answer."""
 
     index: int
     id: str | None
     code: str
     message: str
+
+    def document(self, *, batch: bool) -> dict[str, Any]:
+        """`{field, index, id, code, message}`; `field` is where the event stands in the body, as in every problem."""
+        return {
+            "field": f"/{self.index}" if batch else "",
+            "index": self.index,
+            "id": self.id,
+            "code": self.code,
+            "message": self.message,
+        }
 
 
 def event_routes(api: EventsApi) -> list[web.RouteDef]:
@@ -111,13 +121,11 @@ class _Events:
                 refused.append(_failed(index, event, failure))
         accepted = len(given) - len(refused)
         refused.sort(key=lambda one: one.index)
+        errors = [one.document(batch=not isinstance(given, _One)) for one in refused]
         if not accepted:
-            raise _none_accepted(refused, batch=not isinstance(given, _One))
-        document = {
-            "accepted": accepted,
-            "errors": [{"index": one.index, "id": one.id, "code": one.code, "message": one.message} for one in refused],
-        }
-        return web.Response(status=HTTPStatus.ACCEPTED, body=orjson.dumps(document), content_type="application/json")
+            raise _none_accepted(refused, errors)
+        body = orjson.dumps({"accepted": accepted, "errors": errors})
+        return web.Response(status=HTTPStatus.ACCEPTED, body=body, content_type="application/json")
 
     def _message(self, event: CloudEvent, headers: Sequence[tuple[str, bytes]]) -> Message:
         topic = topic_of(event.type, self._api.prefix, self._api.layout)
@@ -206,13 +214,12 @@ def _failed(index: int, event: CloudEvent, error: OutputFailed) -> _Refused:
     return _Refused(index, event.id, NOT_ACKNOWLEDGED, told)
 
 
-def _none_accepted(refused: Sequence[_Refused], *, batch: bool) -> Problem:
-    errors = [FieldError(f"/{one.index}" if batch else "", one.code, one.message) for one in refused]
+def _none_accepted(refused: Sequence[_Refused], errors: Sequence[dict[str, Any]]) -> Problem:
+    told = {"errors": errors}
     if any(one.code == NOT_ACKNOWLEDGED for one in refused):
         detail = "Kafka has acknowledged none of the events; send them again under the same ids."
-        return Problem(503, "broker_unavailable", detail, errors=errors, retry_after_s=RETRY_AFTER_S)
-    detail = f"No event was accepted: {refused[0].message}."
-    return Problem(422, refused[0].code, detail, errors=errors)
+        return Problem(503, "broker_unavailable", detail, retry_after_s=RETRY_AFTER_S, extra=told)
+    return Problem(422, refused[0].code, f"No event was accepted: {refused[0].message}.", extra=told)
 
 
 def _unreadable(why: str) -> Problem:

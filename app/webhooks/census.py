@@ -11,7 +11,7 @@ from app.observability import metrics
 if TYPE_CHECKING:
     from app.webhooks.model import DeliveryRow, Health, Reason
 
-__all__ = ["Census", "attempt_class"]
+__all__ = ["Census", "attempt_class", "webhooks_without_key"]
 
 # Looked up once: all of it is counted at each delivery.
 _WAITING: Final = metrics.QUEUE_DEPTH.labels(queue_name="webhooks_waiting")
@@ -86,6 +86,11 @@ class Census:
             for _ in range(count):
                 self.webhook(health, None)
         self.flies(-self._in_flight)
+
+
+def webhooks_without_key() -> int:
+    """How many webhooks of this worker have deliveries that wait for a key, as far as those were tried."""
+    return len(_keyless)
 
 
 def attempt_class(status_code: int | None, error: str | None) -> str:

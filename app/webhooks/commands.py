@@ -187,6 +187,9 @@ def _changes(row: WebhookRow, command: Command, at_ms: int) -> dict[str, Any]:
                 # All of them are replaced, the sealed ones, too.
                 changes.setdefault("sealed_headers", {})
             enabled = changes.pop("enabled", row.enabled)
+            if changes.get("url", row.url) != row.url:
+                # What is known is known of another receiver.
+                changes["first_success_ms"] = None
             return changes | _switched(row, enabled=enabled, at_ms=at_ms)
 
 

@@ -1,6 +1,7 @@
 """The health of one webhook: `ok`, `failing`, `disabled` (architecture 5). Pure; every attempt that ended goes through.
 
-Only a change of health is worth a row, so the failures before one are counted in memory alone.
+Only a change of health is worth a row, so the failures before one are counted in memory alone. But the first failure
+and the first success of all are, too: until then nobody knows whether the URL, the secret and the way there are right.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = [
     "HealthChange",
     "Heart",
     "after_attempt",
+    "first_news",
     "with_health",
 ]
 
@@ -102,6 +104,24 @@ def after_attempt(
     if reason is None or not news:
         return failed, None
     return replace(failed, health=Health.FAILING, unheard=echo), HealthChange(Health.FAILING, reason, since_ms, echo)
+
+
+def first_news(row: WebhookRow, heart: Heart, *, ok: bool, now_ms: int) -> WebhookRow | None:
+    """The row with what an attempt says of a webhook that has never succeeded; None: nothing new.
+
+    Args:
+        row: As it is, with the change of health if there was one.
+        heart: After the attempt.
+        ok: Whether it was answered with 2xx.
+        now_ms: When it ended.
+    """
+    if row.first_success_ms is not None or row.health is not Health.OK:
+        return None
+    if ok:
+        return msgspec.structs.replace(row, first_success_ms=now_ms, failures=0, failing_since_ms=None)
+    if row.failing_since_ms is not None:
+        return None
+    return msgspec.structs.replace(row, failures=heart.failures, failing_since_ms=heart.since_ms)
 
 
 def with_health(row: WebhookRow, heart: Heart, change: HealthChange, now_ms: int) -> WebhookRow:

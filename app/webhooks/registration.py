@@ -147,6 +147,7 @@ def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
         "rate_limit_per_s": row.rate_limit_per_s,
         "max_in_flight": row.max_in_flight,
         "failing_since": _time(row.failing_since_ms),
+        "first_success_at": _time(row.first_success_ms),
         # Of one that is enabled again the row still has it, for a replay of what it missed.
         "disabled_at": None if row.enabled else _time(row.disabled_at_ms),
         "disabled_reason": row.disabled_reason,

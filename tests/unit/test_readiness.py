@@ -1,6 +1,7 @@
 """What `/health` says of a worker: the checks of contracts 7, and of a restore how far it is."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 from jsonschema import ValidationError, validate
 
+from app.cli.webhook_actions import webhook_actions
 from app.engine.recovery import Recovery
 from app.observability.health import HealthRegistry, HealthStatus
-from app.readiness import add_checks
+from app.readiness import ADD_KEY, NO_KEY, add_checks
+from app.settings import Settings
 from app.web.openapi import AREAS, openapi_document
+from app.webhooks.census import Census
 
 
 class Engine(SimpleNamespace):
@@ -34,10 +38,10 @@ class Engine(SimpleNamespace):
         super().__init__(**{**well, **differs})
 
 
-def checks_of(engine: Engine, folder: Path, **upstreams: Any) -> HealthRegistry:
+def checks_of(engine: Engine, folder: Path, *, has_key: bool = True, **upstreams: Any) -> HealthRegistry:
     health = HealthRegistry(("kafka", "assignment", "recovery", "store"))
     named = dict.fromkeys(("governance", "policy", "registry")) | upstreams
-    add_checks(health, engine, folder, named)  # type: ignore[arg-type]
+    add_checks(health, engine, folder, named, has_key=has_key)  # type: ignore[arg-type]
     return health
 
 
@@ -47,8 +51,10 @@ async def shown(health: HealthRegistry, name: str) -> dict[str, Any]:
 
 async def test_the_checks_are_those_of_the_contract_and_a_well_worker_is_ready(tmp_path: Path) -> None:
     health = checks_of(Engine(), tmp_path)
-    assert set(health.names) == {"kafka", "assignment", "recovery", "store", "policy", "governance", "registry"}
+    of_contract = {"kafka", "assignment", "recovery", "store", "policy", "governance", "registry"}
+    assert set(health.names) == of_contract | {"webhook_keys"}
     assert await health.ready()
+    assert (await shown(health, "webhook_keys"))["status"] == "healthy"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +88,47 @@ async def test_an_upstream_that_is_down_only_degrades(tmp_path: Path) -> None:
     assert (await shown(health, "governance"))["message"] == "no answer: connect"
     assert (await shown(health, "policy"))["status"] == "healthy"
     assert (await shown(health, "registry"))["message"] == "off: no endpoint"
+
+
+@pytest.mark.parametrize(
+    ("without", "told"),
+    [
+        (1, "The key of 1 webhook is missing, and its deliveries wait."),
+        (2, "The keys of 2 webhooks are missing, and their deliveries wait."),
+    ],
+)
+async def test_webhooks_that_wait_for_a_key_degrade_with_how_many_and_what_to_do(
+    tmp_path: Path, without: int, told: str
+) -> None:
+    census = Census()
+    for number in range(without):
+        census.key(f"wh_{number}", missing=True)
+    health = checks_of(Engine(), tmp_path)
+    waits = await shown(health, "webhook_keys")
+    assert await health.ready()
+    assert (waits["status"], waits["details"]) == ("degraded", {"webhooks_without_key": without})
+    assert waits["message"] == f"{told} {ADD_KEY}"
+
+    census.key("wh_0", missing=False)
+    census.close()
+    again = await shown(checks_of(Engine(), tmp_path), "webhook_keys")
+    assert (again["status"], again["details"]) == ("healthy", {"webhooks_without_key": 0})
+
+
+async def test_a_worker_without_any_key_says_that_no_webhook_can_be_made(tmp_path: Path) -> None:
+    health = checks_of(Engine(), tmp_path, has_key=False)
+    assert await health.ready()
+    waits = await shown(health, "webhook_keys")
+    assert (waits["status"], waits["message"]) == ("degraded", f"{NO_KEY} {ADD_KEY}")
+
+
+def test_what_to_do_about_a_missing_key_are_a_setting_and_commands_that_are_there() -> None:
+    (setting,) = re.findall(r"VAULT_STREAM_(\w+)", ADD_KEY)
+    group, _, name = setting.lower().partition("__")
+    assert name in type(getattr(Settings(), group)).model_fields
+    named = re.findall(r"vault-stream webhooks ([a-z-]+)", ADD_KEY)
+    assert named == ["rekey", "rotate-secret"]
+    assert set(named) <= {command.name for command in webhook_actions}
 
 
 async def test_a_restore_is_told_in_rows_by_table_and_with_the_time_that_is_left(tmp_path: Path) -> None:

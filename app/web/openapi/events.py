@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.web.openapi.building import Area, Operation, answer, array, nullable, obj, ref
+from app.web.openapi.building import Area, Operation, Schema, answer, array, example, nullable, obj, ref, text
 from app.web.openapi.match import EVENT
-from app.web.openapi.shared import TEXT
+from app.web.openapi.shared import COUNT, PROBLEM_MEMBERS, TEXT, problem_answer
 
 __all__ = ["EVENTS"]
 
@@ -17,7 +17,36 @@ _BATCH: Final[dict[str, Any]] = {
     "minItems": 1,
     "maxItems": 1000,
 }
-_ERROR: Final = obj({"index": {"type": "integer", "minimum": 0}, "id": nullable(TEXT), "code": TEXT, "message": TEXT})
+_SHOWN: Final = {
+    "field": "/0",
+    "index": 0,
+    "id": "7d1c2a4e-1",
+    "code": "invalid_data",
+    "message": "data.dataset_id: is required",
+}
+_REFUSED: Final = example(
+    {
+        **obj(
+            {
+                "field": {**text("(/[0-9]+)?"), "description": "A JSON pointer to it; empty where it is the body."},
+                "index": {**COUNT, "description": "Which of the batch it is, from 0."},
+                "id": {**nullable(TEXT), "description": "Its own, as far as that could be read."},
+                "code": text("[a-z0-9_]+"),
+                "message": TEXT,
+            }
+        ),
+        "description": "An event that was not accepted, and why; the same whatever the status of the answer.",
+    },
+    _SHOWN,
+)
+_SCHEMAS: Final[dict[str, Schema]] = {
+    "RefusedEvent": _REFUSED,
+    "NoEventAccepted": {
+        **obj({**PROBLEM_MEMBERS, "errors": array(ref("RefusedEvent"), minItems=1)}),
+        "description": "A problem that names each event.",
+    },
+}
+_EITHER: Final[Schema] = {"anyOf": [ref("NoEventAccepted"), ref("Problem")]}
 _BODY: Final = {
     "required": True,
     "content": {
@@ -30,6 +59,13 @@ _BODY: Final = {
     },
 }
 
+_UNAVAILABLE: Final = "Kafka has acknowledged none of the events; send them again under the same ids."
+_NOT_ACKNOWLEDGED: Final = {
+    **_SHOWN,
+    "code": "not_acknowledged",
+    "message": "Kafka has not acknowledged it, and may have it all the same: send it again under the same id",
+}
+
 EVENTS: Final = Area(
     "events",
     {
@@ -40,10 +76,26 @@ EVENTS: Final = Area(
                 {
                     202: answer(
                         "The broker has at least one; the others are named.",
-                        obj({"accepted": {"type": "integer", "minimum": 1}, "errors": array(_ERROR)}),
-                    )
+                        obj({"accepted": {"type": "integer", "minimum": 1}, "errors": array(ref("RefusedEvent"))}),
+                    ),
+                    422: problem_answer(
+                        422,
+                        _EITHER,
+                        {
+                            "detail": f"No event was accepted: {_SHOWN['message']}.",
+                            "code": "invalid_data",
+                            "errors": [_SHOWN],
+                        },
+                        "No event was accepted, each for the reason that is given; or a query parameter is not known.",
+                    ),
+                    503: problem_answer(
+                        503,
+                        _EITHER,
+                        {"detail": _UNAVAILABLE, "code": "broker_unavailable", "errors": [_NOT_ACKNOWLEDGED]},
+                        "Kafka has acknowledged none of the events, and may have them all the same.",
+                    ),
                 },
-                (400, 413, 415, 503),
+                (400, 413, 415),
                 role="admin",
                 body=_BODY,
                 description=(
@@ -54,4 +106,5 @@ EVENTS: Final = Area(
             )
         }
     },
+    _SCHEMAS,
 )

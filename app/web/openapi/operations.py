@@ -40,7 +40,7 @@ _VERBOSE: Final = query("verbose", TEXT, "With it, whatever its value: one line 
 }
 _EXCLUDE: Final = query(
     "exclude",
-    array(enum("kafka", "assignment", "recovery", "store", "governance", "policy", "registry")),
+    array(enum("kafka", "assignment", "recovery", "store", "webhook_keys", "governance", "policy", "registry")),
     "A check that does not count and is not shown; may be given several times.",
 )
 _READY: Final = obj({"status": enum("ready", "not_ready"), "checks": _CHECKS})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from app.events import OperatorEventType, VaultEventType
 from app.web.openapi.building import Schema, array, enum, example, header, obj, query, ref, text
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
     "CODE", "COUNT", "CURSOR", "EVENT_PATTERN", "GIVEN_TIME", "HEADERS", "HOP", "IDEMPOTENCY_KEY", "IF_MATCH", "LIMIT",
-    "MOMENT", "NUMBERS", "ORIGIN", "RESPONSES", "SHARED", "SHOWN_PATTERN", "TEXT", "TIME", "WEBHOOK_ID",
+    "MOMENT", "NUMBERS", "ORIGIN", "PROBLEM_MEMBERS", "RESPONSES", "SHARED", "SHOWN_PATTERN", "TEXT", "TIME",
+    "WEBHOOK_ID",
 ]  # fmt: skip
 
 PROBLEM: Final = "application/problem+json"
@@ -102,31 +106,44 @@ _NAMED: Final = {
 }
 
 
-def _problem(status: int) -> dict[str, Any]:
+def problem_answer(
+    status: int, schema: Schema | None = None, shown: Mapping[str, Any] | None = None, description: str = ""
+) -> dict[str, Any]:
+    """The answer of a status from 400 up.
+
+    Args:
+        schema: Of its document, where it says more than any problem does.
+        shown: Members of the example that are others than usual.
+        description: Where the phrase of the status does not say enough.
+    """
     code, detail, headers = _PROBLEMS[status]
     phrase = HTTPStatus(status).phrase
-    shown = {"type": "about:blank", "title": phrase, "status": status, "detail": detail, "code": code}
+    example_ = {"type": "about:blank", "title": phrase, "status": status, "detail": detail, "code": code}
     if status in _NAMED:
-        shown["errors"] = _NAMED[status]
-    schema = {"allOf": [ref("Problem"), {"properties": {"status": {"const": status}}}]}
+        example_["errors"] = _NAMED[status]
+    schema = {"allOf": [schema or ref("Problem"), {"properties": {"status": {"const": status}}}]}
     return {
-        "description": phrase,
+        "description": description or phrase,
         "headers": {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}, **headers},
-        "content": {PROBLEM: {"schema": schema, "example": shown}},
+        "content": {PROBLEM: {"schema": schema, "example": {**example_, **(shown or {})}}},
     }
 
 
-RESPONSES: Final = {f"Problem{status}": _problem(status) for status in _PROBLEMS}
+RESPONSES: Final = {f"Problem{status}": problem_answer(status) for status in _PROBLEMS}
+PROBLEM_MEMBERS: Final[dict[str, Schema]] = {
+    "type": {"const": "about:blank"},
+    "title": TEXT,
+    "status": {"type": "integer", "minimum": 400, "maximum": 599},
+    "detail": {"type": "string", "minLength": 1},
+    "code": {**text("[a-z0-9_]+"), "description": "The stable name."},
+}
+"""What every problem document has."""
 SHARED: Final[dict[str, Schema]] = {
     "Problem": {
         **example(
             obj(
                 {
-                    "type": {"const": "about:blank"},
-                    "title": TEXT,
-                    "status": {"type": "integer", "minimum": 400, "maximum": 599},
-                    "detail": {"type": "string", "minLength": 1},
-                    "code": {**text("[a-z0-9_]+"), "description": "The stable name."},
+                    **PROBLEM_MEMBERS,
                     "errors": array(
                         obj(
                             {
@@ -142,7 +159,7 @@ SHARED: Final[dict[str, Schema]] = {
                     ),
                     "id": {"type": "string", "description": "With `unconfirmed`: what it is about."},
                 },
-                ("type", "title", "status", "detail", "code"),
+                tuple(PROBLEM_MEMBERS),
             ),
             {
                 "type": "about:blank",

@@ -186,6 +186,12 @@ def test_a_token_that_is_taken_back_leads_to_the_login(console: Console) -> None
     seen.allowed.add(401)
     seen.page.evaluate("sessionStorage.setItem('vault-stream-token', 'other')")
     seen.has("The token is not taken any more")
+    expect(seen.page.locator("main .brand")).to_have_text("vault-stream")
+    seen.page.get_by_label("Token").fill("wrong")
+    seen.button("Log in")
+    # Of the token that was tried, and no longer of the one before.
+    seen.has("The token is not known here.")
+    expect(seen.page.get_by_text("not taken any more")).to_have_count(0)
     seen.login(VIEWER_TOKEN)
     seen.page.get_by_role("heading", level=1, name="Overview").wait_for()
 

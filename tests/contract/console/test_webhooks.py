@@ -301,15 +301,40 @@ def test_a_replay_begins(console: Console, system: System, hook: Hook) -> None:
     seen.button("Replay")
     form = dialog(seen, "Replay events?")
     assert hook.id in form.inner_text()
-    form.get_by_label("Since").fill("yesterday")
+    form.get_by_label("Since (UTC)").fill("")
     seen.allowed.add(422)
     form.get_by_role("button", name="Start the replay").click()
-    expect(form.get_by_label("Since")).to_have_attribute("aria-invalid", "true")
+    expect(form.get_by_label("Since (UTC)")).to_have_attribute("aria-invalid", "true")
     seen.check()
-    form.get_by_label("Since").fill("2026-01-01T00:00:00Z")
+    form.get_by_label("Since (UTC)").fill("2026-01-01T00:00:00")
     form.get_by_role("button", name="Start the replay").click()
     seen.has("The replay has begun.")
     assert hook.id in [one["webhook_id"] for one in system.call("GET", "/v1/replays")["items"]]
+
+
+def test_one_is_called_ok_once_it_has_taken_something(console: Console, system: System, webhook: str) -> None:
+    seen = opened(console, webhook)
+    health = seen.page.get_by_role("region", name="Health")
+    expect(health).to_contain_text("unknown")
+    expect(health).to_contain_text("First success")
+    expect(health).to_contain_text("none yet, at this URL")
+    seen.check()
+    system.call("POST", f"/v1/webhooks/{webhook}/ping")
+    system.until(lambda: "failing_since" in shown(system, webhook), "its first attempt has failed")
+    expect(health).to_contain_text("failing from the start")
+    seen.check()
+    seen.go(f"/webhooks?search={webhook}", "Webhooks")
+    expect(seen.page.get_by_role("cell", name="failing from the start")).to_be_visible()
+    assert shown(system, webhook)["health"] == "ok"
+
+
+def test_one_that_took_something_is_ok(console: Console, system: System, hook: Hook) -> None:
+    system.call("POST", f"/v1/webhooks/{hook.id}/ping")
+    system.until(lambda: "first_success_at" in shown(system, hook.id), "it has taken the ping")
+    seen = opened(console, hook.id)
+    health = seen.page.get_by_role("region", name="Health")
+    expect(health.get_by_text("ok", exact=True)).to_be_visible()
+    expect(health.locator("time").first).to_be_visible()
 
 
 def test_one_that_only_fails_says_so(console: Console, system: System, webhook: str) -> None:

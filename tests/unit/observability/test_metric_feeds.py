@@ -12,8 +12,7 @@ from typing import Any, Final
 import pytest
 
 from app.main import Program
-from app.observability.health import HealthRegistry
-from app.readiness import add_checks
+from app.observability.health import HealthStatus
 from app.settings import Settings
 from tests.support.metric_samples import value
 from tests.unit.observability.feeds import test_engine as engine
@@ -27,9 +26,8 @@ from tests.unit.observability.test_metrics import CONTRACT
 async def test_a_worker_says_that_it_has_no_key_and_how_much_disk_is_left(tmp_path: Path) -> None:
     program = Program(Settings(data_dir=tmp_path / "data", stats_port=0))
     assert value("vault_stream_encryption_key_missing") == 1
-    health = HealthRegistry()
-    add_checks(health, program.engine, tmp_path, {})
-    await health.report()
+    report = await program.health.report()
+    assert [check.status for check in report.checks if check.name == "webhook_keys"] == [HealthStatus.DEGRADED]
     assert value("vault_stream_disk_free_bytes") > 0
     await program.engine.stop()
 

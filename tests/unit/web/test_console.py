@@ -63,6 +63,18 @@ def test_the_form_of_a_webhook_names_the_defaults_of_a_deployment() -> None:
         assert f"Empty: as the deployment, {default} unless it says otherwise." in form
 
 
+@pytest.mark.parametrize("name", [name for name in OURS if name.startswith("pages/")])
+def test_a_page_shows_and_takes_times_in_the_one_way_of_the_console(name: str) -> None:
+    page = (FOLDER / name).read_text()
+    # `Time` shows and `TimeField` takes them; `exactly` and `rfc3339` write them for the API.
+    for own in ("new Date(", "toISOString", "toLocale", "DateTimeFormat", "<time", "datetime-local", "UTC)"):
+        assert own not in page, own
+    times = r"[\w.]+(?:_at|_until|since)"
+    assert re.findall(rf'>\$\{{{times}\}}|\["[^"]+", {times}\]', page) == []
+    for label in re.findall(r'<\$\{Field\} label="([^"]+)"', page):
+        assert not re.search(r"\b(since|until|before|after|start|end)$", label, re.IGNORECASE), label
+
+
 @pytest.mark.parametrize("path", ["/", *(f"/console/{name}" for name in ASSETS)])
 async def test_a_browser_loads_and_asks_nothing_but_this_worker(api: Caller, path: str) -> None:
     answer, _ = await fetch(api, path)

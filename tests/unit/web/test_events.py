@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from app.engine import Message, OutputFailed, OutputTooLarge
 from app.web.events import EventsApi, event_routes
+from app.web.openapi import AREAS, openapi_document
 from tests.support.listening import ADMIN, TOKENS, VIEWER, Answer, Caller, listening
 
 TYPE = "llm.data-vault.dataset.created"
@@ -136,6 +138,34 @@ async def test_what_the_broker_has_not_acknowledged_is_never_202(api: Caller, br
     assert answer.code == (503, "broker_unavailable")
     assert answer.headers["Retry-After"]
     assert answer.fields == [""]
+
+
+async def test_a_refused_event_is_the_same_object_whatever_the_status(api: Caller, broker: Broker) -> None:
+    wrong = {**EVENT, "id": "e-9", "data": {"name": "x"}}
+    unread = {**EVENT, "id": "e-8"}
+    broker.refuses["e-8"] = OutputFailed("no")
+    some = await post(api, [EVENT, wrong, unread], BATCH)
+    none = await post(api, [42, wrong], BATCH)
+    unacknowledged = await post(api, [unread, wrong], BATCH)
+    alone = await post(api, wrong, STRUCTURED)
+
+    assert [answer.status for answer in (some, none, unacknowledged, alone)] == [202, 422, 503, 422]
+    assert [error["id"] for error in none.document["errors"]] == [None, "e-9"]
+    told = [next(e for e in a.document["errors"] if e["id"] == "e-9") for a in (some, none, unacknowledged, alone)]
+    assert [(error["index"], error["field"]) for error in told] == [(1, "/1"), (1, "/1"), (1, "/1"), (0, "")]
+    assert all({**error, "index": 1, "field": "/1"} == told[0] for error in told)
+    described = openapi_document(AREAS)
+    assert set(told[0]) == set(described["components"]["schemas"]["RefusedEvent"]["required"])
+    for answer in (some, none, unacknowledged, alone):
+        (content,) = described["paths"]["/v1/events"]["post"]["responses"][str(answer.status)]["content"].values()
+        Draft202012Validator({**content["schema"], "components": described["components"]}).validate(answer.document)
+
+
+async def test_a_parameter_that_is_not_known_is_no_event_that_was_refused(api: Caller, broker: Broker) -> None:
+    answer = await api.call("POST", "/v1/events?x=1", data=json.dumps([EVENT]).encode(), headers={**ADMIN, **BATCH})
+    assert (answer.code, answer.fields) == ((422, "invalid_query"), ["x"])
+    assert set(answer.document["errors"][0]) == {"field", "code", "message"}
+    assert broker.taken == []
 
 
 async def test_an_event_that_its_topic_does_not_take_says_so(api: Caller, broker: Broker) -> None:

@@ -34,7 +34,9 @@ function Theme() {
 /** Asks for a token until the API takes it. */
 function Login({ onSession, wasRefused }) {
   const [value, set] = useState("");
+  const [tried, setTried] = useState(false);
   const submit = async () => {
+    setTried(true);
     keepToken(value.trim());
     try {
       onSession(await get("/v1/session"));
@@ -44,8 +46,9 @@ function Login({ onSession, wasRefused }) {
     }
   };
   return html`<main id="main" class="login" tabindex="-1">
+    <p class="brand">vault-stream</p>
     <${Page} title="Log in" lead="With a token of this deployment. A viewer's token shows everything and changes nothing.">
-      ${wasRefused && html`<p class="problem" role="alert">The token is not taken any more. Give another one.</p>`}
+      ${wasRefused && !tried && html`<p class="problem" role="alert">The token is not taken any more. Give another one.</p>`}
       <${Form} submit=${submit} action="Log in">
         ${(error) => html`<${Field} label="Token" error=${error && error.status === 401 ? "This token is not known here." : ""}
           hint="Kept in this tab until it is closed, and nowhere else.">

@@ -26,6 +26,12 @@ export function relative(at, now = Date.now()) {
 /** `2026-01-31 12:00:00 UTC`. */
 export const moment = (at) => `${new Date(at).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 
+/** RFC 3339 in UTC, to the millisecond. */
+export const exactly = (at) => new Date(at).toISOString();
+
+/** RFC 3339 in UTC, in whole seconds: as times are entered and asked for. */
+export const rfc3339 = (at) => `${new Date(at).toISOString().slice(0, 19)}Z`;
+
 export const bytes = (value) => {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let at = 0;

@@ -1,7 +1,7 @@
 // What pages are made of. Data becomes text nodes and attributes only; nothing here, and nothing of a page, sets HTML.
 
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { moment, relative } from "./format.js";
+import { moment, relative, rfc3339 } from "./format.js";
 import { useNow } from "./live.js";
 import { href } from "./router.js";
 import { mayWrite } from "./session.js";
@@ -57,11 +57,19 @@ export const Badge = ({ kind = "", children }) => html`<span class=${`badge ${ki
 
 export const Code = ({ children }) => html`<code>${children}</code>`;
 
+/**
+ * A moment, on every page alike: how long ago, with the exact one in UTC for the pointer and for machines.
+ *
+ * full: the exact one, and how long ago; for a page about one thing.
+ */
 export function Time({ at, full = false }) {
   const now = useNow();
   if (!at) return "–";
-  return html`<time datetime=${at} title=${moment(at)}>${full ? `${moment(at)} (${relative(at, now)})` : relative(at, now)}</time>`;
+  return html`<time datetime=${at} title=${moment(at)}>${full ? html`${moment(at)} <span class="name">(${relative(at, now)})</span>` : relative(at, now)}</time>`;
 }
+
+/** A number alone says nothing where the head of its column is not seen. */
+const named = (value, head) => (/^\d+$/.test(value) ? head : undefined);
 
 /** Name and value, one line each: `items` is a list of pairs; those without a value are left out. */
 export const Facts = ({ items }) => html`<dl class="facts">
@@ -73,7 +81,7 @@ export const Facts = ({ items }) => html`<dl class="facts">
 /**
  * A table, which becomes a list of cards where the screen is narrow.
  *
- * columns: `{head, cell(row), kind?: "number"}`; the first one names the row.
+ * columns: `{head, cell(row), kind?: "number" | "details"}`; the first one names the row.
  */
 export function Table({ caption, columns, rows, keyOf, showCaption = false }) {
   return html`<table role="table">
@@ -86,7 +94,7 @@ export function Table({ caption, columns, rows, keyOf, showCaption = false }) {
         (row) => html`<tr role="row" key=${keyOf(row)}>
           ${columns.map((column, at) =>
             at === 0
-              ? html`<th role="rowheader" scope="row" key=${column.head}>${column.cell(row)}</th>`
+              ? html`<th role="rowheader" scope="row" key=${column.head} data-label=${named(column.cell(row), column.head)}>${column.cell(row)}</th>`
               : html`<td role="cell" key=${column.head} data-label=${column.head} class=${column.kind}>${column.cell(row)}</td>`,
           )}
         </tr>`,
@@ -154,6 +162,21 @@ export function Field({ label, hint, error, optional = false, children }) {
     ${error && html`<p class="error" id=${`${id}-error`}>${error}</p>`}
   </div>`;
 }
+
+const written = (at) => (Number.isNaN(Date.parse(at)) ? "" : rfc3339(Date.parse(at)).slice(0, 19));
+const read = (text) => (text ? `${text.length === 16 ? `${text}:00` : text}Z` : "");
+
+/**
+ * Where a moment is entered, on every page alike: date and time in UTC; `value` and what `onChange` gets are RFC 3339.
+ *
+ * More: as `Field`.
+ */
+export const TimeField = ({ label, value, onChange, ...more }) => html`<${Field} label=${`${label} (UTC)`} ...${more}>
+  ${(tied) => html`<input type="datetime-local" step="1" value=${value ? written(value) : ""} onInput=${(event) => onChange(read(event.target.value))} ...${tied} />`}
+<//>`;
+
+/** The control that holds a part of a time, which is no time: what is sent would be as if it were empty. */
+const halfEntered = (form) => [...form.elements].find((control) => control.validity?.badInput);
 
 export function Check({ label, checked, onChange, hint }) {
   const id = useId();
@@ -303,6 +326,12 @@ export function Form({ submit, action, extra, children, danger = false }) {
   const send = async (event) => {
     event.preventDefault();
     if (busy) return;
+    const half = halfEntered(ref.current);
+    if (half) {
+      setError(new Error(`${half.labels[0].textContent}: give date and time to the second, or clear it.`));
+      half.focus();
+      return;
+    }
     setBusy(true);
     setError(null);
     try {

@@ -1,12 +1,11 @@
 // What is taken away of the audit trail: exports of it, and the dashboard's reports.
 
 import { digestOf, fetchFile, save } from "../download.js";
-import { bytes } from "../format.js";
-import { Button, Code, Copy, Empty, Facts, Field, Form, Section, Select, Time, html, useEffect, useRef, useState } from "../ui.js";
+import { bytes, rfc3339 } from "../format.js";
+import { Button, Code, Copy, Empty, Facts, Field, Form, Section, Select, Time, TimeField, html, useEffect, useRef, useState } from "../ui.js";
 
 const DAY_MS = 86_400_000;
 const TAIL_BYTES = 65_536;
-const whole = (at) => `${new Date(at).toISOString().slice(0, 19)}Z`;
 const day = (text) => text.slice(0, 10).replace(/[^0-9-]/g, "");
 
 /** The file that was saved, and the digest by which somebody else can tell that it is the same. */
@@ -40,14 +39,15 @@ async function isWhole(blob, format) {
 }
 
 export function Export() {
-  const [form, set] = useState({ from: whole(Date.now() - DAY_MS), to: "", resource: "", format: "jsonl" });
+  const [form, set] = useState({ from: rfc3339(Date.now() - DAY_MS), to: "", resource: "", format: "jsonl" });
   const [size, setSize] = useState(null);
   const [file, setFile] = useState(null);
   const stop = useRef(null);
   useEffect(() => () => stop.current?.abort(), []);
-  const take = (name) => (event) => set({ ...form, [name]: event.target.value });
+  const choose = (name) => (value) => set((before) => ({ ...before, [name]: value }));
+  const take = (name) => (event) => choose(name)(event.target.value);
   const submit = async () => {
-    const query = { from: form.from.trim(), to: form.to.trim(), resource: form.resource, format: form.format };
+    const query = { from: form.from, to: form.to, resource: form.resource, format: form.format };
     stop.current = new AbortController();
     setFile(null);
     setSize(0);
@@ -69,10 +69,10 @@ export function Export() {
     <${Form} submit=${submit} action="Export" extra=${size !== null && html`<${Button} run=${() => stop.current.abort()}>Stop<//>`}>
       ${(error) => html`
         <div class="columns">
-          <${Field} label="Recorded since" optional hint="Such as 2026-01-31T12:00:00Z" error=${error?.at?.("from")}>${text("from")}<//>
-          <${Field} label="Recorded before" optional hint="Without it: until now." error=${error?.at?.("to")}>${text("to")}<//>
+          <${TimeField} label="Recorded since" optional hint="Without it: from the beginning." error=${error?.at?.("from")} value=${form.from} onChange=${choose("from")} />
+          <${TimeField} label="Recorded before" optional hint="Without it: until now." error=${error?.at?.("to")} value=${form.to} onChange=${choose("to")} />
           <${Field} label="Resource or dataset" optional hint="Only of this id." error=${error?.at?.("resource")}>${text("resource")}<//>
-          <${Field} label="Export format" error=${error?.at?.("format")}>${(tied) => html`<${Select} options=${FORMATS} value=${form.format} onChange=${(format) => set({ ...form, format })} ...${tied} />`}<//>
+          <${Field} label="Export format" error=${error?.at?.("format")}>${(tied) => html`<${Select} options=${FORMATS} value=${form.format} onChange=${choose("format")} ...${tied} />`}<//>
         </div>`}
     <//>
     ${size !== null && html`<p role="status">Receiving… <span aria-hidden="true">${bytes(size)}</span></p>`}
@@ -102,13 +102,14 @@ function contentOf(report, format) {
 
 export function Reports({ off }) {
   const now = Date.now();
-  const [form, set] = useState({ report_type: "access_summary", start_date: whole(now - 30 * DAY_MS), end_date: whole(now), scope: "", format: "pdf" });
+  const [form, set] = useState({ report_type: "access_summary", start_date: rfc3339(now - 30 * DAY_MS), end_date: rfc3339(now), scope: "", format: "pdf" });
   const [file, setFile] = useState(null);
-  const take = (name) => (event) => set({ ...form, [name]: event.target.value });
+  const choose = (name) => (value) => set((before) => ({ ...before, [name]: value }));
+  const take = (name) => (event) => choose(name)(event.target.value);
   const submit = async () => {
     setFile(null);
     const { scope, ...asked } = form;
-    const body = { ...asked, start_date: form.start_date.trim(), end_date: form.end_date.trim(), ...(scope ? { scope } : {}) };
+    const body = { ...asked, ...(scope ? { scope } : {}) };
     // The dashboard may work on it for longer than the rest of the API does.
     const answer = await fetchFile("POST", "/v1/governance/reports", { body });
     const report = JSON.parse(await answer.text());
@@ -126,15 +127,15 @@ export function Reports({ off }) {
     <//><//>`;
   }
   const text = (name) => (tied) => html`<input type="text" autocomplete="off" spellcheck=${false} value=${form[name]} onInput=${take(name)} ...${tied} />`;
-  const choice = (name, options) => (tied) => html`<${Select} options=${options} value=${form[name]} onChange=${(value) => set({ ...form, [name]: value })} ...${tied} />`;
+  const choice = (name, options) => (tied) => html`<${Select} options=${options} value=${form[name]} onChange=${choose(name)} ...${tied} />`;
   return html`<${Section} title="Reports">
     <${Form} submit=${submit} action="Make the report">
       ${(error) => html`
         <div class="columns">
           <${Field} label="Report" error=${error?.at?.("/report_type")}>${choice("report_type", TYPES)}<//>
           <${Field} label="Report format" error=${error?.at?.("/format")}>${choice("format", REPORT_FORMATS)}<//>
-          <${Field} label="Start" error=${error?.at?.("/start_date")}>${text("start_date")}<//>
-          <${Field} label="End" error=${error?.at?.("/end_date")}>${text("end_date")}<//>
+          <${TimeField} label="Start" error=${error?.at?.("/start_date")} value=${form.start_date} onChange=${choose("start_date")} />
+          <${TimeField} label="End" error=${error?.at?.("/end_date")} value=${form.end_date} onChange=${choose("end_date")} />
           <${Field} label="Scope" optional hint="What part of the vault, in the dashboard's words." error=${error?.at?.("/scope")}>${text("scope")}<//>
         </div>`}
     <//>

@@ -5,7 +5,7 @@ import { count, plural } from "../format.js";
 import { useGet } from "../live.js";
 import { href } from "../router.js";
 import { AdminOnly, Badge, Button, Code, Empty, Facts, Loading, Page, Section, Table, Time, confirm, html, notify } from "../ui.js";
-import { Filters, Listing, filterOf } from "./filters.js";
+import { Filters, Listing, Meant, filterOf } from "./filters.js";
 import { Verbatim, parseExactly, pretty, useOnce } from "./record.js";
 import { openRedrive, requestKey } from "./redrive.js";
 import { WebhookLink, webhookOf } from "./webhook_link.js";
@@ -18,8 +18,8 @@ const FIELDS = [
   { name: "webhook_id", label: "Webhook", placeholder: "wh_…" },
   { name: "reason", label: "Reason", options: [["", "any"], ...Object.keys(WHY).map((reason) => [reason, reason])] },
   { name: "event_type", label: "Event type", placeholder: "dataset.created" },
-  { name: "since", label: "Given up since (UTC)", kind: "time" },
-  { name: "until", label: "Until (UTC)", kind: "time" },
+  { name: "since", label: "Given up since", kind: "time" },
+  { name: "until", label: "Until", kind: "time" },
 ];
 
 // --- All that a filter means
@@ -73,7 +73,7 @@ const told = ({ resent, refused }) =>
 
 const resendAll = (filter) =>
   openRedrive("Send dead letters again?", {
-    lead: html`<p>${Object.keys(filter).length ? html`Those of this filter: ${Object.entries(filter).map(([name, value]) => html`<div key=${name}>${name.replaceAll("_", " ")}: <${Code}>${value}<//></div>`)}` : html`<strong>All dead letters</strong>, of all webhooks.`}</p>
+    lead: html`<${Meant} filter=${filter} fields=${FIELDS} all=${html`<strong>All dead letters</strong>, of all webhooks.`} />
       <p>Each is sent with the same bytes under the same id, to the receiver as it is now.</p>`,
     look: (signal) => look(filter, signal),
     plan: Plan,

@@ -34,7 +34,7 @@ const FIELDS = [
   { name: "webhook_id", label: "Webhook", placeholder: "wh_…" },
   { name: "status", label: "Status", options: [["", "any"], ...STATUSES.map((status) => [status, status])] },
   { name: "event_id", label: "Event id" },
-  { name: "since", label: "Made since (UTC)", kind: "time" },
+  { name: "since", label: "Made since", kind: "time" },
 ];
 
 const Status = ({ of }) => html`<${Badge} kind=${KIND[of.status]}>${of.in_flight ? "in flight" : of.status}<//>`;
@@ -127,7 +127,7 @@ function Delivery({ params }) {
         ["Event id", html`<${Code}>${delivery.event_id}<//>`],
         ["Event source", html`<${Code}>${delivery.event_source}<//>`],
         ["Sent as webhook-id", html`<${Code}>${delivery.id}<//>`],
-        ["Read at (topic/partition/offset)", html`<${Code}>${delivery.origin}<//>`],
+        ["Read at (topic/partition/offset)", delivery.origin && html`<${Code}>${delivery.origin}<//>`],
       ]} />
     <//>
     <${Answer} delivery=${delivery} />

@@ -1,18 +1,9 @@
 // Lists that are searched: what is asked for stands in the address, so that it can be sent to somebody, and Back works.
 
 import { go, href } from "../router.js";
-import { Empty, Field, Loading, Pager, Problem, Select, Table, html, useEffect, useRef, useState } from "../ui.js";
+import { Code, Empty, Field, Loading, Pager, Problem, Select, Table, Time, TimeField, html, useEffect, useRef, useState } from "../ui.js";
 
 const LATER_MS = 300;
-
-/** `2026-01-31T12:00:00` of an RFC 3339 time, in UTC; empty for what is none. */
-const written = (at) => (Number.isNaN(Date.parse(at)) ? "" : new Date(at).toISOString().slice(0, 19));
-
-/** An RFC 3339 time of what a date and time control holds, in UTC. */
-const read = (text) => (text ? `${text.length === 16 ? `${text}:00` : text}Z` : "");
-
-/** Date and time, in UTC as everywhere in the console; `value` and what `onChange` gets are RFC 3339. */
-export const TimeInput = ({ value, onChange, ...tied }) => html`<input type="datetime-local" step="1" value=${value ? written(value) : ""} onInput=${(event) => onChange(read(event.target.value))} ...${tied} />`;
 
 /**
  * What a list is narrowed by; typed into the address a moment after the last letter.
@@ -42,18 +33,31 @@ export function Filters({ location, fields, error }) {
     return () => clearTimeout(timer);
   }, [text]);
   const take = (name) => (value) => set((before) => ({ ...before, [name]: value }));
-  const control = ({ name, kind, options, placeholder }) => (tied) => {
+  const control = ({ name, options, placeholder }) => (tied) => {
     if (options) return html`<${Select} options=${options} value=${typed[name]} onChange=${take(name)} ...${tied} />`;
-    if (kind === "time") return html`<${TimeInput} value=${typed[name]} onChange=${take(name)} ...${tied} />`;
     return html`<input type="search" spellcheck=${false} value=${typed[name]} placeholder=${placeholder} onInput=${(event) => take(name)(event.target.value)} ...${tied} />`;
   };
   return html`<div class="filters" role="search">
-    ${fields.map((field) => html`<${Field} key=${field.name} label=${field.label} error=${error?.at?.(field.name)}>${control(field)}<//>`)}
+    ${fields.map((field) => {
+      const { name, label } = field;
+      const told = error?.at?.(name);
+      return field.kind === "time"
+        ? html`<${TimeField} key=${name} label=${label} error=${told} value=${typed[name]} onChange=${take(name)} />`
+        : html`<${Field} key=${name} label=${label} error=${told}>${control(field)}<//>`;
+    })}
   </div>`;
 }
 
 /** The filters of an address alone. */
 export const filterOf = (location, fields) => Object.fromEntries(fields.map(({ name }) => [name, location.query[name]]).filter(([, value]) => value));
+
+/** What a filter means, in words, before something is done to all of it; `all`: what is said of none. */
+export const Meant = ({ filter, fields, all }) => {
+  const given = fields.filter(({ name }) => filter[name]);
+  return html`<p>${given.length
+    ? html`Those of this filter: ${given.map(({ name, label, kind }) => html`<div key=${name}>${label}: ${kind === "time" ? html`<${Time} at=${filter[name]} full=${true} />` : html`<${Code}>${filter[name]}<//>`}</div>`)}`
+    : all}</p>`;
+};
 
 /** Which partitions have not answered: what they have is not in the list. */
 export const Missing = ({ numbers }) =>
@@ -74,6 +78,7 @@ export function Listing({ location, poll, fields, caption, columns, none, noneLi
     if (items.length) return html`<${Table} caption=${caption} rows=${items} keyOf=${(row) => row.id} columns=${columns} />`;
     // A page ends where it has looked through enough, found or not.
     if (next) return html`<${Empty} title="Nothing among the ones looked through so far."><p>The next page looks on.</p><//>`;
+    if (missing?.length) return html`<${Empty} title="Nothing in the partitions that have answered."><p>What the others have is shown once they answer.</p><//>`;
     if (location.query.cursor) return html`<${Empty} title="There are no more."><p><a href=${href(location.path, { ...location.query, cursor: "" })}>Go to the first page</a></p><//>`;
     return Object.keys(filterOf(location, fields)).length ? html`<${Empty} title=${noneLike}>${begin}<//>` : none;
   };

@@ -118,7 +118,8 @@ function NeedsALook({ workers, health }) {
   <//>`;
 }
 
-function Behind({ workers }) {
+function Behind({ workers, missing }) {
+  const unread = missing.length > 0 || workers.some((worker) => worker.recovery?.remaining_rows > 0);
   const lag = together(workers, "lag", (a, b) => a + b).sort((a, b) => b.value - a.value);
   const oldest = together(workers, "oldest_unfinished_s", Math.max).sort((a, b) => b.value - a.value);
   return html`<div class="columns">
@@ -126,7 +127,9 @@ function Behind({ workers }) {
       ${lag.length
         ? html`<${Table} caption="Records that are not read yet, by topic" rows=${lag} keyOf=${(row) => row.name}
             columns=${[{ head: "Topic", cell: (row) => html`<${Code}>${row.name}<//>` }, { head: "Records", kind: "number", cell: (row) => count(row.value) }]} />`
-        : html`<${Empty} title="Nothing waits."><p>Every record of every topic is read. Publish an event to see it move: <${Code}>vault-stream publish --help<//></p><//>`}
+        : unread
+          ? html`<${Empty} title="Not known yet."><p>It is told once the partitions that recover, or have no owner, are open.</p><//>`
+          : html`<${Empty} title="Nothing waits."><p>Every record of every topic is read. Publish an event to see it move: <${Code}>vault-stream publish --help<//></p><//>`}
     <//>
     <${Section} title="Oldest unfinished">
       <${Table} caption="Age of the oldest work that has begun and is not finished, by agent" rows=${oldest} keyOf=${(row) => row.name}
@@ -160,7 +163,7 @@ function Detail({ name, value }) {
   if (value === null) return "–";
   if (typeof value === "object") {
     const items = Object.entries(value);
-    return items.length ? items.map(([key, one]) => html`<div key=${key}>${words(key)}: <${Detail} name=${Array.isArray(value) ? name : key} value=${one} /></div>`) : "none";
+    return items.length ? items.map(([key, one]) => html`<div class="nested" key=${key}>${words(key)}: <${Detail} name=${Array.isArray(value) ? name : key} value=${one} /></div>`) : "none";
   }
   if (typeof value !== "number") return String(value);
   if (/_s$/.test(name)) return duration(value);
@@ -172,7 +175,7 @@ const details = (check) =>
   Object.entries(check.details || {}).map(([name, value]) => {
     const parts = value && typeof value === "object" && !Array.isArray(value) && /_s$/.test(name);
     return html`<div key=${name}>${words(name)}: ${parts
-      ? Object.entries(value).map(([key, one]) => html`<div key=${key}>${key}: ${duration(one)}</div>`)
+      ? Object.entries(value).map(([key, one]) => html`<div class="nested" key=${key}>${key}: ${duration(one)}</div>`)
       : html`<${Detail} name=${name} value=${value} />`}</div>`;
   });
 
@@ -180,10 +183,10 @@ function Health({ health, worker }) {
   return html`<${Section} title=${worker ? `Health of ${worker}` : "Health"} actions=${html`<${Badge} kind=${STATUS[health.status]}>${health.status}<//>`}>
     <${Table} caption="The checks of the worker that answers here" rows=${health.checks} keyOf=${(check) => check.name}
       columns=${[
-        { head: "Check", cell: (check) => check.name },
+        { head: "Check", cell: (check) => html`<span class="name">${check.name}</span>` },
         { head: "Status", cell: (check) => html`<${Badge} kind=${STATUS[check.status]}>${check.status}<//>` },
         { head: "Says", cell: (check) => check.message || "–" },
-        { head: "Details", cell: (check) => (check.details ? details(check) : "–") },
+        { head: "Details", kind: "details", cell: (check) => (check.details ? details(check) : "–") },
         { head: "Took", kind: "number", cell: (check) => `${count(check.latency_ms)} ms` },
       ]} />
   <//>`;
@@ -203,7 +206,7 @@ function Overview() {
     <${NeedsALook} workers=${workers} health=${health} />
     <${Recovery} workers=${workers} />
     <${Flow} workers=${workers} rates=${rates} />
-    <${Behind} workers=${workers} />
+    <${Behind} workers=${workers} missing=${missing} />
     <${Partitions} workers=${workers} />
     <${Health} health=${health} worker=${here?.worker} />
     <${Section} title="Deployment">

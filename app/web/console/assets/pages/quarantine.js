@@ -1,11 +1,11 @@
 // Quarantine: records that could not be processed, and putting them back where they came from.
 
 import { get, post } from "../api.js";
-import { bytes, count, plural } from "../format.js";
+import { bytes, count, plural, exactly } from "../format.js";
 import { useGet } from "../live.js";
 import { href } from "../router.js";
 import { AdminOnly, Badge, Button, Code, Empty, Facts, Loading, Page, Section, Table, Time, confirm, html, notify } from "../ui.js";
-import { Filters, Listing, filterOf } from "./filters.js";
+import { Filters, Listing, Meant, filterOf } from "./filters.js";
 import { Bytes, ShortBytes, useOnce } from "./record.js";
 import { openRedrive } from "./redrive.js";
 
@@ -27,8 +27,8 @@ const FIELDS = [
   { name: "agent", label: "Agent", placeholder: "router" },
   { name: "type", label: "Event type", placeholder: "dataset.created" },
   { name: "origin", label: "Origin", placeholder: "topic/partition/offset" },
-  { name: "since", label: "Since (UTC)", kind: "time" },
-  { name: "until", label: "Until (UTC)", kind: "time" },
+  { name: "since", label: "Since", kind: "time" },
+  { name: "until", label: "Until", kind: "time" },
 ];
 
 /** A record may be here for its impossible timestamp: then it is a number. */
@@ -44,7 +44,7 @@ const PAGES_AT_MOST = 10;
 const earlier = (one, other) => (!one || (other && Date.parse(other) < Date.parse(one)) ? other : one);
 
 /** Just after a time: what comes later is not among what was looked at. */
-const after = (at) => new Date(Date.parse(at) + 1).toISOString();
+const after = (at) => exactly(Date.parse(at) + 1);
 
 /** What the API would put back, and what it would refuse, of what is there by now, as far as the first pages tell. */
 async function look(filter, signal) {
@@ -89,7 +89,7 @@ const told = ({ republished, refused }) =>
 
 const republishAll = (filter) =>
   openRedrive("Put records back?", {
-    lead: html`<p>${Object.keys(filter).length ? html`Those of this filter: ${Object.entries(filter).map(([name, value]) => html`<div key=${name}>${name}: <${Code}>${value}<//></div>`)}` : html`<strong>Everything in quarantine</strong>.`}</p>
+    lead: html`<${Meant} filter=${filter} fields=${FIELDS} all=${html`<strong>Everything in quarantine</strong>.`} />
       <p>Each goes back to the topic that it came from, and is processed as if it were new. What fails again comes back here.</p>`,
     look: (signal) => look(filter, signal),
     plan: Plan,

@@ -1,11 +1,11 @@
 // Replays: the log read again for one webhook; how far each is, and starting one.
 
 import { ApiError, api, get, post } from "../api.js";
-import { count, duration, plural } from "../format.js";
+import { count, duration, plural, rfc3339 } from "../format.js";
 import { useGet } from "../live.js";
 import { go, href } from "../router.js";
-import { AdminOnly, Badge, Button, Code, Empty, Facts, Field, Form, Loading, Page, Problem, Section, Select, Time, confirm, html, notify, useEffect, useState } from "../ui.js";
-import { Listing, TimeInput } from "./filters.js";
+import { AdminOnly, Badge, Button, Code, Empty, Facts, Field, Form, Loading, Page, Problem, Section, Select, Time, TimeField, confirm, html, notify, useEffect, useState } from "../ui.js";
+import { Listing } from "./filters.js";
 import { requestKey } from "./redrive.js";
 import { WebhookLink, webhookOf } from "./webhook_link.js";
 
@@ -144,7 +144,7 @@ function WebhookChoice({ value, onChange, ...tied }) {
 }
 
 function Create({ location }) {
-  const [form, set] = useState({ webhook: location.query.webhook_id || "", start: "since", since: new Date(Date.now() - 3_600_000).toISOString(), offsets: "", until: "", types: "", only: "", rate: "" });
+  const [form, set] = useState({ webhook: location.query.webhook_id || "", start: "since", since: rfc3339(Date.now() - 3_600_000), offsets: "", until: "", types: "", only: "", rate: "" });
   // The same request again has its effect once; another one needs another id.
   const [sent] = useState({ text: "", id: "" });
   const take = (name) => (value) => set((before) => ({ ...before, [name]: value }));
@@ -167,15 +167,14 @@ function Create({ location }) {
     go(`/replays/${encodeURIComponent(begun.id)}`);
   };
   const input = (name, more = {}) => (tied) => html`<input type="text" spellcheck=${false} autocomplete="off" value=${form[name]} onInput=${(event) => take(name)(event.target.value)} ...${more} ...${tied} />`;
-  const time = (name) => (tied) => html`<${TimeInput} value=${form[name]} onChange=${take(name)} ...${tied} />`;
   const fields = (error) => {
     const at = (field) => error?.at?.(field);
     return html`
       <${Field} label="Webhook" hint="Its id; or type a part of its URL or description, and choose." error=${at("webhook") || (error?.status === 404 ? error.message : "")}>${(tied) => html`<${WebhookChoice} value=${form.webhook} onChange=${take("webhook")} ...${tied} />`}<//>
       <${Field} label="From" error=${at("/since_disabled")}>${(tied) => html`<${Select} options=${STARTS} value=${form.start} onChange=${take("start")} ...${tied} />`}<//>
-      ${form.start === "since" && html`<${Field} label="Since (UTC)" error=${at("/since")}>${time("since")}<//>`}
+      ${form.start === "since" && html`<${TimeField} label="Since" error=${at("/since")} value=${form.since} onChange=${take("since")} />`}
       ${form.start === "offsets" && html`<${Field} label="Offsets" error=${at("/from_offset")} hint="topic/partition: offset, one a line; no other partition is read.">${(tied) => html`<textarea rows="3" spellcheck=${false} value=${form.offsets} onInput=${(event) => take("offsets")(event.target.value)} ...${tied}></textarea>`}<//>`}
-      <${Field} label="Until (UTC)" optional error=${at("/until")}>${time("until")}<//>
+      <${TimeField} label="Until" optional error=${at("/until")} value=${form.until} onChange=${take("until")} />
       <${Field} label="Event types" optional error=${at("/event_types")} hint="Types or patterns, with commas.">${input("types")}<//>
       <${Field} label="Which" error=${at("/only")}>${(tied) => html`<${Select} options=${ONLY} value=${form.only} onChange=${take("only")} ...${tied} />`}<//>
       <${Field} label="Events a second" optional error=${at("/rate_per_s")} hint="1,000 unless said.">${input("rate", { inputmode: "decimal" })}<//>

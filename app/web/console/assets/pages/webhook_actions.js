@@ -1,8 +1,9 @@
 // What is done to a webhook by name.
 
 import { api, ifMatch, post } from "../api.js";
+import { exactly, rfc3339 } from "../format.js";
 import { go, href } from "../router.js";
-import { Button, Code, Copy, Field, Form, Select, confirm, html, notify, openDialog, useState } from "../ui.js";
+import { Button, Code, Copy, Field, Form, Select, TimeField, confirm, html, notify, openDialog, useState } from "../ui.js";
 
 const at = (webhook, action = "") => `/v1/webhooks/${webhook.id}${action}`;
 const change = (webhook, action, body) => post(at(webhook, action), body, { headers: ifMatch(webhook.version) });
@@ -51,11 +52,13 @@ const disable = async (webhook) => {
   if (done) notify("The webhook is disabled.");
 };
 
+const LAST_MS = 8.64e15; // What a browser can tell the date of.
+
 function Hold({ close, webhook }) {
   const [minutes, set] = useState("60");
   const submit = async () => {
-    const until = new Date(Date.now() + Number(minutes) * 60_000);
-    close(await change(webhook, "/hold", { until: Number.isFinite(until.getTime()) ? until.toISOString() : minutes }));
+    const until = Date.now() + Number(minutes) * 60_000;
+    close(await change(webhook, "/hold", { until: Math.abs(until) < LAST_MS ? exactly(until) : minutes }));
   };
   return html`<${Named} webhook=${webhook}>No attempt starts for so long. Its events wait, and nothing is lost.<//>
     <${Form} submit=${submit} action="Hold" extra=${html`<button type="button" onClick=${() => close()}>Cancel</button>`}>
@@ -84,14 +87,15 @@ const ping = async (webhook) => {
 const ONLY = [["", "all of them"], ["missed", "missed: while it was disabled"], ["failed", "failed: given up"]];
 
 function Replay({ close, webhook }) {
-  const [form, set] = useState({ start: webhook.disabled_at ? "disabled" : "since", since: new Date(Date.now() - 3_600_000).toISOString().slice(0, 19) + "Z", until: "", types: "", only: "", rate: "" });
-  const take = (name) => (event) => set({ ...form, [name]: event.target.value });
+  const [form, set] = useState({ start: webhook.disabled_at ? "disabled" : "since", since: rfc3339(Date.now() - 3_600_000), until: "", types: "", only: "", rate: "" });
+  const choose = (name) => (value) => set((before) => ({ ...before, [name]: value }));
+  const take = (name) => (event) => choose(name)(event.target.value);
   const submit = async () => {
     const types = form.types.split(/[\s,]+/).filter(Boolean);
     close(
       await post(at(webhook, "/replay"), {
-        ...(form.start === "disabled" ? { since_disabled: true } : { since: form.since.trim() }),
-        ...(form.until.trim() ? { until: form.until.trim() } : {}),
+        ...(form.start === "disabled" ? { since_disabled: true } : { since: form.since }),
+        ...(form.until ? { until: form.until } : {}),
         ...(types.length ? { event_types: types } : {}),
         ...(form.only ? { only: form.only } : {}),
         ...(form.rate.trim() ? { rate_per_s: Number(form.rate) } : {}),
@@ -102,11 +106,11 @@ function Replay({ close, webhook }) {
   return html`<${Named} webhook=${webhook}>Events of the past that match it are delivered once more. Its receiver may get again what it has.<//>
     <${Form} submit=${submit} action="Start the replay" extra=${html`<button type="button" onClick=${() => close()}>Cancel</button>`}>
       ${(error) => html`
-        <${Field} label="From" error=${error?.at?.("/since_disabled")}>${(tied) => html`<${Select} options=${[["since", "a time"], ["disabled", "when it was disabled last"]]} value=${form.start} onChange=${(start) => set({ ...form, start })} ...${tied} />`}<//>
-        ${form.start === "since" && html`<${Field} label="Since" error=${error?.at?.("/since")} hint="Such as 2026-01-31T12:00:00Z.">${text("since")}<//>`}
-        <${Field} label="Until" optional error=${error?.at?.("/until")}>${text("until")}<//>
+        <${Field} label="From" error=${error?.at?.("/since_disabled")}>${(tied) => html`<${Select} options=${[["since", "a time"], ["disabled", "when it was disabled last"]]} value=${form.start} onChange=${choose("start")} ...${tied} />`}<//>
+        ${form.start === "since" && html`<${TimeField} label="Since" error=${error?.at?.("/since")} value=${form.since} onChange=${choose("since")} />`}
+        <${TimeField} label="Until" optional error=${error?.at?.("/until")} value=${form.until} onChange=${choose("until")} />
         <${Field} label="Event types" optional error=${error?.at?.("/event_types")} hint="Types or patterns, with commas.">${text("types")}<//>
-        <${Field} label="Which" error=${error?.at?.("/only")}>${(tied) => html`<${Select} options=${ONLY} value=${form.only} onChange=${(only) => set({ ...form, only })} ...${tied} />`}<//>
+        <${Field} label="Which" error=${error?.at?.("/only")}>${(tied) => html`<${Select} options=${ONLY} value=${form.only} onChange=${choose("only")} ...${tied} />`}<//>
         <${Field} label="Events a second" optional error=${error?.at?.("/rate_per_s")}>${text("rate")}<//>
       `}
     <//>`;

@@ -9,7 +9,7 @@ import { Actions } from "./webhook_actions.js";
 import { routes as forms } from "./webhook_form.js";
 
 const HEALTH = { ok: "good", failing: "warn", disabled: "bad" };
-const HEALTHS = [["", "any"], ["ok", "ok"], ["failing", "failing"], ["disabled", "disabled"]];
+const HEALTHS = [["", "any"], ["ok", "ok, or not known yet"], ["failing", "failing"], ["disabled", "disabled"]];
 const STATUS = { delivered: "good", failed: "bad", missed: "bad", retrying: "warn" };
 const BLOCKED = {
   slot: "all of its slots are in use",
@@ -19,7 +19,16 @@ const BLOCKED = {
   no_key: "its secrets cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing",
 };
 
-const HealthBadge = ({ webhook }) => html`<${Badge} kind=${HEALTH[webhook.health]}>${webhook.health}<//>`;
+/** Of one that has never taken anything nobody knows that it would: it is called well once it has. */
+function HealthBadge({ webhook }) {
+  const proven = webhook.first_success_at || webhook.health !== "ok";
+  if (proven) return html`<${Badge} kind=${HEALTH[webhook.health]}>${webhook.health}<//>`;
+  return webhook.failing_since ? html`<${Badge} kind="warn">failing from the start<//>` : html`<${Badge}>unknown<//>`;
+}
+
+/** In words, where there was none. */
+const firstSuccess = ({ first_success_at: at, failing_since: failing }) =>
+  at ? html`<${Time} at=${at} full=${true} />` : `none yet, at this URL${failing ? "" : "; a ping tells whether it takes what is sent"}`;
 
 // --- The list
 
@@ -78,7 +87,7 @@ function LastHour({ activity }) {
   const caption = `Attempts of the last hour, five minutes each: ${count(total("delivered"))} delivered, ${count(total("failed"))} failed.`;
   return html`<${Section} title="The last hour">
     <${Bars} bars=${bars} kinds=${["good", "bad"]} caption=${caption} />
-    ${young && html`<p class="muted">Its owner has had it since <${Time} at=${activity.since} />; what was before is in the deliveries.</p>`}
+    ${young && html`<p class="muted">Its owner took it over <${Time} at=${activity.since} />; what was before is in the deliveries.</p>`}
     <${Facts} items=${[
       ["In flight", count(activity.in_flight)],
       ["Failed attempts since the last success", activity.failures ? count(activity.failures) : ""],
@@ -142,6 +151,7 @@ function Webhook({ params }) {
     <${Problem} error=${poll.error} />
     <${Section} title="Health" actions=${html`<${HealthBadge} webhook=${webhook} />`}>
       <${Facts} items=${[
+        ["First success", firstSuccess(webhook)],
         ["Failing since", webhook.failing_since && html`<${Time} at=${webhook.failing_since} full=${true} />`],
         ["Disabled", webhook.disabled_at && html`<${Time} at=${webhook.disabled_at} full=${true} />`],
         ["Why", webhook.disabled_reason],
