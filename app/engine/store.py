@@ -117,7 +117,7 @@ class Store:
             self.wipe("damaged", self.damage)
             return
         if used is None:
-            self._begin()
+            self.mark_current()
         elif indexes != self._indexes:
             # Keys that the index of today does not make would never be removed, and what it asks for not be found.
             self.wipe("reindexed", "its indexes are those of another release")
@@ -163,7 +163,7 @@ class Store:
         except (OSError, StoreDamaged) as error:
             raise self._failed(error) from error
         self.damage = ""
-        self._begin()
+        self.mark_current()
 
     # -- what the rest of the engine sees
 
@@ -273,6 +273,7 @@ class Store:
             batch = self._batch(rows, applied, index or {})
             if current:
                 batch.put(LAST_USED, struct.pack(">d", time.time()))
+                batch.put(INDEXES, self._indexes)
             size_bytes = batch.size_in_bytes()
             try:
                 self._db.write(batch, self._write_options)
@@ -306,9 +307,6 @@ class Store:
         for changelog, offset in applied.items():
             batch.put(APPLIED + changelog.encode(), struct.pack(">q", offset))
         return batch
-
-    def _begin(self) -> None:
-        self.write({INDEXES: self._indexes}, {})
 
     def mark_current(self) -> None:
         """It has everything that its changelogs have now."""

@@ -89,7 +89,8 @@ def test_a_copy_with_the_indexes_of_another_release_is_removed_and_begins_at_the
 
 def test_a_copy_that_does_not_say_which_indexes_it_has_is_removed(tmp_path: Path) -> None:
     store = new_store(tmp_path)
-    store.write({INDEXES: None}, {"log": 5})
+    store.write({}, {"log": 5})
+    store._db.delete(INDEXES)
     store.close()
 
     store = new_store(tmp_path)
