@@ -65,12 +65,15 @@ class _Layer:
         """Index keys in order, without those of rows that a newer layer has."""
         if self._unplaced:
             self._place()
-        for at in range(bisect_left(self._ordered, start), len(self._ordered)):
-            key = self._ordered[at]
-            if key >= stop:
-                return
-            if not any(self._row_of[key] in rows for rows in newer):
-                yield key
+        ordered, row_of = self._ordered, self._row_of
+        layers = [rows for rows in newer if rows]
+        for at in range(bisect_left(ordered, start), bisect_left(ordered, stop)):
+            row = row_of[ordered[at]]
+            for rows in layers:
+                if row in rows:
+                    break
+            else:
+                yield ordered[at]
 
     def _place(self) -> None:
         rows, self._unplaced = self._unplaced, set()
