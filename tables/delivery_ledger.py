@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from app.observability import metrics
@@ -24,6 +25,8 @@ __all__ = ["DeliveryLedger"]
 
 # A 429 of each delivery moves the hold a little; only a move that matters is worth a row.
 HOLD_STEP_MS = 1000
+# Looked up once: one is counted at each delivery.
+_attempted = cache(lambda label: metrics.adder(metrics.ATTEMPTS.labels(label)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class DeliveryLedger:
         if attempt is not None:
             unit.send_late(self.attempts, record_key, self.publisher.attempted(row, attempt), EVENT_HEADERS)
             label = attempt_class(attempt.status_code, attempt.error)
-            unit.on_done(lambda: metrics.ATTEMPTS.labels(label).inc())
+            unit.on_done(lambda: _attempted(label)(1))
         if reason is not None:
             letter = self.publisher.given_up(row, reason, step.body, now_ms)
             unit.send(self.dead_letters, record_key, letter, EVENT_HEADERS)

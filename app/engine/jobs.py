@@ -28,6 +28,7 @@ class JobQueue:
     def __init__(self, scope: Scope, commit: Callable[[Unit], Awaitable[None]]) -> None:
         self._scope = scope
         self._commit = commit
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[Job, asyncio.Future[Any]]] = deque()
 
     def __len__(self) -> int:
@@ -35,7 +36,7 @@ class JobQueue:
 
     def add(self, job: Job) -> asyncio.Future[Any]:
         """Its result, once it is merged."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((job, future))
         return future
 

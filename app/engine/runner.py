@@ -57,6 +57,7 @@ class Runner:
         self._scope = scope
         self._slices: deque[Slice] = deque()
         self._jobs = JobQueue(scope, self._commit)
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._tick_at: float | None = None
@@ -94,7 +95,7 @@ class Runner:
         future: asyncio.Future[T] = self._jobs.add(job)
         self._wake.set()
         result = await future
-        self._acting.discard(asyncio.current_task())
+        self._acting.discard(asyncio.current_task(self._loop))
         return result
 
     def tick_at(self, monotonic_s: float) -> None:
@@ -123,28 +124,26 @@ class Runner:
             if not self._going_on:
                 raise Revoked(f"{self.agent}: number {self.number} is closing, or was stopped")
             await asyncio.sleep(LEASE_POLL_S)
-        if (task := asyncio.current_task()) in self._spawned:
+        if (task := asyncio.current_task(self._loop)) in self._spawned:
             self._acting.add(task)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """See `Context.spawn`."""
-        task = asyncio.create_task(self._supervised(work))
+        task = self._loop.create_task(work)
         self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
-        task.add_done_callback(self._acting.discard)
+        # One for all that follows: there is one of these a delivery.
+        task.add_done_callback(self._ended)
         return task
 
-    async def _supervised(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Revoked:
-            return
-        except Exception as error:  # noqa: BLE001  # whatever an agent throws
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._spawned.discard(task)
+        self._acting.discard(task)
+        self._wake.set()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Revoked):
             # Whatever it was, it would be again after a restart, and end the other numbers of this worker each time.
-            log.error("a task of %s/%s failed: %s", self.agent, self.number, told(error))  # noqa: TRY400  # see `told`
+            log.error("a task of %s/%s failed: %s", self.agent, self.number, told(error))
             self._stop(f"{self.agent}: work of number {self.number} failed: {place_of(error)}")
-        finally:
-            self._wake.set()
 
     @property
     def _going_on(self) -> bool:

@@ -15,13 +15,21 @@ from app.engine.outputs import Message
 from app.engine.store import Store
 from app.engine.table import Table
 
-__all__ = ["Changes", "Staging"]
+__all__ = ["Changes", "IndexKeys", "Staging"]
 
 Changes = dict[bytes, bytes | None]
+IndexKeys = Mapping[bytes, Sequence[bytes]]
+# To sort all is quicker than to find the places of more than a sixteenth of them one by one.
+MANY = 16
+_UNKNOWN: IndexKeys = {}
 
 
 class _Layer:
-    """Rows by store key, and the index keys that follow from them, in order."""
+    """Rows by store key, and the index keys that follow from them.
+
+    These are put in order only when somebody looks through them: most rows that a busy agent writes are on disk, and
+    another layer begun, before anybody does.
+    """
 
     def __init__(self, tables: Mapping[int, Table[Any]]) -> None:
         self.rows: Changes = {}
@@ -29,24 +37,23 @@ class _Layer:
         self.late_bytes = 0
         self.bytes_ = 0
         self._tables = tables
-        self.keys_of: dict[bytes, list[bytes]] = {}
+        self.keys_of: dict[bytes, Sequence[bytes]] = {}
+        # In order, and of which rows, but for rows that were put since.
         self._ordered: list[bytes] = []
         self._row_of: dict[bytes, bytes] = {}
+        self._placed: dict[bytes, Sequence[bytes]] = {}
+        self._unplaced: set[bytes] = set()
 
-    def put(self, key: bytes, value: bytes | None) -> None:
+    def put(self, key: bytes, value: bytes | None, keys: Sequence[bytes] | None) -> None:
         self.rows[key] = value
-        self.bytes_ += len(key) + len(value or b"")
+        self.bytes_ += len(key) if value is None else len(key) + len(value)
         table = self._tables.get(key[0])
         if table is None or table.index is None:
             return
-        for gone in self.keys_of.pop(key, ()):
-            del self._ordered[bisect_left(self._ordered, gone)]
-            del self._row_of[gone]
-        if value is not None:
-            self.keys_of[key] = keys = table.index_of(key, value)
-            for added in keys:
-                insort(self._ordered, added)
-                self._row_of[added] = key
+        if keys is None:
+            keys = () if value is None else table.index_of(key, value)
+        self.keys_of[key] = keys
+        self._unplaced.add(key)
 
     def send(self, message: Message) -> None:
         size_bytes = len(message.key or b"") + len(message.value or b"")
@@ -54,14 +61,38 @@ class _Layer:
         self.late_bytes += size_bytes
         self.bytes_ += size_bytes
 
-    def index(self, start: bytes, stop: bytes, newer: Changes) -> Iterator[bytes]:
+    def index(self, start: bytes, stop: bytes, *newer: Changes) -> Iterator[bytes]:
         """Index keys in order, without those of rows that a newer layer has."""
-        for at in range(bisect_left(self._ordered, start), len(self._ordered)):
-            key = self._ordered[at]
-            if key >= stop:
-                return
-            if self._row_of[key] not in newer:
-                yield key
+        if self._unplaced:
+            self._place()
+        ordered, row_of = self._ordered, self._row_of
+        layers = [rows for rows in newer if rows]
+        for at in range(bisect_left(ordered, start), bisect_left(ordered, stop)):
+            row = row_of[ordered[at]]
+            for rows in layers:
+                if row in rows:
+                    break
+            else:
+                yield ordered[at]
+
+    def _place(self) -> None:
+        rows, self._unplaced = self._unplaced, set()
+        ordered = self._ordered
+        for row in rows:
+            for gone in self._placed.pop(row, ()):
+                del ordered[bisect_left(ordered, gone)]
+                del self._row_of[gone]
+        added: list[bytes] = []
+        for row in rows:
+            self._placed[row] = keys = self.keys_of[row]
+            self._row_of.update(dict.fromkeys(keys, row))
+            added += keys
+        if len(added) * MANY > len(ordered):
+            ordered += added
+            ordered.sort()
+        else:
+            for key in added:
+                insort(ordered, key)
 
 
 class Staging:
@@ -89,10 +120,16 @@ class Staging:
                 return layer[key]
         return self.store.get(key)
 
-    def merge(self, changes: Changes, late: Sequence[Message] = ()) -> None:
-        """Take over the rows of a finished unit, and what must be acknowledged before they are logged."""
+    def merge(self, changes: Changes, late: Sequence[Message] = (), index: IndexKeys = _UNKNOWN) -> None:
+        """Take over the rows of a finished unit.
+
+        Args:
+            changes: The rows.
+            late: What must be acknowledged before they are logged.
+            index: The index keys of rows, where they are known; of the others they are found here.
+        """
         for key, value in changes.items():
-            self._overlay.put(key, value)
+            self._overlay.put(key, value, index.get(key))
         for message in late:
             self._overlay.send(message)
 
@@ -117,7 +154,7 @@ class Staging:
         return self._frozen.rows
 
     @property
-    def frozen_index(self) -> Mapping[bytes, list[bytes]]:
+    def frozen_index(self) -> IndexKeys:
         """The index keys of frozen rows, by store key."""
         return self._frozen.keys_of
 
@@ -132,11 +169,9 @@ class Staging:
         disk = ((k, v) for k, v in self.store.items(start, stop) if k not in layers)
         yield from heapq.merge(changed, disk)
 
-    def index_items(self, start: bytes, stop: bytes, own: Changes) -> Iterator[bytes]:
+    def index_items(self, start: bytes, stop: bytes, own: Changes, own_index: IndexKeys) -> Iterator[bytes]:
         """Index keys in order, of disk rows that nothing newer replaces and of all newer rows."""
-        unit = _Layer(self.store.tables)
-        for key, value in own.items():
-            unit.put(key, value)
+        mine = sorted(key for row in own for key in own_index.get(row, ()) if start <= key < stop)
         overlay, frozen = self._overlay.rows, self._frozen.rows
         disk = (
             key
@@ -144,8 +179,5 @@ class Staging:
             if row_key not in own and row_key not in overlay and row_key not in frozen
         )
         yield from heapq.merge(
-            unit.index(start, stop, {}),
-            self._overlay.index(start, stop, own),
-            self._frozen.index(start, stop, {**overlay, **own} if own else overlay),
-            disk,
+            mine, self._overlay.index(start, stop, own), self._frozen.index(start, stop, overlay, own), disk
         )

@@ -40,6 +40,8 @@ _WRITE_BUFFER_BYTES = 8 << 20
 _shared: list[rocksdict.Cache] = []
 # Damage that comes back as often, in one process, is the disk's and not the file's.
 DAMAGES_LIMIT = 5
+# Not all of a batch, as their rows may be large.
+READ_TOGETHER = 64
 STALL_POLL_S = 0.002
 STALL_LIMIT_S = 5.0
 _STALLED = "Result incomplete"
@@ -202,6 +204,19 @@ class Store:
             raise self._damaged(error) from error
         return value
 
+    def _read_many(self, keys: list[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+        """What is stored of each; a few in one call cost a third of what they cost one by one."""
+        self.check()
+        for at in range(0, len(keys), READ_TOGETHER):
+            few = keys[at : at + READ_TOGETHER]
+            try:
+                values = self._db.get(few)
+            except rocksdict.DbClosedError:
+                raise
+            except Exception as error:
+                raise self._damaged(error) from error
+            yield from zip(few, values, strict=True)
+
     def items(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Key order, `start` included, `stop` not.
 
@@ -295,11 +310,14 @@ class Store:
 
     def _batch(self, rows: Rows, applied: Mapping[str, int], index: IndexKeys) -> rocksdict.WriteBatch:
         batch = rocksdict.WriteBatch(raw_mode=True)
+        indexed = [key for key in rows if (table := self.tables.get(key[0])) is not None and table.index is not None]
+        for key, before in self._read_many(indexed):
+            index_of, value = self.tables[key[0]].index_of, rows[key]
+            after = index.get(key)
+            if after is None:
+                after = () if value is None else index_of(key, value)
+            _reindex(batch, key, () if before is None else index_of(key, before), after)
         for key, value in rows.items():
-            table = self.tables.get(key[0])
-            if table is not None and table.index is not None:
-                after = () if value is None else index.get(key) or table.index_of(key, value)
-                self._reindex(batch, table, key, after)
             if value is None:
                 batch.delete(key)
             else:
@@ -311,15 +329,6 @@ class Store:
     def mark_current(self) -> None:
         """It has everything that its changelogs have now."""
         self.write({}, {})
-
-    def _reindex(self, batch: rocksdict.WriteBatch, table: Table[Any], key: bytes, after: Sequence[bytes]) -> None:
-        before = self._read(key)
-        old = set() if before is None else set(table.index_of(key, before))
-        new = set(after)
-        for gone in old - new:
-            batch.delete(gone)
-        for added in new - old:
-            batch.put(added, key)
 
     def close(self) -> None:
         """Write what is in memory, and release the directory's lock; a damaged copy is removed."""
@@ -336,6 +345,16 @@ class Store:
 
     def _failed(self, error: Exception) -> StoreError:
         return StoreFailed(f"store {self.path} cannot be written: {error}")
+
+
+def _reindex(batch: rocksdict.WriteBatch, key: bytes, before: Sequence[bytes], after: Sequence[bytes]) -> None:
+    if before:
+        old, new = set(before), set(after)
+        for gone in old - new:
+            batch.delete(gone)
+        after = [added for added in new if added not in old]
+    for added in after:
+        batch.put(added, key)
 
 
 def close_all(stores: Iterable[Store], disk: Path) -> bool:

@@ -36,7 +36,7 @@ class Table(Generic[R]):
             anew.
     """
 
-    __slots__ = ("_decode", "_encode", "index", "index_version", "name", "prefix", "prefix_byte", "row")
+    __slots__ = ("_decode", "_encode", "index", "index_byte", "index_version", "name", "prefix", "prefix_byte", "row")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Table(Generic[R]):
         self.name = name
         self.prefix = prefix
         self.prefix_byte = bytes([prefix])
+        self.index_byte = bytes([0x80 | prefix])
         self.row = row
         self.index = index
         self.index_version = index_version
@@ -91,9 +92,13 @@ class Table(Generic[R]):
             raise ValueError(f"table {self.name}: a row key must not be empty or begin with NUL")
         return self.prefix_byte + key
 
-    def index_of(self, store_key: bytes, data: bytes) -> list[bytes]:
-        """Index keys, with the table's index prefix, of a stored row."""
+    def keys_of(self, key: bytes, row: R) -> list[bytes]:
+        """Index keys, with the table's index prefix, of a row."""
         if self.index is None:
             return []
-        mark = bytes([0x80 | self.prefix])
-        return [mark + k for k in self.index(store_key[1:], self.decode(data))]
+        mark = self.index_byte
+        return [mark + k for k in self.index(key, row)]
+
+    def index_of(self, store_key: bytes, data: bytes) -> list[bytes]:
+        """Index keys, with the table's index prefix, of a stored row."""
+        return [] if self.index is None else self.keys_of(store_key[1:], self.decode(data))

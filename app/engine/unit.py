@@ -23,7 +23,7 @@ from app.engine.records import Header, Record, Slice
 from app.observability import metrics
 
 if TYPE_CHECKING:
-    from app.engine.staging import Changes, Staging
+    from app.engine.staging import Changes, IndexKeys, Staging
     from app.engine.table import Table
     from app.engine.tracker import Span, Tracker
 
@@ -57,8 +57,8 @@ class Unit:
     """
 
     __slots__ = (
-        "_after", "_base", "_cuts", "_finished", "_held", "_late", "_messages", "_rows", "_scope", "_slice", "_whole",
-        "quarantined",
+        "_after", "_base", "_base_index", "_cuts", "_finished", "_held", "_index", "_late", "_messages", "_rows",
+        "_scope", "_slice", "_whole", "quarantined",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, slice_: Slice | None = None, *, whole: bool = True) -> None:
@@ -66,7 +66,9 @@ class Unit:
         self._slice = slice_
         self._whole = whole
         self._rows: Changes = {}
+        self._index: dict[bytes, Sequence[bytes]] = {}
         self._base: Changes = {}
+        self._base_index: IndexKeys = {}
         self._messages: list[Message] = []
         self._late: list[Message] = []
         self._cuts: list[tuple[Message, Callable[[], Message]]] = []
@@ -104,12 +106,13 @@ class Unit:
         limit: int = 1000,
     ) -> list[bytes]:
         """Index keys with `prefix`, in order, from `start` (included) to `stop` (not), own writes included."""
-        mark = bytes([0x80 | table.prefix])
+        mark = table.index_byte
         low = mark + max(prefix, start or b"")
         high = _after_prefix(mark + prefix)
         if stop is not None:
             high = min(high, mark + stop)
-        found = self._scope.staging.index_items(low, high, self._base | self._rows)
+        own, own_index = self._base | self._rows, {**self._base_index, **self._index}
+        found = self._scope.staging.index_items(low, high, own, own_index)
         return [key[1:] for key in islice(found, limit)]
 
     def put(self, table: Table[R], key: bytes, row: R) -> None:
@@ -118,11 +121,17 @@ class Unit:
         Raises:
             RowTooLarge: Beyond 512 KiB.
         """
-        self._rows[table.store_key(key)] = table.encode(row)
+        store_key, data = table.store_key(key), table.encode(row)
+        if table.index is not None:
+            self._index[store_key] = table.keys_of(key, row)
+        self._rows[store_key] = data
 
     def delete(self, table: Table[R], key: bytes) -> None:
         """Stage a tombstone."""
-        self._rows[table.store_key(key)] = None
+        store_key = table.store_key(key)
+        if table.index is not None:
+            self._index[store_key] = ()
+        self._rows[store_key] = None
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
         """Add a record to send; its partition is murmur2 of its key."""
@@ -203,7 +212,7 @@ class Unit:
         if self._messages:
             raise RuntimeError("a unit is done only after its outputs are acknowledged")
         if self._rows or self._late:
-            scope.staging.merge(self._rows, self._late)
+            scope.staging.merge(self._rows, self._late, self._index)
         if self._slice is not None:
             self._finish_slice(self._slice)
         for key in self._finished:
@@ -222,12 +231,13 @@ class Unit:
     def child(self) -> Unit:
         """A unit that reads this one's rows and can be thrown away alone: one job of a group."""
         unit = Unit(self._scope)
-        unit._base = self._rows  # of the same class
+        unit._base, unit._base_index = self._rows, self._index  # of the same class
         return unit
 
     def absorb(self, child: Unit) -> None:
         """Take over everything of a child that succeeded."""
         self._rows.update(child._rows)  # of the same class
+        self._index.update(child._index)
         self._messages += child._messages
         self._late += child._late
         self._cuts += child._cuts

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Census", "attempt_class", "webhooks_without_key"]
 
 # Looked up once: all of it is counted at each delivery.
-_WAITING: Final = metrics.QUEUE_DEPTH.labels(queue_name="webhooks_waiting")
-_IN_FLIGHT: Final = metrics.QUEUE_DEPTH.labels(queue_name="webhooks_in_flight")
-_waiting_for = cache(lambda reason: metrics.DELIVERIES_WAITING.labels(reason=reason.value))
-_became = cache(lambda status: metrics.DELIVERIES.labels(status=status.value))
+_add_waiting: Final = metrics.adder(metrics.QUEUE_DEPTH.labels(queue_name="webhooks_waiting"))
+_add_in_flight: Final = metrics.adder(metrics.QUEUE_DEPTH.labels(queue_name="webhooks_in_flight"))
+_waiting_for = cache(lambda reason: metrics.adder(metrics.DELIVERIES_WAITING.labels(reason=reason.value)))
+_became = cache(lambda status: metrics.adder(metrics.DELIVERIES.labels(status=status.value)))
 
 _keyless: Final[set[tuple[int, str]]] = set()
 """The webhooks of all numbers whose key is missing, each with the census that has it."""
@@ -41,8 +41,8 @@ class Census:
         """A row begins to wait (1) or ends (-1)."""
         if reason is not None:
             self._waiting[reason] += change
-            _waiting_for(reason).inc(change)
-            _WAITING.inc(change)
+            _waiting_for(reason)(change)
+            _add_waiting(change)
 
     def row_changed(self, before: DeliveryRow | None, after: DeliveryRow | None) -> None:
         """A row was written: from what lies in the table to what lies there now."""
@@ -51,12 +51,12 @@ class Census:
         if after is not None and after.status.waits:
             self.waits(after.reason, 1)
         if after is not None and (before is None or before.status is not after.status):
-            _became(after.status).inc()
+            _became(after.status)(1)
 
     def flies(self, change: int) -> None:
         """An attempt begins (1) or ends (-1)."""
         self._in_flight += change
-        _IN_FLIGHT.inc(change)
+        _add_in_flight(change)
 
     def webhook(self, before: Health | None, after: Health | None) -> None:
         """The health of a webhook changed; None: it is not there."""

@@ -188,6 +188,22 @@ async def test_a_task_that_fails_stops_its_own_runner_only(rig: Callable) -> Non
     assert services.died == []
 
 
+async def test_a_task_that_hears_of_a_revocation_or_is_cancelled_stops_nothing(rig: Callable) -> None:
+    number = await ready_number(rig(x=Quiet))
+    runner = number.runners["x"]
+
+    async def revoked() -> None:
+        raise Revoked("the number is closing")
+
+    ended = [runner.spawn(revoked()), runner.spawn(asyncio.Event().wait())]
+    ended[1].cancel()
+    await asyncio.gather(*ended, return_exceptions=True)
+    await until(lambda: not runner._spawned)
+
+    assert runner.problem() is None
+    assert runner.may_act()
+
+
 async def test_a_timer_that_fails_once_is_tried_again(rig: Callable) -> None:
     class Flaky(Quiet):
         ticks = 0

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.engine.store import FULL_DISK_BYTES, INDEXES, LAST_USED, Store, close_all
+from app.engine.store import FULL_DISK_BYTES, INDEXES, LAST_USED, READ_TOGETHER, Store, close_all
 from app.engine.table import Table
 from tests.support.engine import ROWS, Row, new_store
 
@@ -41,6 +41,15 @@ def test_the_index_follows_a_row_that_changes_and_goes(tmp_path: Path) -> None:
     store.write({key(b"a"): None}, {})
 
     assert index_of(store) == []
+    store.close()
+
+
+def test_the_index_follows_more_rows_than_are_read_at_once(tmp_path: Path) -> None:
+    store, names = new_store(tmp_path), [b"%04d" % n for n in range(2 * READ_TOGETHER + 1)]
+    for tag in ("red", "blue"):
+        store.write({key(name): ROWS.encode(Row(tag=tag)) for name in names}, {})
+
+    assert index_of(store) == [b"\x81tag/blue/" + name for name in names]
     store.close()
 
 

@@ -161,6 +161,16 @@ def test_a_scan_ends_with_an_error_and_not_early_at_a_damaged_block(damaged: Sto
         list(damaged.items(b"\x00", b"\xff"))
 
 
+def test_what_a_write_replaces_in_a_damaged_block_is_an_error_and_not_a_row_that_was_not_there(
+    warm: Warm, damaged: Store
+) -> None:
+    with pytest.raises(StoreDamaged, match="Corruption"):
+        damaged.write(dict.fromkeys(warm.history[2_000], None), {LOG: 9_000})
+
+    with pytest.raises(StoreDamaged):
+        damaged.applied(LOG)
+
+
 def test_without_asking_for_the_status_a_scan_would_end_early_in_silence(warm: Warm, damaged: Store) -> None:
     found = dict(damaged._db.items(from_key=b"\x00"))
 

@@ -2,10 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from app.engine import OutputFailed, Revoked, Slice, Unit
+from app.engine import OutputFailed, Revoked, Slice, Table, Unit
 from app.engine.errors import OutputTooLarge
 from app.engine.quarantine import TRUNCATED_BYTES
+from app.engine.staging import Staging
+from app.engine.store import Store
 from app.engine.tracker import Tracker
+from app.engine.unit import Scope
 from tests.support.engine import ROWS, FakeRecord, RecordingOutputs, Row, new_scope, new_store
 
 
@@ -57,6 +60,44 @@ async def test_the_index_is_exact_before_any_checkpoint(tmp_path: Path) -> None:
 
     assert unit.scan_index(ROWS, b"tag/") == [b"tag/blue/a", b"tag/green/c"]
     assert unit.scan_index(ROWS, b"tag/", stop=b"tag/green/") == [b"tag/blue/a"]
+
+
+async def test_index_keys_are_made_once_where_the_row_is_put(tmp_path: Path) -> None:
+    made: list[Row] = []
+
+    def index(key: bytes, row: Row) -> list[bytes]:
+        made.append(row)
+        return [row.tag.encode() + key]
+
+    table = Table("counted", 1, Row, index=index)
+    store = Store(tmp_path / "db", [table], 3600)
+    staging = Staging(store)
+    scope = Scope("agent", staging, RecordingOutputs(), "quarantine", lambda: None)
+    group = Unit(scope)
+    job = group.child()
+    job.put(table, b"a", Row(tag="red"))
+    group.absorb(job)
+    group.done()
+
+    assert Unit(scope).scan_index(table, b"red") == [b"reda"]
+    store.write(staging.freeze(), {}, index=staging.frozen_index)
+    staging.thaw()
+
+    assert made == [Row(tag="red")]
+    assert Unit(scope).scan_index(table, b"red") == [b"reda"]
+
+
+async def test_a_row_whose_index_keys_cannot_be_made_is_the_agents_failure_and_not_staged(tmp_path: Path) -> None:
+    def index(key: bytes, row: Row) -> list[bytes]:
+        raise ValueError("no index of it")
+
+    table = Table("bad", 1, Row, index=index)
+    unit = Unit(Scope("agent", Staging(Store(tmp_path / "db", [table], 3600)), RecordingOutputs(), "q", lambda: None))
+
+    with pytest.raises(ValueError, match="no index"):
+        unit.put(table, b"a", Row(n=1))
+
+    assert unit.get(table, b"a") is None
 
 
 async def test_a_held_record_holds_the_position_until_a_later_unit_finishes_it(tmp_path: Path) -> None:

@@ -67,11 +67,11 @@ async def test_a_result_has_the_fields_of_the_contract() -> None:
     registry = HealthRegistry()
     registry.add("kafka", Check(DEGRADED))
     document = json.loads(json.dumps((await registry.report()).to_json()))
+    # However long it took on this machine.
+    assert document["checks"][0].pop("latency_ms") >= 0
     assert document == {
         "status": "degraded",
-        "checks": [
-            {"name": "kafka", "status": "degraded", "latency_ms": 0, "message": "why", "details": {"n": 1}},
-        ],
+        "checks": [{"name": "kafka", "status": "degraded", "message": "why", "details": {"n": 1}}],
     }
 
 
