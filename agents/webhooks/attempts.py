@@ -110,7 +110,7 @@ class Attempts:
         self, webhook: OwnedWebhook, delivery: DeliveryRow, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
     ) -> None:
         """What an attempt says about the webhook."""
-        holdings, key = self._holdings, webhook_key(webhook.row.webhook_id)
+        holdings = self._holdings
         number = 0 if step.attempt is None else step.attempt.attempt
         webhook.note(now.wall_ms, ok=outcome.delivered)
         webhook.heart, change = after_attempt(
@@ -122,7 +122,10 @@ class Attempts:
             disable_after_ms=round(holdings.deps.options.disable_after_s * 1000),
             echo=delivery.event_type in HEALTH_TYPES,
         )
+        if change is None and step.hold_until_ms is None:
+            return
         # The table's row, as memory may be ahead by a command whose slice is not done yet.
+        key = webhook_key(webhook.row.webhook_id)
         row = unit.get(WEBHOOKS, key)
         if row is None:
             return
