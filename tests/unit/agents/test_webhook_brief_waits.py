@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from msgspec import structs
@@ -222,7 +221,7 @@ async def test_there_are_never_more_of_them_than_the_limit(desk: Desk) -> None:
 
     assert len(desk.context.unfinished) == SLOTS
     assert sum(desk.row(f"e{n}") is not None for n in range(SLOTS + BRIEF_LIMIT + 1)) == BRIEF_LIMIT + 1
-    desk.receiver.always(replace(OK, duration_ms=4))
+    desk.receiver.always(structs.replace(OK, duration_ms=4))
     desk.receiver.release()
     await desk.settle()
     assert desk.receiver.events() == [f"e{n}" for n in range(SLOTS + BRIEF_LIMIT + 1)]
