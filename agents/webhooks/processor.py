@@ -291,7 +291,7 @@ class WebhooksProcessor(Processor):
         """Start what can start, and fill the scheduler from the index as it empties; the rest in the next tick."""
         refills = starts = 0
         while refills < REFILLS_A_TICK and starts < STARTS_A_TICK:
-            asked = list(self._scheduler.refills())
+            asked = self._scheduler.refills()
             refills += bool(asked)
             for one in asked:
                 strict = self._holdings.webhooks[one.webhook_id].row.ordering is Ordering.STRICT

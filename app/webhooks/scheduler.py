@@ -19,7 +19,7 @@ from app.webhooks.pace import GlobalSlots, PaceRules, Result, TokenBucket
 from app.webhooks.receiver_state import Limits, Now, Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["ENTRIES_LIMIT", "Limits", "Now", "Refill", "Result", "Scheduler"]
 
@@ -248,7 +248,7 @@ class Scheduler:
         """A delivery of this lane is in flight."""
         self._receivers[webhook_id].backlog.occupy(lane)
 
-    def refills(self) -> Iterator[Refill]:
+    def refills(self) -> list[Refill]:
         """What should be read from the index."""
         touched, self._touched = self._touched, set()
         receivers = [found for found in map(self._receivers.get, touched) if found is not None]
@@ -258,12 +258,14 @@ class Scheduler:
             found.classes = found.backlog.classes
         # Half of it for what may be offered, half for what follows in its lanes.
         self._share = max(1, min(DEFAULT_SHARE, self._entries_limit // (2 * max(1, self._classes))))
+        asked: list[Refill] = []
         for found in receivers:
             found.backlog.share = self._share
             for lane, sequence in found.backlog.hungry_lanes():
-                yield Refill(found.webhook_id, 0, (0, sequence), lane, _LANE_REFILL)
+                asked.append(Refill(found.webhook_id, 0, (0, sequence), lane, _LANE_REFILL))
             for tries, horizon in found.backlog.hungry_classes():
-                yield Refill(found.webhook_id, tries, horizon, None, self._share)
+                asked.append(Refill(found.webhook_id, tries, horizon, None, self._share))
+        return asked
 
     def refill(self, asked: Refill, entries: list[Entry], horizon: Horizon | None) -> None:
         """The answer to a `Refill`: entries, and where the rest begins (None: there is none)."""
