@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import re
 from typing import TYPE_CHECKING, Final, TypedDict
@@ -96,12 +95,12 @@ class SigningKey:
 
 def sign_seed(secret: Secret, body: bytes) -> str:
     """The value of ``X-Webhook-Signature``, keyed with the secret as it is shown."""
-    return "sha256=" + hmac.new(secret.text.encode(), body, hashlib.sha256).hexdigest()
+    return "sha256=" + hmac.digest(secret.text.encode(), body, "sha256").hex()
 
 
 def sign_v1(secret: Secret, message_id: str, timestamp_s: int, body: bytes) -> str:
     """One ``v1,`` signature of Standard Webhooks, keyed with the decoded secret."""
-    digest = hmac.new(secret.key, _signed_content(message_id, timestamp_s, body), hashlib.sha256).digest()
+    digest = hmac.digest(secret.key, _signed_content(message_id, timestamp_s, body), "sha256")
     return "v1," + base64.b64encode(digest).decode()
 
 
