@@ -198,6 +198,11 @@ class Backlog:
 
     # -- filling from the index
 
+    @property
+    def all_here(self) -> bool:
+        """Whether no class or free lane has anything in the index only."""
+        return not self._hungry_lanes and all(class_.horizon is None for class_ in self._classes.values())
+
     def hungry_classes(self) -> list[tuple[int, Horizon]]:
         """Classes with room, and where their next rows begin in the index."""
         found = [(t, c.horizon, len(c.entries)) for t, c in self._classes.items() if c.horizon is not None]
