@@ -95,6 +95,7 @@ class Publisher:
         self._run_name = secrets.token_hex(3)
         self._topic = topic_of(EVENT_TYPE, prefix)
         self._producer = Producer({"bootstrap.servers": brokers, "log_level": 0, "linger.ms": 2})
+        self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -113,10 +114,12 @@ class Publisher:
         """Publish so many at once."""
         headers = list(STRUCTURED_HEADERS)
         for _ in range(count):
-            strategy = self._strategies[self.published % len(self._strategies)]
-            key, value = make_event(self.published, self._run_name, strategy)
+            # The thread may be at it, too, and a number used twice is an event published twice.
+            with self._lock:
+                number = self.published
+                self.published += 1
+            key, value = make_event(number, self._run_name, self._strategies[number % len(self._strategies)])
             self._producer.produce(self._topic, value, key, headers=headers)
-            self.published += 1
         self._producer.poll(0)
 
     def _run(self) -> None:

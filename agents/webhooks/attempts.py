@@ -110,7 +110,7 @@ class Attempts:
         self, webhook: OwnedWebhook, flight: Flight, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
     ) -> None:
         """What an attempt says about the webhook."""
-        holdings, delivery, key = self._holdings, flight.row, webhook_key(webhook.row.webhook_id)
+        holdings, delivery = self._holdings, flight.row
         number = 0 if step.attempt is None else step.attempt.attempt
         webhook.note(now.wall_ms, ok=outcome.delivered)
         webhook.heart, change = after_attempt(
@@ -122,7 +122,10 @@ class Attempts:
             disable_after_ms=round(holdings.deps.options.disable_after_s * 1000),
             echo=delivery.event_type in HEALTH_TYPES,
         )
+        if change is None and step.hold_until_ms is None and webhook.proven:
+            return
         # The table's row, as memory may be ahead by a command whose slice is not done yet.
+        key = webhook_key(webhook.row.webhook_id)
         row = unit.get(WEBHOOKS, key)
         if row is None:
             return
@@ -134,6 +137,8 @@ class Attempts:
         if news is not None and flight.url == row.url:
             row = news
             unit.put(WEBHOOKS, key, row)
+            if outcome.delivered:
+                unit.on_done(webhook.prove)
         if step.hold_until_ms is not None:
             holdings.scheduler.hold(row.webhook_id, step.hold_until_ms)
             if step.hold_until_ms > (row.hold_until_ms or 0) + HOLD_STEP_MS:

@@ -213,7 +213,7 @@ class WebhooksProcessor(Processor):
             self._park(webhook, known, step, unit)
 
     def _again(self, record: Record, intent: Intent, unit: Unit) -> bool:
-        """Whether it is this very record's slice that is being run again."""
+        """Whether nothing is to be done but to wait: its slice is run again, or it asks for what waits anyway."""
         flight, wait = self._holdings.flights.get(intent.delivery_id), self._holdings.brief.get(intent.delivery_id)
         if flight is not None and flight.is_of(record):
             self._hold(flight, record, unit)
@@ -221,10 +221,12 @@ class WebhooksProcessor(Processor):
         if wait is not None and wait.is_of(record):
             unit.hold(record)
             return True
-        if wait is not None:
-            # Another intent of it, as of a resend, finds it as if it had been parked.
+        if wait is not None and intent.reason.asks_again:
+            # It finds the delivery as if it had been parked.
             self._park_briefs(intent.webhook_id, unit)
-        return False
+            return False
+        # Of an event that was published again, nothing is left to do: the record of the first one is not done yet.
+        return wait is not None
 
     def _wait_briefly(self, webhook: OwnedWebhook, row: DeliveryRow, record: Record, unit: Unit) -> None:
         now = self._holdings.now
@@ -291,7 +293,7 @@ class WebhooksProcessor(Processor):
         """Start what can start, and fill the scheduler from the index as it empties; the rest in the next tick."""
         refills = starts = 0
         while refills < REFILLS_A_TICK and starts < STARTS_A_TICK:
-            asked = list(self._scheduler.refills())
+            asked = self._scheduler.refills()
             refills += bool(asked)
             for one in asked:
                 strict = self._holdings.webhooks[one.webhook_id].row.ordering is Ordering.STRICT

@@ -139,7 +139,7 @@ class Backlog:
             return
         if known is not None:
             self.forget(entry.delivery_id)
-        class_ = self._classes.setdefault(entry.tries, _Class())
+        class_ = self._class(entry.tries)
         if class_.horizon is not None and entry[:2] >= class_.horizon:
             return
         if entry.lane is None or not self._in_order(entry):
@@ -181,7 +181,7 @@ class Backlog:
     def occupy(self, lane: bytes | None) -> None:
         """A delivery of this lane is in flight."""
         if lane is not None:
-            found = self._lanes.setdefault(lane, _Lane())
+            found = self._lane(lane)
             found.busy = True
             self._demote(found)
 
@@ -198,6 +198,11 @@ class Backlog:
 
     # -- filling from the index
 
+    @property
+    def all_here(self) -> bool:
+        """Whether no class or free lane has anything in the index only."""
+        return not self._hungry_lanes and all(class_.horizon is None for class_ in self._classes.values())
+
     def hungry_classes(self) -> list[tuple[int, Horizon]]:
         """Classes with room, and where their next rows begin in the index."""
         found = [(t, c.horizon, len(c.entries)) for t, c in self._classes.items() if c.horizon is not None]
@@ -209,23 +214,29 @@ class Backlog:
 
     def fill_class(self, tries: int, entries: list[Entry], horizon: Horizon | None) -> None:
         """Entries read from the index, and where the rest begins; None: there is none."""
-        self._classes.setdefault(tries, _Class()).horizon = horizon
+        self._class(tries).horizon = horizon
         for entry in entries:
             self.offer(entry)
 
     def fill_lane(self, lane: bytes, entries: list[Entry], floor: int | None) -> None:
         """The next entries of a lane, in order, read from the index; the rest has at least the sequence `floor`."""
         self._hungry_lanes.pop(lane, None)
-        found = self._lanes.setdefault(lane, _Lane())
+        found = self._lane(lane)
         found.more = False
         for entry in entries:
             if entry.delivery_id not in self._known:
-                self._offer_lane(self._classes.setdefault(entry.tries, _Class()), entry, lane, filling=True)
+                self._offer_lane(self._class(entry.tries), entry, lane, filling=True)
         if floor is not None:
             found.leave(floor)
         self._promote(lane, found)
 
     # -- classes
+
+    def _class(self, tries: int) -> _Class:
+        found = self._classes.get(tries)
+        if found is None:
+            found = self._classes[tries] = _Class()
+        return found
 
     @property
     def _heads_unknown(self) -> bool:
@@ -270,8 +281,14 @@ class Backlog:
 
     # -- lanes
 
+    def _lane(self, key: bytes) -> _Lane:
+        found = self._lanes.get(key)
+        if found is None:
+            found = self._lanes[key] = _Lane()
+        return found
+
     def _offer_lane(self, class_: _Class, entry: Entry, key: bytes, *, filling: bool = False) -> None:
-        lane = self._lanes.setdefault(key, _Lane())
+        lane = self._lane(key)
         firsts = self._classes.get(0)
         if self._whole(entry.tries) and not filling and firsts is not None and firsts.horizon is not None:
             # What was never tried and comes before it in the lane may be in the index only.
@@ -333,7 +350,7 @@ class Backlog:
         if lane.head is None and lane.followers:
             _, lane.head = lane.followers.pop(0)
             self._followers -= 1
-            insort(self._classes.setdefault(lane.head.tries, _Class()).entries, lane.head)
+            insort(self._class(lane.head.tries).entries, lane.head)
         elif lane.head is None and lane.more:
             self._hungry_lanes[key] = None
         elif lane.free:

@@ -7,7 +7,7 @@ Clock, randomness and the state of the webhook come in with the event.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -70,8 +70,7 @@ class Terms:
     max_age_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """The state of one delivery.
 
     Attributes:
@@ -83,8 +82,7 @@ class Delivery:
     in_flight: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True):
     """An intent was read.
 
     Attributes:
@@ -98,8 +96,7 @@ class Arrived:
     next_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The POST ended.
 
     Attributes:
@@ -121,23 +118,19 @@ class Answered:
     moved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned:
+class Abandoned(msgspec.Struct, frozen=True):
     """The number was taken away during the POST; its outcome is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """The scheduler offers it a slot."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(msgspec.Struct, frozen=True):
     """Its row was found to have expired, or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookEnded:
+class WebhookEnded(msgspec.Struct, frozen=True):
     """Its webhook was deleted or disabled."""
 
     webhook: WebhookState
@@ -146,8 +139,7 @@ class WebhookEnded:
 DeliveryEvent = Arrived | Answered | Abandoned | Due | TimePassed | WebhookEnded
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What an event makes of a delivery; `changed` False: nothing is written.
 
     Attributes:
@@ -213,7 +205,7 @@ def _known(before: Delivery, row: DeliveryRow, event: Arrived, now_ms: int, term
         return Step(before)
     if before.in_flight:
         # The POST that was asked for is under way.
-        return Step(replace(before, row=msgspec.structs.replace(row, request_id=intent.request_id)))
+        return Step(Delivery(msgspec.structs.replace(row, request_id=intent.request_id), in_flight=True))
     if row.status.waits:
         due = msgspec.structs.replace(
             row, request_id=intent.request_id, reason=Reason.RESEND, next_at_ms=min(now_ms, row.next_at_ms or now_ms)
@@ -236,12 +228,12 @@ def _known(before: Delivery, row: DeliveryRow, event: Arrived, now_ms: int, term
 
 
 def _answered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> Step:
-    tried = _tried(row, event)
     if event.error is None:
-        return _with_attempt(_ended(tried, Status.DELIVERED, None, now_ms, terms), event, AttemptResult.DELIVERED)
+        return _delivered(row, event, now_ms, terms)
+    tried = _tried(row, event)
     if event.status_code == HTTPStatus.GONE and not event.moved:
         gone = _with_attempt(_ended(tried, Status.FAILED, Reason.GONE, now_ms, terms), event, AttemptResult.FAILED)
-        return replace(gone, disable_webhook=True)
+        return msgspec.structs.replace(gone, disable_webhook=True)
     spent = tried.attempts - tried.attempts_before
     hold_until_ms = None
     if event.status_code == HTTPStatus.TOO_MANY_REQUESTS and not event.moved:
@@ -255,18 +247,39 @@ def _answered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> S
         step = Step(Delivery(_ended(tried, _end_of(event.webhook), None, now_ms, terms)), changed=True)
     else:
         next_at_ms = now_ms + round(wait_s * 1000)
-        waiting = msgspec.structs.replace(
-            tried, status=Status.RETRYING, reason=Reason.RETRY, next_at_ms=next_at_ms, delivered_at_ms=None
-        )
+        waiting = msgspec.structs.replace(tried, status=Status.RETRYING, reason=Reason.RETRY, next_at_ms=next_at_ms)
         step = Step(Delivery(waiting), changed=True)
     after = step.after.row
     result = AttemptResult.RETRY if after is not None and after.status.waits else AttemptResult.FAILED
-    return replace(
+    return msgspec.structs.replace(
         _with_attempt(after or tried, event, result),
         dead_letter=step.dead_letter,
         body=step.body,
         hold_until_ms=hold_until_ms,
     )
+
+
+def _delivered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> Step:
+    """What `_tried`, `_ended` and `_with_attempt` would make of it one after another, in one copy of the row."""
+    attempt = _attempt(row.attempts + 1, event, AttemptResult.DELIVERED)
+    after = msgspec.structs.replace(
+        row,
+        status=Status.DELIVERED,
+        reason=None,
+        attempts=attempt.attempt,
+        next_at_ms=None,
+        expires_at_ms=now_ms + terms.history_ms,
+        first_at_ms=event.started_ms if row.first_at_ms is None else row.first_at_ms,
+        last_at_ms=event.started_ms,
+        delivered_at_ms=event.started_ms + event.duration_ms,
+        status_code=event.status_code,
+        error=None,
+        duration_ms=event.duration_ms,
+        response_body=None,
+        attempt_log=(*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:],
+        body=None,
+    )
+    return Step(Delivery(after), changed=True, attempt=attempt)
 
 
 def _time_passed(before: Delivery, row: DeliveryRow, now_ms: int, terms: Terms) -> Step:
@@ -305,34 +318,37 @@ def _gives_up_ms(now_ms: int, event_expires_ms: int | None, terms: Terms) -> int
 
 
 def _tried(row: DeliveryRow, event: Answered) -> DeliveryRow:
-    """The row with what every ended attempt leaves in it."""
-    ok = event.error is None
+    """The row with what every failed attempt leaves in it."""
     return msgspec.structs.replace(
         row,
         attempts=row.attempts + 1,
         rejections=row.rejections + (event.status_code in _REJECTING),
         first_at_ms=event.started_ms if row.first_at_ms is None else row.first_at_ms,
         last_at_ms=event.started_ms,
-        delivered_at_ms=event.started_ms + event.duration_ms if ok else None,
+        delivered_at_ms=None,
         status_code=event.status_code,
         error=event.error,
         duration_ms=event.duration_ms,
-        response_body=None if ok else event.response_body or None,
+        response_body=event.response_body or None,
     )
 
 
 def _with_attempt(row: DeliveryRow, event: Answered, result: AttemptResult) -> Step:
-    attempt = Attempt(
-        attempt=row.attempts,
+    attempt = _attempt(row.attempts, event, result, row.next_at_ms)
+    log = (*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:]
+    return Step(Delivery(msgspec.structs.replace(row, attempt_log=log)), changed=True, attempt=attempt)
+
+
+def _attempt(number: int, event: Answered, result: AttemptResult, next_at_ms: int | None = None) -> Attempt:
+    return Attempt(
+        attempt=number,
         started_ms=event.started_ms,
         duration_ms=event.duration_ms,
         result=result,
         status_code=event.status_code,
         error=event.error,
-        next_at_ms=row.next_at_ms,
+        next_at_ms=next_at_ms,
     )
-    log = (*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:]
-    return Step(Delivery(msgspec.structs.replace(row, attempt_log=log)), changed=True, attempt=attempt)
 
 
 def _given_up(row: DeliveryRow, reason: Reason, now_ms: int, terms: Terms) -> Step:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import orjson
 
 from app.events import STRUCTURED_HEADERS, AdminEventType, OperatorEventType, format_time
@@ -17,7 +18,7 @@ from app.webhooks.model import Health
 
 if TYPE_CHECKING:
     from app.webhooks.health import HealthChange
-    from app.webhooks.model import Attempt, DeliveryRow, Reason
+    from app.webhooks.model import Attempt, AttemptResult, DeliveryRow, Reason
 
 __all__ = ["EVENT_HEADERS", "HEALTH_TYPES", "Publisher"]
 
@@ -29,6 +30,42 @@ _HEALTH_TYPES: Final = {
     Health.DISABLED: OperatorEventType.WEBHOOK_DISABLED,
 }
 HEALTH_TYPES: Final = frozenset(map(str, _HEALTH_TYPES.values()))
+
+
+class _Attempted(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """`data` of an attempt, in the order of contracts 9.1. Written for each attempt, so not by way of a dict."""
+
+    delivery_id: str
+    webhook_id: str
+    event_id: str
+    event_source: str
+    event_type: str
+    attempt: int
+    started_at: str
+    duration_ms: int
+    outcome: AttemptResult
+    status_code: int | None = None
+    error: str | None = None
+    next_at: str | None = None
+    worker: str
+
+
+class _AttemptEvent(msgspec.Struct, kw_only=True, gc=False):
+    """The event around it."""
+
+    specversion: str = "1.0"
+    id: str
+    source: str
+    type: str = f"{_DERIVED}webhook.attempted"
+    subject: str
+    time: str
+    datacontenttype: str = "application/json"
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
+    correlationid: str | msgspec.UnsetType = msgspec.UNSET
+    data: _Attempted
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +82,31 @@ class Publisher:
 
     def attempted(self, row: DeliveryRow, attempt: Attempt) -> bytes:
         """One attempt that ended, for `webhook.attempts`."""
-        data = {
-            "delivery_id": row.delivery_id,
-            "webhook_id": row.webhook_id,
-            "event_id": row.event_id,
-            "event_source": row.event_source,
-            "event_type": row.event_type,
-            "attempt": attempt.attempt,
-            "started_at": format_time(attempt.started_ms),
-            "duration_ms": attempt.duration_ms,
-            "outcome": attempt.result,
-            "status_code": attempt.status_code,
-            "error": attempt.error,
-            "next_at": _time(attempt.next_at_ms),
-            "worker": self.worker,
-        }
-        id_ = f"{row.delivery_id}-{attempt.attempt}-{attempt.started_ms}"
-        ended_ms = attempt.started_ms + attempt.duration_ms
-        return self._event(f"{_DERIVED}webhook.attempted", id_, row.webhook_id, ended_ms, data, row)
+        told = _Attempted(
+            delivery_id=row.delivery_id,
+            webhook_id=row.webhook_id,
+            event_id=row.event_id,
+            event_source=row.event_source,
+            event_type=row.event_type,
+            attempt=attempt.attempt,
+            started_at=format_time(attempt.started_ms),
+            duration_ms=attempt.duration_ms,
+            outcome=attempt.result,
+            status_code=attempt.status_code,
+            error=attempt.error,
+            next_at=None if attempt.next_at_ms is None else format_time(attempt.next_at_ms),
+            worker=self.worker,
+        )
+        event = _AttemptEvent(
+            id=f"{row.delivery_id}-{attempt.attempt}-{attempt.started_ms}",
+            source=self.source,
+            subject=row.webhook_id,
+            time=format_time(attempt.started_ms + attempt.duration_ms),
+            traceparent=msgspec.UNSET if row.traceparent is None else row.traceparent,
+            correlationid=msgspec.UNSET if row.correlation_id is None else row.correlation_id,
+            data=told,
+        )
+        return _encode(event)
 
     def given_up(self, row: DeliveryRow, reason: Reason, body: bytes | None, now_ms: int) -> bytes:
         """A delivery that will not be tried again, for `webhook.dead-letters`; the event is spliced in as it is."""
@@ -135,7 +179,3 @@ class Publisher:
             event[ECHO] = True
         event["data"] = {name: value for name, value in data.items() if value is not None}
         return orjson.dumps(event)
-
-
-def _time(time_ms: int | None) -> str | None:
-    return None if time_ms is None else format_time(time_ms)

@@ -50,6 +50,9 @@ class Heart:
         return cls(row.health, row.failures, row.failing_since_ms, row.unheard)
 
 
+_WELL: Final = Heart()
+
+
 @dataclass(frozen=True, slots=True)
 class HealthChange:
     """A change that is written and announced.
@@ -85,6 +88,8 @@ def after_attempt(
     Returns:
         What to remember, and the change if there is one.
     """
+    if ok and heart is _WELL:
+        return heart, None
     if heart.health is Health.DISABLED:
         # Calls that were in flight when it was disabled.
         return heart, None
@@ -92,7 +97,7 @@ def after_attempt(
     if ok:
         failing = heart.health is Health.FAILING
         change = HealthChange(Health.OK, "success", since_ms, heart.unheard) if failing else None
-        return Heart(), change
+        return _WELL, change
     failed = replace(heart, failures=heart.failures + 1, since_ms=since_ms)
     disabled = "gone" if gone else None
     if failed.failures >= DISABLE_FAILURES and now_ms - since_ms >= disable_after_ms:

@@ -65,11 +65,12 @@ class OwnedWebhook:
             due earlier, whatever clocks do, so that the due index keeps their order.
         flights: How many of its deliveries are in flight.
         unjudged: How many of those have failed, which is not written yet.
+        proven: Whether its row says that its receiver has taken something, at this URL.
     """
 
     __slots__ = (
-        "_headers", "_keys", "_options", "_secrets", "flights", "heart", "parked_at_ms", "recent", "row", "terms",
-        "unjudged",
+        "_headers", "_keys", "_lasting", "_options", "_secrets", "flights", "heart", "parked_at_ms", "proven", "recent",
+        "row", "terms", "unjudged",
     )  # fmt: skip
 
     def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
@@ -81,17 +82,25 @@ class OwnedWebhook:
         self.heart = Heart.of(row)
         self.recent: Recent | None = None
         self._secrets: tuple[tuple[Secret | None, int | None], ...] = ()
+        # Where none of them ends, the answer is the same at each attempt.
+        self._lasting: tuple[Secret, ...] | None = None
         self._headers: Mapping[str, str] | None = None
         self.row = row
+        self.proven = row.first_success_ms is not None
         self.terms = options.terms(row.retry_schedule_s, row.timeout_s)
         self.open_secrets()
 
     def use(self, row: WebhookRow) -> None:
         """The row was changed."""
         before, self.row = self.row, row
+        self.proven = row.first_success_ms is not None
         self.terms = self._options.terms(row.retry_schedule_s, row.timeout_s)
         if (row.secrets, row.headers, row.sealed_headers) != (before.secrets, before.headers, before.sealed_headers):
             self.open_secrets()
+
+    def prove(self) -> None:
+        """Its receiver has taken something, and the row says so."""
+        self.proven = True
 
     def note(self, now_ms: int, *, ok: bool) -> None:
         """An attempt ended."""
@@ -106,13 +115,18 @@ class OwnedWebhook:
             self._headers = open_headers(self.row, self._keys)
         except (MissingKey, UnreadableSecret):
             self._headers = None
+        lasting = all(until_ms is None for _, until_ms in self._secrets)
+        self._lasting = self._valid(0) if lasting else None
 
     def can_sign(self, now_ms: int) -> bool:
         """Whether all that the next attempt needs could be read: headers, and each secret that is still valid."""
-        return self._headers is not None and None not in self._valid(now_ms)
+        return bool(self._lasting or self._valid(now_ms))
 
-    def _valid(self, now_ms: int) -> list[Secret | None]:
-        return [secret for secret, until_ms in self._secrets if until_ms is None or now_ms < until_ms]
+    def _valid(self, now_ms: int) -> tuple[Secret, ...]:
+        """The secrets that sign at this time; none where one of them, or a header, could not be read."""
+        valid = [secret for secret, until_ms in self._secrets if until_ms is None or now_ms < until_ms]
+        found = tuple(secret for secret in valid if secret is not None)
+        return found if self._headers is not None and len(found) == len(valid) else ()
 
     def _opened(self, one: SealedSecret) -> Secret | None:
         try:
@@ -137,9 +151,8 @@ class OwnedWebhook:
         Raises:
             MissingKey: Its secrets cannot be read here.
         """
-        valid = self._valid(now_ms)
-        secrets = [secret for secret in valid if secret is not None]
-        if self._headers is None or not secrets or len(secrets) < len(valid):
+        secrets = self._lasting or self._valid(now_ms)
+        if self._headers is None or not secrets:
             raise MissingKey(None)
         body = delivery.body or b""
         headers = sign_headers(

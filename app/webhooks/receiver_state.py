@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from app.webhooks.backlog import Backlog
 from app.webhooks.model import Ordering, Reason
@@ -36,6 +36,9 @@ class Block(NamedTuple):
     until_s: float | None = None
 
 
+_NO_SLOT: Final = Block(Reason.SLOT)
+
+
 class Receiver:
     """One webhook: what waits for it, and what it may have in flight."""
 
@@ -60,18 +63,22 @@ class Receiver:
 
     def block(self, now: Now) -> Block | None:
         """What stands in the way of any start, the worker's slots aside."""
-        now_s = now.monotonic_s
-        timed = (
-            (Reason.NO_KEY, self.no_key_until_s),
-            (Reason.HOLD, now_s + (self.hold_until_ms - now.wall_ms) / 1000),
-            (Reason.PACE, self.pace.next_s if self.pace.paced else 0.0),
-            (Reason.RATE, self.bucket.ready_at_s(now_s) if self.bucket is not None else 0.0),
-        )
-        for reason, until_s in timed:
-            if until_s > now_s:
-                return Block(reason, until_s)
+        if (timed := self._timed_block(now)) is not None:
+            return timed
         if self.stops:
             return Block(Reason.HOLD)
         if self.pace.paced and self.in_flight:
             return Block(Reason.PACE)
-        return Block(Reason.SLOT) if self.in_flight >= self.slots.cap else None
+        return _NO_SLOT if self.in_flight >= self.slots.cap else None
+
+    def _timed_block(self, now: Now) -> Block | None:
+        now_s = now.monotonic_s
+        if self.no_key_until_s > now_s:
+            return Block(Reason.NO_KEY, self.no_key_until_s)
+        if self.hold_until_ms > now.wall_ms:
+            return Block(Reason.HOLD, now_s + (self.hold_until_ms - now.wall_ms) / 1000)
+        if self.pace.paced and self.pace.next_s > now_s:
+            return Block(Reason.PACE, self.pace.next_s)
+        if self.bucket is not None and (ready_s := self.bucket.ready_at_s(now_s)) > now_s:
+            return Block(Reason.RATE, ready_s)
+        return None

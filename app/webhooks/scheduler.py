@@ -248,22 +248,29 @@ class Scheduler:
         """A delivery of this lane is in flight."""
         self._receivers[webhook_id].backlog.occupy(lane)
 
-    def refills(self) -> Iterator[Refill]:
+    def refills(self) -> list[Refill]:
         """What should be read from the index."""
         touched, self._touched = self._touched, set()
         receivers = [found for found in map(self._receivers.get, touched) if found is not None]
         # Counted where something changed: there may be thousands of webhooks, and this is asked for each start.
         for found in receivers:
-            self._classes += found.backlog.classes - found.classes
-            found.classes = found.backlog.classes
+            if found.backlog.classes != found.classes:
+                self._classes += found.backlog.classes - found.classes
+                found.classes = found.backlog.classes
         # Half of it for what may be offered, half for what follows in its lanes.
         self._share = max(1, min(DEFAULT_SHARE, self._entries_limit // (2 * max(1, self._classes))))
+        asked: list[Refill] = []
         for found in receivers:
             found.backlog.share = self._share
-            for lane, sequence in found.backlog.hungry_lanes():
-                yield Refill(found.webhook_id, 0, (0, sequence), lane, _LANE_REFILL)
-            for tries, horizon in found.backlog.hungry_classes():
-                yield Refill(found.webhook_id, tries, horizon, None, self._share)
+            if not found.backlog.all_here:
+                asked += self._hunger(found)
+        return asked
+
+    def _hunger(self, found: Receiver) -> Iterator[Refill]:
+        for lane, sequence in found.backlog.hungry_lanes():
+            yield Refill(found.webhook_id, 0, (0, sequence), lane, _LANE_REFILL)
+        for tries, horizon in found.backlog.hungry_classes():
+            yield Refill(found.webhook_id, tries, horizon, None, self._share)
 
     def refill(self, asked: Refill, entries: list[Entry], horizon: Horizon | None) -> None:
         """The answer to a `Refill`: entries, and where the rest begins (None: there is none)."""

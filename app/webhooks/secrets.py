@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +39,7 @@ class Secret:
         key: the decoded bytes, 24 to 64 of them.
     """
 
-    __slots__ = ("key", "text")
+    __slots__ = ("_seed_mac", "_v1_mac", "key", "text")
 
     def __init__(self, text: str) -> None:
         """Parse the text form.
@@ -60,6 +61,22 @@ class Secret:
             raise InvalidSecret(f"must hold {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, holds {len(key)}")
         self.text: Final = text
         self.key: Final = key
+        self._seed_mac: hmac.HMAC | None = None
+        self._v1_mac: hmac.HMAC | None = None
+
+    @property
+    def seed_mac(self) -> hmac.HMAC:
+        """HMAC-SHA256 of nothing yet, keyed with the text; to be copied, which costs less than to key one again."""
+        if self._seed_mac is None:
+            self._seed_mac = hmac.new(self.text.encode(), digestmod="sha256")
+        return self._seed_mac
+
+    @property
+    def v1_mac(self) -> hmac.HMAC:
+        """The same, keyed with the decoded bytes."""
+        if self._v1_mac is None:
+            self._v1_mac = hmac.new(self.key, digestmod="sha256")
+        return self._v1_mac
 
     def __repr__(self) -> str:
         return f"Secret({SECRET_PREFIX}***)"

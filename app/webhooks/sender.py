@@ -13,13 +13,13 @@ import math
 import re
 import ssl
 import time
-from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
+import msgspec
 from multidict import CIMultiDict
 
 from app.webhooks.credentials import struck_out
@@ -92,8 +92,7 @@ _ERROR_NAMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingRequest:
+class OutgoingRequest(msgspec.Struct, frozen=True):
     """What to send. Its repr shows none of the content, since custom headers hold credentials.
 
     Attributes:
@@ -104,15 +103,17 @@ class OutgoingRequest:
         timeout_s: for all of it, the answer's body included.
     """
 
-    url: str = field(repr=False)
-    body: bytes = field(repr=False)
-    protected_headers: Sequence[tuple[str, str]] = field(repr=False)
-    custom_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    url: str
+    body: bytes
+    protected_headers: Sequence[tuple[str, str]]
+    custom_headers: Mapping[str, str] = {}
     timeout_s: float = TIMEOUT_S
 
+    def __repr__(self) -> str:
+        return f"OutgoingRequest(timeout_s={self.timeout_s})"
 
-@dataclass(frozen=True, slots=True)
-class AttemptOutcome:
+
+class AttemptOutcome(msgspec.Struct, frozen=True):
     """What became of an attempt.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import structs
 
 from app.observability.tracing import client_span
 
@@ -54,7 +55,7 @@ class TracedSender:
         span.set("http.request.resend_count", _resends(headers.get("X-Delivery-Attempt", "")))
         headers[_HEADER] = span.traceparent
         try:
-            outcome = await self._sender.post(dataclasses.replace(request, protected_headers=tuple(headers.items())))
+            outcome = await self._sender.post(structs.replace(request, protected_headers=tuple(headers.items())))
         except asyncio.CancelledError:
             span.end("outcome_unknown")
             raise

@@ -6,12 +6,12 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
+from msgspec import structs
 
 from app.webhooks.guard import TargetGuard
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
@@ -35,7 +35,7 @@ async def _ask(resolver: AbstractResolver, host: str, port: int) -> list[str]:
 
 def outgoing(url: str, **changes: Any) -> OutgoingRequest:
     request = OutgoingRequest(url=url, body=BODY, protected_headers=(("webhook-id", "dlv_1"),), timeout_s=5)
-    return replace(request, **changes)
+    return structs.replace(request, **changes)
 
 
 @asynccontextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import select
-from typing import TYPE_CHECKING, NoReturn, cast
+import time
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from app.webhooks.http.answers import AnswerReader
 from app.webhooks.http.errors import AnswerTooLarge, HungUp, MalformedAnswer
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
+# The finest step of an event loop's timers.
+_TIMER_STEP_S: Final = 0.001
+
 
 class Connection(asyncio.Protocol):
     """A transport's protocol, made by the pool and the dialler only.
@@ -26,7 +31,9 @@ class Connection(asyncio.Protocol):
         on_gone: Called then.
     """
 
-    __slots__ = ("_loop", "_poll", "_reader", "_transport", "_waiter", "gone", "on_gone")
+    __slots__ = (
+        "_deadline_s", "_loop", "_poll", "_reader", "_timer", "_timer_s", "_transport", "_waiter", "gone", "on_gone",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -34,6 +41,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
         self._waiter: asyncio.Future[Answer] | None = None
+        self._deadline_s = math.inf
+        # It outlives an exchange that ends in time: to look at the clock again costs the next one less than a timer.
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = math.inf
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self.on_gone: Callable[[Connection], None] | None = None
 
@@ -80,7 +91,7 @@ class Connection(asyncio.Protocol):
         waiter: asyncio.Future[Answer] = self._loop.create_future()
         self._waiter = waiter
         self._reader.begin(head_only=head_only)
-        timer = None if timeout_s is None else self._loop.call_later(timeout_s, self._expire)
+        self._limit(timeout_s)
         transport.write(request)
         try:
             return await waiter
@@ -88,8 +99,6 @@ class Connection(asyncio.Protocol):
             self.abort()
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
             self._waiter = None
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
@@ -158,14 +167,42 @@ class Connection(asyncio.Protocol):
             except HungUp as hung_up:
                 waiter.set_exception(hung_up)
         self._reader.close()
+        self._stop_timer()
         self._transport = None
         if not self.gone.done():
             self.gone.set_result(None)
         if self.on_gone is not None:
             self.on_gone(self)
 
+    # -- the time limit
+
+    def _limit(self, timeout_s: float | None) -> None:
+        if timeout_s is None:
+            self._deadline_s = math.inf
+            return
+        self._deadline_s = time.monotonic() + timeout_s
+        if self._timer is None or self._timer_s > self._deadline_s:
+            self._stop_timer()
+            self._set_timer(timeout_s)
+
+    def _set_timer(self, after_s: float) -> None:
+        self._timer_s = self._deadline_s
+        self._timer = self._loop.call_later(after_s, self._expire)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _expire(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        self._timer = None
+        if self._waiter is None or self._waiter.done() or self._deadline_s == math.inf:
+            return
+        left_s = self._deadline_s - time.monotonic()
+        if left_s > _TIMER_STEP_S:
+            # It was set for an earlier exchange.
+            self._set_timer(left_s)
+        else:
             self._waiter.set_exception(TimeoutError())
 
 

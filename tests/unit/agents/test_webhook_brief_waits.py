@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from msgspec import structs
@@ -169,6 +168,34 @@ async def test_two_commands_in_one_slice_park_it_once(desk: Desk) -> None:
     assert waiting() == before
 
 
+async def test_an_event_that_is_published_again_meanwhile_gives_nothing_a_row(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 2)))
+    repeated = [desk.intent(f"e{n}") for n in range(SLOTS + 2)]
+    await desk.deliver(*repeated)
+    assert [desk.row(f"e{n}") for n in range(SLOTS + 2)] == [None] * (SLOTS + 2)
+    assert len(desk.context.unfinished) == SLOTS + 2
+    assert not set(map(id, repeated)) & set(map(id, desk.context.unfinished))
+    desk.receiver.release()
+    await desk.settle()
+
+    assert desk.receiver.events() == [f"e{n}" for n in range(SLOTS + 2)]
+    assert desk.context.unfinished == []
+
+
+async def test_after_a_crash_one_that_was_published_twice_is_delivered_from_the_first_record(desk: Desk) -> None:
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 1)))
+    await desk.deliver(desk.intent(f"e{SLOTS}"))
+    again = list(desk.context.unfinished)
+    await desk.context.close(desk.processor)
+    second = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await second.deliver(*again)
+
+    assert second.receiver.events() == [f"e{n}" for n in range(SLOTS + 1)]
+    await second.context.close(second.processor)
+
+
 async def test_a_resend_of_it_is_one_delivery_more_and_not_two(desk: Desk) -> None:
     desk.receiver.hold()
     await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 1)))
@@ -222,7 +249,7 @@ async def test_there_are_never_more_of_them_than_the_limit(desk: Desk) -> None:
 
     assert len(desk.context.unfinished) == SLOTS
     assert sum(desk.row(f"e{n}") is not None for n in range(SLOTS + BRIEF_LIMIT + 1)) == BRIEF_LIMIT + 1
-    desk.receiver.always(replace(OK, duration_ms=4))
+    desk.receiver.always(structs.replace(OK, duration_ms=4))
     desk.receiver.release()
     await desk.settle()
     assert desk.receiver.events() == [f"e{n}" for n in range(SLOTS + BRIEF_LIMIT + 1)]

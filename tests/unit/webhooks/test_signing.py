@@ -50,6 +50,13 @@ class TestGoldenVectors:
 
         assert sign_seed(SECRET, BODY) == f"sha256={expected}"
 
+    def test_no_signature_leaves_anything_behind_for_the_next_one(self) -> None:
+        secret = Secret(SECRET.text)
+        for body in (b"first", BODY):
+            seed, v1 = sign_seed(secret, body), sign_v1(secret, MESSAGE_ID, TIMESTAMP_S, body)
+
+        assert (seed, v1) == (sign_seed(SECRET, BODY), V1)
+
 
 class TestHeaders:
     def test_they_are_those_of_the_contract_in_this_order(self) -> None:

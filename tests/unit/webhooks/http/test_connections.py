@@ -73,6 +73,12 @@ async def answering(peer: Peer, number: int, reader: StreamReader, writer: Strea
         writer.write(NO_CONTENT)
 
 
+async def answers_the_first(peer: Peer, number: int, reader: StreamReader, writer: StreamWriter) -> None:
+    await peer.next_head(number, reader)
+    writer.write(NO_CONTENT)
+    await peer.next_head(number, reader)
+
+
 async def silent(peer: Peer, number: int, reader: StreamReader, writer: StreamWriter) -> None:
     await peer.next_head(number, reader)
 
@@ -315,6 +321,49 @@ class TestEnds:
             await until(lambda: bool(peer.heads) and not peer.open)
 
             assert not pool._in_use
+
+    async def test_the_time_limit_of_an_earlier_request_ends_no_later_one(self) -> None:
+        async with peering(answers_the_first) as peer, pooling() as pool:
+            await ask(pool, peer.origin, DEADLINE_S)
+            (connection,) = pool._idle
+            later = asyncio.create_task(ask(pool, peer.origin, 2 * DEADLINE_S))
+            await until(lambda: len(peer.heads) == 2)
+            # As the timer of the first one does when it is due.
+            connection._expire()
+            await asyncio.sleep(0)
+            assert not later.done()
+            peer.writers[0].write(NO_CONTENT)
+
+            assert (await later).status == 204
+
+    async def test_nor_does_a_long_one_make_a_later_one_longer(self) -> None:
+        async with peering(answers_the_first) as peer, pooling() as pool:
+            await ask(pool, peer.origin, 1000 * DEADLINE_S)
+            with pytest.raises(TimeoutError):
+                await ask(pool, peer.origin, 0.1)
+            await until(lambda: len(peer.heads) == 2 and not peer.open)
+
+    async def test_a_time_limit_that_was_looked_at_too_early_still_holds(self) -> None:
+        async with peering(answers_the_first) as peer, pooling() as pool:
+            await ask(pool, peer.origin, DEADLINE_S)
+            (connection,) = pool._idle
+            later = asyncio.create_task(ask(pool, peer.origin, 0.2))
+            await until(lambda: len(peer.heads) == 2)
+            connection._expire()
+
+            with pytest.raises(TimeoutError):
+                await later
+
+    async def test_an_idle_one_keeps_no_timer_beyond_its_end(self) -> None:
+        async with peering(answering) as peer, pooling() as pool:
+            await ask(pool, peer.origin)
+            (connection,) = pool._idle
+            timer = connection._timer
+            assert timer is not None
+            connection.close()
+            await connection.gone
+
+            assert timer.cancelled()
 
     async def test_where_the_time_is_over_before_nothing_is_sent(self) -> None:
         async with peering(answering) as peer, pooling() as pool:
