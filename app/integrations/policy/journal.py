@@ -85,6 +85,7 @@ class DecisionJournal:
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closing = False
+        self._depth = metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit")
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -132,7 +133,7 @@ class DecisionJournal:
         self._waiting_bytes += len(entry.value)
         self._arrived.set()
         self._emptied.clear()
-        metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit").set(len(self._waiting))
+        self._depth.set(len(self._waiting))
 
     async def run(self) -> None:
         """Write what waits, in order and again until it is acknowledged; until cancelled."""
@@ -160,7 +161,7 @@ class DecisionJournal:
             if entry.written is not None and not entry.written.done():
                 entry.written.set_result(None)
         self._room.set()
-        metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit").set(len(self._waiting))
+        self._depth.set(len(self._waiting))
 
     async def close(self) -> None:
         """Take nothing more, and wait a moment for what waits; `run` goes on meanwhile."""
