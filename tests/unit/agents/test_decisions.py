@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents.decisions import SWEPT_AT_ONCE, decisions_agent
+from agents.decisions import GATHER_S, SLICE_RECORDS, SWEPT_AT_ONCE, decisions_agent
 from app.engine import Processor, Record, Revoked
 from app.integrations.policy import Decision, decision_record
 from app.topics import Topics
@@ -140,6 +140,18 @@ async def test_what_is_no_decision_is_quarantined_and_the_next_is_kept(scene: Sc
     await scene.deliver_values(value, written(decision()))
     assert [found.reason for found in scene.context.quarantined] == ["invalid_data"]
     assert scene.rows() == [decision()]
+
+
+async def test_records_gather_for_a_moment_unless_more_wait_than_a_slice_takes(scene: Scene) -> None:
+    assert scene.processor.holds_back_s() == 0
+    await scene.deliver(decision())
+    assert scene.processor.holds_back_s() == GATHER_S
+    await scene.pass_s(GATHER_S / 4)
+    assert scene.processor.holds_back_s() == pytest.approx(GATHER_S * 3 / 4)
+    await scene.pass_s(GATHER_S)
+    assert scene.processor.holds_back_s() == 0
+    await scene.deliver(*(decision(question(f"p{number}")) for number in range(SLICE_RECORDS)))
+    assert scene.processor.holds_back_s() == 0
 
 
 async def test_a_number_that_is_gone_is_not_read(scene: Scene) -> None:
