@@ -32,7 +32,7 @@ CAPACITY: Final = 10_000
 CAPACITY_BYTES: Final = 32 * 1024 * 1024
 WAIT_S: Final = 10.0
 BATCH: Final = 500
-LINGER_S: Final = 0.05
+LINGER_S: Final = 0.1
 """So long records wait for others: each batch costs the broker, and the agent that reads it, as much as a record."""
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
@@ -142,7 +142,7 @@ class DecisionJournal:
                 self._emptied.set()
                 self._arrived.clear()
                 await self._arrived.wait()
-            if self._linger_s and not self._closing:
+            if self._linger_s and len(self._waiting) < BATCH and not self._closing:
                 await asyncio.sleep(self._linger_s)
             await self._write(list(islice(self._waiting, BATCH)))
 
