@@ -25,6 +25,8 @@ SLICE_RECORDS: Final = 256
 GATHER_S: Final = 1.0
 """So long records wait for others. Nobody waits for a row, as whoever asked the engine keeps what it said himself; and
 a few records cost as many units and checkpoints as many do."""
+# Of a number after the one before it: so the moments of however many lie apart.
+TURN_S: Final = 0.618
 
 
 def decisions_agent(topics: Topics, readers: DecisionReaders) -> Agent:
@@ -67,7 +69,12 @@ class _Decisions(Processor):
                 self._keep(decision, decision.expires_ms, unit)
         # Behind a full one more of them wait.
         gathers = len(slice_.records) < SLICE_RECORDS
-        self._next_slice_s = self.context.clock.monotonic_s() + GATHER_S if gathers else 0.0
+        self._next_slice_s = self._next_turn_s() if gathers else 0.0
+
+    def _next_turn_s(self) -> float:
+        """Each number has a moment of its own: all of them at one would be a pause for whoever asks."""
+        now_s = self.context.clock.monotonic_s()
+        return now_s + GATHER_S - (now_s + self.context.number * TURN_S) % GATHER_S
 
     def holds_back_s(self) -> float:
         """Until enough has come, or enough time has passed."""
