@@ -21,6 +21,12 @@ __all__ = ["decisions_agent"]
 SWEPT_AT_ONCE: Final = 500
 SWEEP_GAP_S: Final = 1.0
 LATEST_MS: Final = 1 << 62
+SLICE_RECORDS: Final = 256
+GATHER_S: Final = 1.0
+"""So long records wait for others. Nobody waits for a row, as whoever asked the engine keeps what it said himself; and
+a few records cost as many units and checkpoints as many do."""
+# Of a number after the one before it: so the moments of however many lie apart.
+TURN_S: Final = 0.618
 
 
 def decisions_agent(topics: Topics, readers: DecisionReaders) -> Agent:
@@ -35,6 +41,7 @@ def decisions_agent(topics: Topics, readers: DecisionReaders) -> Agent:
         processor=lambda context: _Decisions(context, readers),
         home=DECISIONS,
         tables=(DECISIONS,),
+        slice_records=SLICE_RECORDS,
     )
 
 
@@ -44,6 +51,7 @@ class _Decisions(Processor):
         self._readers = readers
         self._swept_to_ms = 0
         self._sweep_at_ms = LATEST_MS
+        self._next_slice_s = 0.0
 
     async def opened(self, unit: Unit) -> None:
         self._sweep_next(next_expiry_ms(unit, 0))
@@ -59,6 +67,18 @@ class _Decisions(Processor):
                 continue
             if decision is not None and decision.expires_ms is not None and decision.expires_ms > now_ms:
                 self._keep(decision, decision.expires_ms, unit)
+        # Behind a full one more of them wait.
+        gathers = len(slice_.records) < SLICE_RECORDS
+        self._next_slice_s = self._next_turn_s() if gathers else 0.0
+
+    def _next_turn_s(self) -> float:
+        """Each number has a moment of its own: all of them at one would be a pause for whoever asks."""
+        now_s = self.context.clock.monotonic_s()
+        return now_s + GATHER_S - (now_s + self.context.number * TURN_S) % GATHER_S
+
+    def holds_back_s(self) -> float:
+        """Until enough has come, or enough time has passed."""
+        return max(0.0, self._next_slice_s - self.context.clock.monotonic_s())
 
     def _keep(self, decision: Decision, expires_ms: int, unit: Unit) -> None:
         key = decision_key(decision.principal_id, decision.key)

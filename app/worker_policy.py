@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 from app.engine import Message
 from app.events import STRUCTURED_HEADERS, uuid7
 from app.integrations.policy import DecisionJournal, Dialect, Evaluator, InvalidationTail, Lifetimes, PolicyEngine
+from app.read_ahead import ReadAhead
 from app.web.policy import PolicyApi, policy_routes
 from app.web.policy_owners import OwnedDecisions
 
@@ -76,7 +76,7 @@ def _dialect(chosen: PolicySettings) -> Dialect:
 
 def _journal(app: EngineApp, settings: Settings, topics: Topics) -> DecisionJournal:
     """Writes from the start, and to the end while the outputs are still taken."""
-    engine = app.engine
+    engine, random_bytes = app.engine, ReadAhead()
     running: list[asyncio.Task[None]] = []
 
     async def send(records: Sequence[tuple[bytes, bytes]]) -> None:
@@ -87,7 +87,7 @@ def _journal(app: EngineApp, settings: Settings, topics: Topics) -> DecisionJour
     journal = DecisionJournal(
         send,
         source=f"/vault-stream/{settings.app_id}",
-        new_id=lambda: uuid7(engine.clock.now_ms(), os.urandom),
+        new_id=lambda: uuid7(engine.clock.now_ms(), random_bytes),
         now_ms=engine.clock.now_ms,
         sync=settings.policy.audit == "sync",
     )

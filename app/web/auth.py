@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -150,7 +151,7 @@ def _digest(token: str) -> bytes:
 def _local(request: web.Request) -> Principal:
     """The loopback rule, which stands in for a token where none is configured."""
     host = request.headers.get("Host", "")
-    if not is_loopback(_host_name(f"//{host}")):
+    if not _is_this_machine(host):
         raise Problem(
             403,
             "forbidden_host",
@@ -166,8 +167,9 @@ def _local(request: web.Request) -> Principal:
     return Principal("local", Role.ADMIN)
 
 
-def _host_name(url: str) -> str:
+@lru_cache(maxsize=64)
+def _is_this_machine(host: str) -> bool:
     try:
-        return urlsplit(url).hostname or ""
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
-        return ""
+        return False

@@ -10,7 +10,7 @@ import errno
 import logging
 import re
 import time
-import uuid
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -18,6 +18,7 @@ from aiohttp import web
 from app.observability.logging import REQUEST_ID, SPAN_ID, TRACE_ID, USER_ID
 from app.observability.metrics import ACTIVE_CONNECTIONS, HTTP_REQUEST_DURATION_SECONDS, HTTP_REQUESTS
 from app.observability.trace_ids import exemplar_of, ids_of
+from app.read_ahead import ReadAhead
 from app.settings.fields import in_url, is_loopback
 from app.web.auth import Authenticator, Role, needed_role
 from app.web.connections import Runner
@@ -42,6 +43,11 @@ SHUTDOWN_S: Final = 3.0
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _REQUEST_ID_KEY: Final = web.RequestKey("request_id", str)
+_REQUEST_ID_BYTES: Final = 16
+_random_bytes: Final = ReadAhead()
+# Looked up once for each of the few there are.
+_requests = cache(lambda method, path, status: HTTP_REQUESTS.labels(method=method, path=path, status=str(status)))
+_durations_s = cache(lambda method, path: HTTP_REQUEST_DURATION_SECONDS.labels(method=method, path=path))
 
 
 class ListenError(Exception):
@@ -143,7 +149,7 @@ class WebServer:
 @web.middleware
 async def _request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get("X-Request-Id", "")
-    request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+    request_id = given if _REQUEST_ID.match(given) else _random_bytes(_REQUEST_ID_BYTES).hex()
     request[_REQUEST_ID_KEY] = request_id
     # A connection is one task for all its requests, so the context has to be given back.
     restore_id, restore_user = REQUEST_ID.set(request_id), USER_ID.set(None)
@@ -173,16 +179,16 @@ async def _access_metrics(request: web.Request, handler: Handler) -> web.StreamR
         raise
     finally:
         duration_s = time.perf_counter() - began
-        HTTP_REQUESTS.labels(method=method, path=path, status=str(status)).inc()
+        _requests(method, path, status).inc()
         exemplar = exemplar_of(request.headers.get("traceparent"))
-        HTTP_REQUEST_DURATION_SECONDS.labels(method=method, path=path).observe(duration_s, exemplar)
+        _durations_s(method, path).observe(duration_s, exemplar)
         # Probes and scrapes would fill the log.
         quiet = resource is not None and needed_role(request) is Role.PUBLIC
-        log.log(
-            logging.DEBUG if quiet else logging.INFO,
-            "request",
-            extra={"method": method, "path": path, "status": status, "duration_ms": round(duration_s * 1000, 1)},
-        )
+        level = logging.DEBUG if quiet else logging.INFO
+        if log.isEnabledFor(level):
+            duration_ms = round(duration_s * 1000, 1)
+            told = {"method": method, "path": path, "status": status, "duration_ms": duration_ms}
+            log.log(level, "request", extra=told)
     return response
 
 

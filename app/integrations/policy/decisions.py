@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from app.events import canonical_json, derived_event, format_time, parse_time_ms
+from app.events import derived_event, format_time, parse_time_ms
 from app.integrations.policy.verdicts import Obligation, Verdict
 from app.integrations.redaction import may_hold_secrets, redact, redact_text
 
@@ -139,9 +139,7 @@ def error_record(question: Question, *, id_: str, source: str, why: str, began_m
 
 
 def _event(id_: str, source: str, principal_id: str, at_ms: int, data: dict[str, Any]) -> bytes:
-    return derived_event(
-        _TYPE, id_=id_, source=source, subject=principal_id, time=format_time(at_ms), data=canonical_json(data)
-    )
+    return derived_event(_TYPE, id_=id_, source=source, subject=principal_id, time=format_time(at_ms), data=data)
 
 
 class _Data(msgspec.Struct, kw_only=True):

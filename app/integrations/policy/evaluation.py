@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -360,10 +361,13 @@ class Evaluator:
         return mine and self._times is not None and self._times.counts(decision)
 
 
+# Looked up once for each of the few there are.
+_evaluations = cache(lambda source, told: metrics.POLICY_EVALUATIONS.labels(source=source, decision=told))
+
+
 def _count(outcome: _Outcome) -> None:
-    told = "allow" if outcome.decision.verdict.allowed else "deny"
-    metrics.POLICY_EVALUATIONS.labels(source=outcome.source, decision=told).inc()
+    _evaluations(outcome.source, "allow" if outcome.decision.verdict.allowed else "deny").inc()
 
 
 def _count_failure() -> None:
-    metrics.POLICY_EVALUATIONS.labels(source="error", decision="unavailable").inc()
+    _evaluations("error", "unavailable").inc()

@@ -32,7 +32,7 @@ CAPACITY: Final = 10_000
 CAPACITY_BYTES: Final = 32 * 1024 * 1024
 WAIT_S: Final = 10.0
 BATCH: Final = 500
-LINGER_S: Final = 0.05
+LINGER_S: Final = 0.1
 """So long records wait for others: each batch costs the broker, and the agent that reads it, as much as a record."""
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
@@ -85,6 +85,7 @@ class DecisionJournal:
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closing = False
+        self._depth = metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit")
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -132,7 +133,7 @@ class DecisionJournal:
         self._waiting_bytes += len(entry.value)
         self._arrived.set()
         self._emptied.clear()
-        metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit").set(len(self._waiting))
+        self._depth.set(len(self._waiting))
 
     async def run(self) -> None:
         """Write what waits, in order and again until it is acknowledged; until cancelled."""
@@ -141,7 +142,7 @@ class DecisionJournal:
                 self._emptied.set()
                 self._arrived.clear()
                 await self._arrived.wait()
-            if self._linger_s and not self._closing:
+            if self._linger_s and len(self._waiting) < BATCH and not self._closing:
                 await asyncio.sleep(self._linger_s)
             await self._write(list(islice(self._waiting, BATCH)))
 
@@ -160,7 +161,7 @@ class DecisionJournal:
             if entry.written is not None and not entry.written.done():
                 entry.written.set_result(None)
         self._room.set()
-        metrics.QUEUE_DEPTH.labels(queue_name="decisions_audit").set(len(self._waiting))
+        self._depth.set(len(self._waiting))
 
     async def close(self) -> None:
         """Take nothing more, and wait a moment for what waits; `run` goes on meanwhile."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
 
-from agents.decisions import SWEPT_AT_ONCE, decisions_agent
+from agents.decisions import GATHER_S, SLICE_RECORDS, SWEPT_AT_ONCE, decisions_agent
 from app.engine import Processor, Record, Revoked
 from app.integrations.policy import Decision, decision_record
 from app.topics import Topics
@@ -22,9 +23,9 @@ TOPICS = Topics("vault", "vs")
 class Scene:
     """One number of the agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
         self.readers = DecisionReaders()
-        self.context = MemoryContext()
+        self.context = MemoryContext(number=number)
         self.processor: Processor = decisions_agent(TOPICS, self.readers).processor(self.context)
         self.offset = 0
 
@@ -140,6 +141,30 @@ async def test_what_is_no_decision_is_quarantined_and_the_next_is_kept(scene: Sc
     await scene.deliver_values(value, written(decision()))
     assert [found.reason for found in scene.context.quarantined] == ["invalid_data"]
     assert scene.rows() == [decision()]
+
+
+async def test_records_gather_for_a_moment_unless_more_wait_than_a_slice_takes(scene: Scene) -> None:
+    assert scene.processor.holds_back_s() == 0
+    await scene.deliver(decision())
+    wait_s = scene.processor.holds_back_s()
+    assert 0 < wait_s <= GATHER_S
+    await scene.pass_s(wait_s / 4)
+    assert scene.processor.holds_back_s() == pytest.approx(wait_s * 3 / 4)
+    await scene.pass_s(wait_s)
+    assert scene.processor.holds_back_s() == 0
+    await scene.deliver(*(decision(question(f"p{number}")) for number in range(SLICE_RECORDS)))
+    assert scene.processor.holds_back_s() == 0
+
+
+async def test_numbers_that_gather_take_turns() -> None:
+    waits_s = []
+    for number in range(12):
+        scene = Scene(number)
+        await scene.context.open(scene.processor)
+        await scene.deliver(decision())
+        waits_s.append(scene.processor.holds_back_s())
+    waits_s.sort()
+    assert min(later - earlier for earlier, later in pairwise(waits_s)) > GATHER_S / 24
 
 
 async def test_a_number_that_is_gone_is_not_read(scene: Scene) -> None:

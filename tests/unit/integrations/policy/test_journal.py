@@ -141,6 +141,16 @@ async def test_records_that_come_one_after_another_are_written_together() -> Non
     assert broker.tries < 20
 
 
+async def test_as_many_as_a_batch_takes_wait_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 3)
+    broker = Broker()
+    async with journal(broker, linger_s=10 * LONG_S) as log, asyncio.timeout(LONG_S):
+        for _ in range(3):
+            await log.made(decision(), "engine")
+        while len(broker.taken) < 3:
+            await asyncio.sleep(0)
+
+
 async def test_with_sync_the_caller_waits_for_the_broker() -> None:
     broker = Broker()
     broker.gate.clear()
