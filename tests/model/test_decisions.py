@@ -231,7 +231,7 @@ def test_who_breaks_a_rule_is_found_without_a_story(name: str) -> None:
         make_times = times
 
     found = settings(
-        QUICKLY, max_examples=2000, stateful_step_count=40, derandomize=True, database=None, phases=[Phase.generate]
+        QUICKLY, max_examples=20_000, stateful_step_count=40, derandomize=True, database=None, phases=[Phase.generate]
     )
     with pytest.raises(AssertionError, match="a stale decision"):
         run_state_machine_as_test(Broken, settings=found)
