@@ -6,7 +6,7 @@ Row key: webhook id, NUL, delivery id. The indexes are local and derived; each b
   the key holds all of an `Entry` and the reason, so that a million waiting rows can be counted without reading them.
 - `l` what waits in a lane: webhook, lane, class 0 or 1, sequence.
 - `i` a delivery by its id alone.
-- `e` the deliveries of one event (by a hash of its id), `s` one webhook's by status, `t` all by status: each newest
+- `e` the deliveries of one event (by a hash of its id), `s` one webhook's by status, `u` all by status: each newest
   first.
 - `x` what expires: given up while it waits, removed once it ended.
 """
@@ -136,7 +136,7 @@ def status_prefix(webhook_id: str, status: Status) -> bytes:
 
 def time_prefix(status: Status) -> bytes:
     """All deliveries of one status, newest first."""
-    return b"t" + _status(status)
+    return b"u" + _status(status)
 
 
 def newest_first(created_at_ms: int, delivery_id: str = "") -> bytes:

@@ -133,7 +133,7 @@ class Attempts:
             why = f"{delivery.delivery_id}-{number}"
             row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, why, now.wall_ms)
             holdings.use(row)
-        news = first_news(row, webhook.heart, ok=outcome.delivered, now_ms=now.wall_ms)
+        news = first_news(row, ok=outcome.delivered, now_ms=now.wall_ms)
         if news is not None and flight.url == row.url:
             row = news
             unit.put(WEBHOOKS, key, row)

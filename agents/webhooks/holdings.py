@@ -283,10 +283,13 @@ class Holdings:
             ends: None of it will be tried, so that its order does not matter any more.
         """
         for wait in waits:
-            row = wait.row
+            row, key = wait.row, delivery_key(wait.row.webhook_id, wait.row.delivery_id)
+            if unit.get(DELIVERIES, key) is not None:
+                # An earlier record of the slice asked for it, and may have changed it since.
+                continue
             if not ends:
                 self.secure_order(unit, row)
-            unit.put(DELIVERIES, delivery_key(row.webhook_id, row.delivery_id), row)
+            unit.put(DELIVERIES, key, row)
             unit.finish(wait.record)
             unit.on_done(partial(self._parked, row))
 

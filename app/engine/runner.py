@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from app.brokers import REFUSALS
@@ -129,10 +130,10 @@ class Runner:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """See `Context.spawn`."""
-        task = self._loop.create_task(work)
+        context = copy_context()
+        task = self._loop.create_task(work, context=context)
         self._spawned.add(task)
-        # One for all that follows: there is one of these a delivery.
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=context)  # so that what it logs has the trace that the work has
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -120,8 +120,9 @@ class Store:
             return
         if used is None:
             self.mark_current()
-        elif indexes != self._indexes:
-            # Keys that the index of today does not make would never be removed, and what it asks for not be found.
+        elif self._indexes and indexes != used + self._indexes:
+            # Keys that the index of today does not make would never be removed, and what it asks for not be found. A
+            # release that knows nothing of this note has moved the other one alone.
             self.wipe("reindexed", "its indexes are those of another release")
         elif time.time() - struct.unpack(">d", used)[0] > stale_after_s:
             self.wipe("stale", "unused for too long to trust its tombstones")
@@ -287,8 +288,9 @@ class Store:
         while True:
             batch = self._batch(rows, applied, index or {})
             if current:
-                batch.put(LAST_USED, struct.pack(">d", time.time()))
-                batch.put(INDEXES, self._indexes)
+                used = struct.pack(">d", time.time())
+                batch.put(LAST_USED, used)
+                batch.put(INDEXES, used + self._indexes)
             size_bytes = batch.size_in_bytes()
             try:
                 self._db.write(batch, self._write_options)

@@ -189,7 +189,7 @@ def _changes(row: WebhookRow, command: Command, at_ms: int) -> dict[str, Any]:
             enabled = changes.pop("enabled", row.enabled)
             if changes.get("url", row.url) != row.url:
                 # What is known is known of another receiver.
-                changes["first_success_ms"] = None
+                changes |= {"first_success_ms": None, "first_failure_ms": None}
             return changes | _switched(row, enabled=enabled, at_ms=at_ms)
 
 

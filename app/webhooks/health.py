@@ -111,22 +111,22 @@ def after_attempt(
     return replace(failed, health=Health.FAILING, unheard=echo), HealthChange(Health.FAILING, reason, since_ms, echo)
 
 
-def first_news(row: WebhookRow, heart: Heart, *, ok: bool, now_ms: int) -> WebhookRow | None:
+def first_news(row: WebhookRow, *, ok: bool, now_ms: int) -> WebhookRow | None:
     """The row with what an attempt says of a webhook that has never succeeded; None: nothing new.
 
     Args:
         row: As it is, with the change of health if there was one.
-        heart: After the attempt.
         ok: Whether it was answered with 2xx.
         now_ms: When it ended.
     """
     if row.first_success_ms is not None or row.health is not Health.OK:
         return None
     if ok:
-        return msgspec.structs.replace(row, first_success_ms=now_ms, failures=0, failing_since_ms=None)
-    if row.failing_since_ms is not None:
+        return msgspec.structs.replace(row, first_success_ms=now_ms, first_failure_ms=None)
+    if row.first_failure_ms is not None:
         return None
-    return msgspec.structs.replace(row, failures=heart.failures, failing_since_ms=heart.since_ms)
+    # A field of its own: what health is made of after a restart is written by a change of health alone.
+    return msgspec.structs.replace(row, first_failure_ms=now_ms)
 
 
 def with_health(row: WebhookRow, heart: Heart, change: HealthChange, now_ms: int) -> WebhookRow:

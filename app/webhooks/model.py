@@ -208,6 +208,8 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         health: `disabled` exactly while `enabled` is False.
         failures: Failed attempts since the last success, as of the last change of health.
         failing_since_ms: The first of them.
+        first_failure_ms: When the first attempt failed, where none has succeeded yet at this URL; it says nothing of
+            health, and ends with the first success.
         first_success_ms: When its receiver took something for the first time, at this URL; None: not yet, or before
             that was noted.
         unheard: It is failing, and no webhook was told (`health.HealthChange.echo`).
@@ -238,6 +240,7 @@ class WebhookRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     health: Health = Health.OK
     failures: int = 0
     failing_since_ms: int | None = None
+    first_failure_ms: int | None = None
     first_success_ms: int | None = None
     unheard: bool = False
     disabled_at_ms: int | None = None

@@ -146,7 +146,7 @@ def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
         "timeout_s": row.timeout_s,
         "rate_limit_per_s": row.rate_limit_per_s,
         "max_in_flight": row.max_in_flight,
-        "failing_since": _time(row.failing_since_ms),
+        "failing_since": _time(row.failing_since_ms or row.first_failure_ms),
         "first_success_at": _time(row.first_success_ms),
         # Of one that is enabled again the row still has it, for a replay of what it missed.
         "disabled_at": None if row.enabled else _time(row.disabled_at_ms),

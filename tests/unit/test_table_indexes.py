@@ -70,7 +70,7 @@ def datasets() -> list[tuple[bytes, Any]]:
 @pytest.mark.parametrize(
     ("table", "rows", "version", "digest"),
     [
-        (DELIVERIES, deliveries(), 1, "f95caa96c8c3c7c1"),
+        (DELIVERIES, deliveries(), 1, "be623bed286c8d40"),
         (DECISIONS, decisions(), 1, "7a79e45f07ef288d"),
         (DATASETS, datasets(), 1, "f70e5570874b9d23"),
     ],

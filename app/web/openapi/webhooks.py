@@ -96,7 +96,10 @@ _SHOWN: Final[dict[str, Schema]] = {
     "headers": _SHOWN_HEADERS,
     "version": {"type": "integer", "minimum": 1, "description": "Counts changes of the configuration."},
     "health": _HEALTH,
-    "failing_since": {**MOMENT, "description": "The first failed attempt since the last success."},
+    "failing_since": {
+        **MOMENT,
+        "description": "The first failed attempt since the last success, as of the last change of health.",
+    },
     "first_success_at": {**MOMENT, "description": "Not there: its receiver has taken nothing yet, at this URL."},
     "disabled_at": MOMENT,
     "disabled_reason": TEXT,

@@ -308,3 +308,27 @@ async def test_what_was_delivered_in_the_unit_in_which_its_webhook_ends_stays_de
     assert (delivered.status, delivered.attempts) == (Status.DELIVERED, 1)
     assert missed.status is Status.MISSED
     assert not holdings.brief.parked
+
+
+async def test_two_that_wait_and_are_asked_for_again_in_one_slice_are_both_asked_for(desk: Desk) -> None:
+    again = [
+        desk.intent(event, reason=IntentReason.RESEND, request_id=request)
+        for event, request in (("e4", "r4"), ("e5", "r5"))
+    ]
+    before = waiting()
+    desk.receiver.hold()
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 2)))
+
+    await desk.deliver(*again)
+
+    rows = [desk.row("e4"), desk.row("e5")]
+    assert [(row.reason, row.request_id) for row in rows if row] == [(Reason.RESEND, "r4"), (Reason.RESEND, "r5")]
+    desk.receiver.release()
+    await desk.settle()
+    await desk.pass_time(5)
+    posted = len(desk.receiver.events())
+    assert waiting() == before
+    # Published again by whoever asked, it is the same request.
+    await desk.deliver(*again)
+    await desk.settle()
+    assert len(desk.receiver.events()) == posted

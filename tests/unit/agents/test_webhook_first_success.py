@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.webhooks.commands import Op, WebhookPatch
+from app.webhooks.health import Heart
 from app.webhooks.model import Health
 from app.webhooks.registration import show_webhook
 from tables.webhooks import WEBHOOKS, webhook_key
@@ -67,6 +68,20 @@ async def test_one_that_was_failing_before_it_succeeded_for_the_first_time(desk:
     await desk.pass_time(3600)
     assert set(told(desk)) == {"health", "first_success_at"}
     assert told(desk)["health"] == "ok"
+    await desk.context.close(desk.processor)
+
+
+async def test_a_first_failure_says_nothing_of_health_after_a_restart(desk: Desk) -> None:
+    """It may be days old when the next one comes, and was answered by another receiver meanwhile."""
+    desk.receiver.will_answer(answer(500), event_id="e1")
+    await desk.deliver(desk.intent("e1"))
+    row = desk.webhook()
+    assert row is not None
+    assert "failing_since" in told(desk)
+    assert Heart.of(row) == Heart()
+
+    await desk.deliver(desk.command(Op.UPDATE, patch=WebhookPatch(url="https://other.example/x")))
+    assert told(desk) == {"health": "ok"}
     await desk.context.close(desk.processor)
 
 

@@ -1,5 +1,6 @@
 import shutil
 import struct
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +94,31 @@ def test_a_copy_with_the_indexes_of_another_release_is_removed_and_begins_at_the
     store.close()
     store = Store(tmp_path / "db", [newer], 3600)
     assert (store.wiped, store.applied("log"), index_of(store)) == (0, 5, [b"\x81tag/a"])
+    store.close()
+
+
+def test_a_copy_that_was_used_by_a_release_which_does_not_say_which_indexes_it_has_is_removed(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.write({}, {"log": 5})
+    store._db.put(LAST_USED, struct.pack(">d", time.time()))
+    store.close()
+
+    store = new_store(tmp_path)
+
+    assert (store.wiped, store.applied("log")) == (1, 0)
+    store.close()
+
+
+def test_a_copy_without_an_index_is_never_removed_for_one(tmp_path: Path) -> None:
+    plain = Table("rows", prefix=1, row=Row)
+    store = Store(tmp_path / "db", [plain], 3600)
+    store.write({}, {"log": 5})
+    store._db.delete(INDEXES)
+    store.close()
+
+    store = Store(tmp_path / "db", [plain], 3600)
+
+    assert (store.wiped, store.applied("log")) == (0, 5)
     store.close()
 
 

@@ -124,23 +124,24 @@ def test_an_end_is_always_told() -> None:
     assert change == HealthChange(Health.DISABLED, "gone", NOW)
 
 
-def noted(row: WebhookRow, heart: Heart, *, ok: bool) -> WebhookRow | None:
-    return first_news(row, heart, ok=ok, now_ms=NOW)
+def noted(row: WebhookRow, *, ok: bool) -> WebhookRow | None:
+    return first_news(row, ok=ok, now_ms=NOW)
 
 
 def test_the_first_failure_and_the_first_success_are_worth_a_row_and_what_comes_later_is_not() -> None:
     new = webhook_row()
-    failing = noted(new, failed_times(1), ok=False)
-    assert failing == msgspec.structs.replace(new, failures=1, failing_since_ms=NOW)
-    assert noted(failing, failed_times(2), ok=False) is None
+    failing = noted(new, ok=False)
+    assert failing == msgspec.structs.replace(new, first_failure_ms=NOW)
+    assert Heart.of(failing) == Heart()
+    assert noted(failing, ok=False) is None
 
-    proven = noted(failing, Heart(), ok=True)
+    proven = noted(failing, ok=True)
     assert proven == msgspec.structs.replace(new, first_success_ms=NOW)
-    assert noted(proven, Heart(), ok=True) is None
-    assert noted(proven, failed_times(1), ok=False) is None
+    assert noted(proven, ok=True) is None
+    assert noted(proven, ok=False) is None
 
 
 def test_what_its_health_says_already_is_no_first_news() -> None:
     for health in (Health.FAILING, Health.DISABLED):
         for ok in (True, False):
-            assert noted(webhook_row(health=health), failed_times(10), ok=ok) is None
+            assert noted(webhook_row(health=health), ok=ok) is None
