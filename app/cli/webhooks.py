@@ -45,7 +45,7 @@ def list_webhooks(*, as_json: bool) -> None:
     elif not found:
         click.echo("no webhooks yet; make one with: vault-stream webhooks create --url URL --events PATTERN")
     else:
-        rows = [(w["id"], w["health"], w["version"], ",".join(w["events"]), w["url"]) for w in found]
+        rows = [(w["id"], _standing(w), w["version"], ",".join(w["events"]), w["url"]) for w in found]
         print_table(("id", "health", "version", "events", "url"), rows)
 
 
@@ -228,6 +228,14 @@ def _all(path: str, query: dict[str, str], limit: int | None = None) -> _Found:
         if cursor is None:
             break
     return found
+
+
+def _standing(webhook: dict[str, Any]) -> str:
+    """Its health in the words of the console: of one that has never taken anything nobody knows that it would."""
+    health: str = webhook["health"]
+    if health != "ok" or "first_success_at" in webhook:
+        return health
+    return "failing from the start" if "failing_since" in webhook else "unknown"
 
 
 def _print(value: dict[str, Any], *, as_json: bool) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from tests.support.canaries import CREDENTIALS
 from tests.support.console import EVIL, Seen, System
@@ -325,7 +327,29 @@ def test_one_is_called_ok_once_it_has_taken_something(console: Console, system: 
     seen.check()
     seen.go(f"/webhooks?search={webhook}", "Webhooks")
     expect(seen.page.get_by_role("cell", name="failing from the start")).to_be_visible()
+    seen.go("/", "Overview")
+    facts = seen.page.get_by_role("region", name="Deployment")
+    expect(facts).to_contain_text(re.compile(r"\d failing from the start"))
     assert shown(system, webhook)["health"] == "ok"
+
+
+def test_only_one_that_is_older_than_its_owner_is_said_to_have_been_taken_over(
+    console: Console, system: System, webhook: str
+) -> None:
+    seen = console("/webhooks")
+    told = dict(system.call("GET", f"/v1/webhooks/{webhook}/activity"))
+    made_s = datetime.fromisoformat(str(shown(system, webhook)["created_at"])).timestamp()
+    for later_s, text in ((-60, 0), (1, 1)):
+        since = datetime.fromtimestamp(made_s + later_s, UTC).isoformat(timespec="milliseconds")
+        seen.page.route(f"**/v1/webhooks/{webhook}/activity", partial(_fulfilled, told | {"since": since}))
+        seen.go("/webhooks", "Webhooks")
+        seen.go(f"/webhooks/{webhook}", "Of a test")
+        seen.page.get_by_role("heading", name="The last hour").wait_for()
+        assert seen.page.get_by_text("Its owner took it over").count() == text
+
+
+def _fulfilled(told: dict[str, object], route: Route) -> None:
+    route.fulfill(json=told)
 
 
 def test_one_that_took_something_is_ok(console: Console, system: System, hook: Hook) -> None:

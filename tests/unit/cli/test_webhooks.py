@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -21,11 +22,27 @@ class TestWebhooksList:
         result = run(webhooks, "list")
         assert result.exit_code == 0
         assert result.stdout.splitlines() == [
-            "ID    HEALTH  VERSION  EVENTS  URL",
-            "wh_a  ok      1        *       https://example.com/hook",
+            "ID    HEALTH   VERSION  EVENTS  URL",
+            "wh_a  unknown  1        *       https://example.com/hook",
         ]
         (asked,) = api.asked
         assert (asked.method, asked.path, asked.headers["Authorization"]) == ("GET", "/v1/webhooks", "Bearer hunter2")
+
+    @pytest.mark.parametrize(
+        ("told", "shown"),
+        [
+            ({}, "unknown"),
+            ({"failing_since": "2026-01-01T00:00:00.000Z"}, "failing from the start"),
+            ({"first_success_at": "2026-01-01T00:00:00.000Z"}, "ok"),
+            ({"first_success_at": "2026-01-01T00:00:00.000Z", "failing_since": "2026-01-01T00:01:00.000Z"}, "ok"),
+            ({"health": "failing", "failing_since": "2026-01-01T00:00:00.000Z"}, "failing"),
+            ({"health": "disabled"}, "disabled"),
+        ],
+    )
+    def test_calls_one_ok_once_it_has_taken_something(self, api: Api, told: dict[str, str], shown: str) -> None:
+        api.will_answer(page(WEBHOOK | told))
+        row = run(webhooks, "list").stdout.splitlines()[1]
+        assert re.split(r" {2,}", row)[:3] == ["wh_a", shown, "1"]
 
     def test_reads_all_pages(self, api: Api) -> None:
         api.will_answer(page(WEBHOOK, cursor="c=1"), page(cursor="c2"), page(WEBHOOK | {"id": "wh_b"}))

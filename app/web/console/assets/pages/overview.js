@@ -2,12 +2,13 @@
 
 import { get } from "../api.js";
 import { Line } from "../charts.js";
-import { bytes, count, duration, plural, words } from "../format.js";
+import { bytes, count, duration, plural, standing, words } from "../format.js";
 import { usePoll } from "../live.js";
 import { href } from "../router.js";
 import { Badge, Code, Empty, Facts, Loading, Page, Problem, Section, Table, html, useEffect, useRef, useState } from "../ui.js";
 
 const KEPT = 60; // Two minutes at one answer every two seconds.
+const LISTED = 50; // More would be much to read every two seconds.
 const STATUS = { healthy: "good", degraded: "warn", unhealthy: "bad" };
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
@@ -17,8 +18,24 @@ const load = async (signal) => {
     // Without a token, and 503 while it is unhealthy.
     get("/health", {}, { signal, accept: [503] }),
   ]);
-  return { workers: workers.items, missing: workers.missing, health };
+  return { workers: workers.items, missing: workers.missing, health, webhooks: await standings(workers.items, signal) };
 };
+
+/** How many webhooks there are, by how they are. Which of those that count as well have taken something, the list says. */
+async function standings(workers, signal) {
+  const found = Object.fromEntries(together(workers, "webhooks", (a, b) => a + b).map((row) => [row.name, row.value]));
+  if (!found.ok) return found;
+  const { ok, ...others } = found;
+  const unsure = { "ok, unknown, or failing from the start": ok, ...others };
+  if (ok > LISTED) return unsure;
+  try {
+    const list = await get("/v1/webhooks", { health: "ok", limit: LISTED }, { signal });
+    if (list.next_cursor) return unsure;
+    return list.items.reduce((by, one) => ({ ...by, [standing(one)]: (by[standing(one)] || 0) + 1 }), others);
+  } catch {
+    return unsure;
+  }
+}
 
 /** What came in and went out per second, of counters that only grow, worker by worker; a restarted one begins anew. */
 function useRates(workers, at) {
@@ -197,9 +214,8 @@ function Overview() {
   const rates = useRates(poll.data?.workers, poll.at);
   const title = "Overview";
   if (!poll.data) return html`<${Page} title=${title}><${Loading} of=${poll} /><//>`;
-  const { workers, missing, health } = poll.data;
+  const { workers, missing, health, webhooks } = poll.data;
   const here = workers[0];
-  const webhooks = together(workers, "webhooks", (a, b) => a + b).filter((row) => row.value);
   return html`<${Page} title=${title}>
     <${Problem} error=${poll.error} />
     <${NotReady} workers=${workers} missing=${missing} />
@@ -213,7 +229,7 @@ function Overview() {
       <${Facts} items=${[
         ["Workers", workers.map((worker) => worker.worker).join(", ")],
         ["Version", [...new Set(workers.map((worker) => worker.version))].join(", ")],
-        ["Webhooks", webhooks.map((row) => `${count(row.value)} ${row.name}`).join(", ") || "none"],
+        ["Webhooks", Object.entries(webhooks).filter(([, value]) => value).map(([name, value]) => `${count(value)} ${name}`).join(", ") || "none"],
         ["Off, for want of an endpoint", here?.off?.join(", ")],
       ]} />
     <//>

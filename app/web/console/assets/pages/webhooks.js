@@ -1,15 +1,15 @@
 // Webhooks: which there are, and how one of them is.
 
 import { Bars } from "../charts.js";
-import { count, duration } from "../format.js";
+import { count, duration, standing } from "../format.js";
 import { useGet } from "../live.js";
 import { go, href } from "../router.js";
 import { AdminOnly, Badge, Code, Empty, Facts, Field, Loading, Page, Pager, Problem, Section, Select, Table, Time, html, useEffect, useState } from "../ui.js";
 import { Actions } from "./webhook_actions.js";
 import { routes as forms } from "./webhook_form.js";
 
-const HEALTH = { ok: "good", failing: "warn", disabled: "bad" };
-const HEALTHS = [["", "any"], ["ok", "ok, or not known yet"], ["failing", "failing"], ["disabled", "disabled"]];
+const HEALTH = { ok: "good", failing: "warn", disabled: "bad", "failing from the start": "warn" };
+const HEALTHS = [["", "any"], ["ok", "ok, unknown, or failing from the start"], ["failing", "failing"], ["disabled", "disabled"]];
 const STATUS = { delivered: "good", failed: "bad", missed: "bad", retrying: "warn" };
 const BLOCKED = {
   slot: "all of its slots are in use",
@@ -19,11 +19,9 @@ const BLOCKED = {
   no_key: "its secrets cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing",
 };
 
-/** Of one that has never taken anything nobody knows that it would: it is called well once it has. */
 function HealthBadge({ webhook }) {
-  const proven = webhook.first_success_at || webhook.health !== "ok";
-  if (proven) return html`<${Badge} kind=${HEALTH[webhook.health]}>${webhook.health}<//>`;
-  return webhook.failing_since ? html`<${Badge} kind="warn">failing from the start<//>` : html`<${Badge}>unknown<//>`;
+  const told = standing(webhook);
+  return html`<${Badge} kind=${HEALTH[told]}>${told}<//>`;
 }
 
 /** In words, where there was none. */
@@ -80,9 +78,11 @@ function Webhooks({ location }) {
 
 // --- One of them
 
-function LastHour({ activity }) {
+function LastHour({ activity, webhook }) {
   const total = (name) => activity.buckets.reduce((sum, bucket) => sum + bucket[name], 0);
-  const young = Date.now() - Date.parse(activity.since) < 3_600_000;
+  const since = Date.parse(activity.since);
+  // Of one that was made later there was nothing before.
+  const young = Date.now() - since < 3_600_000 && Date.parse(webhook.created_at) < since;
   const bars = activity.buckets.map((bucket) => ({ label: `${bucket.at.slice(11, 16)} UTC, delivered / failed`, parts: [bucket.delivered, bucket.failed] }));
   const caption = `Attempts of the last hour, five minutes each: ${count(total("delivered"))} delivered, ${count(total("failed"))} failed.`;
   return html`<${Section} title="The last hour">
@@ -159,7 +159,7 @@ function Webhook({ params }) {
         ["Enabled", webhook.enabled ? "yes" : "no: its events are noted as missed"],
       ]} />
     <//>
-    ${activity.data ? html`<${LastHour} activity=${activity.data} />` : html`<${Loading} of=${activity} what="Asking its owner" />`}
+    ${activity.data ? html`<${LastHour} activity=${activity.data} webhook=${webhook} />` : html`<${Loading} of=${activity} what="Asking its owner" />`}
     <${Latest} id=${webhook.id} />
     <${Configuration} webhook=${webhook} />
   <//>`;
