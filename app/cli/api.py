@@ -172,7 +172,8 @@ def _refusal(status: int, headers: Message, body: bytes) -> ApiError:
     # A detail that says it all already is not followed by the same words.
     parts = [detail, *(field for field in fields if field not in detail)]
     retry_after = headers.get("Retry-After")
-    if retry_after:
+    # Where a setting is what helps, time does not.
+    if retry_after and "set VAULT_STREAM_" not in detail:
         parts.append(f"try again in {retry_after} s")
     if status == HTTPStatus.UNAUTHORIZED:
         parts.append("the command line takes it from VAULT_STREAM_API__ADMIN_TOKEN, or VAULT_STREAM_API__VIEWER_TOKEN")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["governance_routes"]
 
 OFF: Final = (
-    "Governance is off: nothing is sealed or sent. The topic keeps every record; set GOVERNANCE__ENDPOINT and restart"
-    " the workers."
+    "Governance is off: nothing is sealed or sent. The topic keeps every record; set"
+    " VAULT_STREAM_GOVERNANCE__ENDPOINT and restart the workers."
 )
 
 

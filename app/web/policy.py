@@ -52,7 +52,8 @@ MAX_QUESTIONS: Final = 100
 SEND_S: Final = 5.0
 NO_DECISION: Final = "There is no decision now, so that access is denied"
 NO_LIST: Final = "The policy engine cannot be asked now which policies apply; try again"
-OFF: Final = "the policy engine has no endpoint; set POLICY__ENDPOINT"
+NO_LIST_WHILE_OFF: Final = "No policies can be listed"
+OFF: Final = "the policy engine has no endpoint; set VAULT_STREAM_POLICY__ENDPOINT and restart the workers"
 _EXECUTE_ALL: Final = "execute_all"
 # On which decision the rest of a batch is not asked any more.
 _STOPS_ON: Final = {_EXECUTE_ALL: None, "deny_on_first_deny": False, "permit_on_first_permit": True}
@@ -139,7 +140,7 @@ class _Vault(_Handlers):
         resource = query_of(request, ("resource",)).get("resource", "")
         engine = self._api.engine
         if engine is None:
-            raise _unavailable(PolicyUnavailable(OFF), NO_LIST)
+            raise _unavailable(PolicyUnavailable(OFF), NO_LIST_WHILE_OFF)
         try:
             with _traced(request):
                 items = await engine.applicable(resource)

@@ -128,7 +128,8 @@ class _Handlers:
         api, body = self._api, await fields_of(request, ("mode",))
         mode = _one_of(body, "mode", tuple(SyncMode), api.mode.value)
         if api.off:
-            detail = "There is no dataset registry to tell or ask: set REGISTRY__ENDPOINT and restart the workers."
+            setting = "VAULT_STREAM_REGISTRY__ENDPOINT"
+            detail = f"There is no dataset registry to tell or ask: set {setting} and restart the workers."
             raise Problem(503, "registry_off", detail, retry_after_s=OFF_RETRY_AFTER_S)
         now_ms = api.now_ms()
         sync_id = uuid7(now_ms, api.random_bytes)

@@ -40,7 +40,8 @@ def report_routes(reports: Reports | None) -> list[web.RouteDef]:
         query_of(request, ())
         asked = _read(await fields_of(request, _FIELDS))
         if reports is None:
-            detail = "There is no governance dashboard to ask: set GOVERNANCE__ENDPOINT and restart the workers."
+            setting = "VAULT_STREAM_GOVERNANCE__ENDPOINT"
+            detail = f"There is no governance dashboard to ask: set {setting} and restart the workers."
             raise Problem(503, "governance_off", detail, retry_after_s=RETRY_AFTER_S)
         try:
             report = await reports.generate(asked)

@@ -78,6 +78,14 @@ def test_a_problem_document_becomes_one_line(client: ApiClient) -> None:
     assert (error.status, error.code, error.exit_code) == (422, "invalid", 1)
 
 
+def test_where_only_a_setting_helps_nobody_is_told_to_try_again(client: ApiClient) -> None:
+    detail = "There is no dataset registry to tell or ask: set VAULT_STREAM_REGISTRY__ENDPOINT and restart the workers."
+    answers(503, {"code": "registry_off", "detail": detail}, {"Retry-After": "10"})
+    with pytest.raises(ApiError) as caught:
+        client.call("POST", "/v1/registry/sync")
+    assert caught.value.format_message() == f"503 registry_off: {detail}"
+
+
 def test_a_field_that_the_detail_names_already_is_not_said_twice(client: ApiClient) -> None:
     errors = [{"field": "/url", "code": "insecure_url", "message": "must be https"}]
     answers(422, {"code": "insecure_url", "detail": "/url: must be https", "errors": errors})

@@ -126,7 +126,8 @@ class TestEvaluate:
                 answer = await caller.call(method, path, body)
                 assert is_unavailable(answer)
                 assert ("access is denied" in answer.document["detail"]) is (method == "POST")
-                assert "POLICY__ENDPOINT" in answer.document["detail"]
+                assert "set VAULT_STREAM_POLICY__ENDPOINT" in answer.document["detail"]
+                assert "try again" not in answer.document["detail"]
 
     @pytest.mark.parametrize(
         ("body", "fields"),
