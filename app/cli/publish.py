@@ -75,7 +75,7 @@ def publish(file: str, check: bool, sample: bool, as_json: bool) -> None:
         size_bytes = None if file == "-" else Path(file).stat().st_size
         progress = stack.enter_context(_progress())
         task = progress.add_task("checking" if check else "publishing", total=size_bytes)
-        batches = _advancing(_lines_only(_batches(source)), progress, task)
+        batches = _advancing(_lines_only(_batches(source), check=check), progress, task)
         if check:
             for batch in batches:
                 report.accepted += len(_decoded(batch, report))
@@ -107,7 +107,7 @@ class _Batch:
     size_bytes: int
 
 
-def _lines_only(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+def _lines_only(batches: Iterator[_Batch], *, check: bool) -> Iterator[_Batch]:
     """The same; what begins as JSON over several lines, or as an array, is none of ours.
 
     Raises:
@@ -120,16 +120,16 @@ def _lines_only(batches: Iterator[_Batch]) -> Iterator[_Batch]:
             number, line = batch.lines[0]
             begin = line.strip()
             if begin.startswith(b"["):
-                raise click.ClickException(f"line {number}: a JSON array; write one event a line: {_jq('.[]')}")
+                jq = _jq(".[]", check=check)
+                raise click.ClickException(f"line {number}: a JSON array; write one event a line: {jq}")
             if begin == b"{":
-                raise click.ClickException(
-                    f"line {number}: JSON over several lines; write one event a line: {_jq('.')}"
-                )
+                jq = _jq(".", check=check)
+                raise click.ClickException(f"line {number}: JSON over several lines; write one event a line: {jq}")
         yield batch
 
 
-def _jq(filter_: str) -> str:
-    return f"jq -c '{filter_}' FILE | vault-stream publish"
+def _jq(filter_: str, *, check: bool) -> str:
+    return f"jq -c '{filter_}' FILE | vault-stream publish{' --check' if check else ''}"
 
 
 def _batches(source: BufferedReader | Any) -> Iterator[_Batch]:

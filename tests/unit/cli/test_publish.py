@@ -85,7 +85,7 @@ def test_json_that_is_not_one_event_a_line_says_what_to_do(
     result = run("-", *options, stdin=text)
     assert (result.exit_code, result.stdout) == (1, "")
     assert what in result.stderr
-    assert fix in result.stderr
+    assert " ".join((fix, "| vault-stream publish", *options)) + "\n" in result.stderr
     assert [made.events for made in publishers.made] == [[] for _ in publishers.made]
 
 
