@@ -50,12 +50,29 @@ def require_json_type(request: web.Request) -> None:
     # JSON is UTF-8 (RFC 8259, 8.1).
     if is_json and (request.charset or "utf-8").lower() in _CHARSETS:
         return
+    if request.path == "/v1/events":
+        raise _not_events()
     raise Problem(
         415,
         "unsupported_media_type",
         "Send the body as JSON in UTF-8, with Content-Type: application/json.",
         errors=[FieldError("Content-Type", "unsupported", "application/json")],
         headers={"Accept-Post": "application/json"},
+    )
+
+
+def _not_events() -> Problem:
+    one, batch = "application/cloudevents+json", "application/cloudevents-batch+json"
+    detail = (
+        f"Send one event as JSON in UTF-8, with Content-Type: {one}, or several as a list, with {batch};"
+        " or data alone as application/json, and the attributes in ce- headers."
+    )
+    return Problem(
+        415,
+        "unsupported_media_type",
+        detail,
+        errors=[FieldError("Content-Type", "unsupported", f"{one} or {batch}")],
+        headers={"Accept-Post": f"{one}, {batch}, application/json"},
     )
 
 

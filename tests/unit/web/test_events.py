@@ -218,6 +218,16 @@ async def test_what_cannot_be_read_is_refused_whole(
     assert broker.taken == []
 
 
+async def test_a_body_that_is_no_event_is_told_how_one_is_sent(api: Caller) -> None:
+    answer = await post(api, b"{}", {"Content-Type": "text/plain"})
+    for named in ("application/cloudevents+json", "application/cloudevents-batch+json", "ce-"):
+        assert named in answer.document["detail"]
+    assert answer.headers["Accept-Post"].split(", ")[:2] == [
+        "application/cloudevents+json",
+        "application/cloudevents-batch+json",
+    ]
+
+
 async def test_a_batch_of_more_than_a_thousand_is_refused(api: Caller, broker: Broker) -> None:
     answer = await post(api, numbered(1001), BATCH)
     assert answer.code == (413, "too_large")
