@@ -131,7 +131,7 @@ class TargetGuard:
         if parsed.scheme != "https" and not (parsed.scheme == "http" and self._allow_http):
             if parsed.scheme != "http":
                 raise InsecureUrl("must begin with https://: nothing else than HTTP is spoken here")
-            raise InsecureUrl("must be https")
+            raise InsecureUrl("must be https; WEBHOOKS__ALLOW_HTTP can allow http")
         host = _host_of(parsed)
         if _is_address(host):
             self.admit(host, host)

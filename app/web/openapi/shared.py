@@ -165,9 +165,15 @@ SHARED: Final[dict[str, Schema]] = {
                 "type": "about:blank",
                 "title": "Unprocessable Content",
                 "status": 422,
-                "detail": "/url: must be https",
+                "detail": "/url: must be https; WEBHOOKS__ALLOW_HTTP can allow http",
                 "code": "insecure_url",
-                "errors": [{"field": "/url", "code": "insecure_url", "message": "must be https"}],
+                "errors": [
+                    {
+                        "field": "/url",
+                        "code": "insecure_url",
+                        "message": "must be https; WEBHOOKS__ALLOW_HTTP can allow http",
+                    }
+                ],
             },
         ),
         "description": "RFC 9457.",

@@ -140,6 +140,10 @@ class TestUrl:
 
         assert refused.value.field == "/url"
 
+    def test_http_is_refused_with_the_setting_that_allows_it(self) -> None:
+        with pytest.raises(InsecureUrl, match="must be https; WEBHOOKS__ALLOW_HTTP can allow http"):
+            GUARD.parse("http://example.com/")
+
     def test_what_is_not_http_at_all_is_said_so(self) -> None:
         with pytest.raises(InsecureUrl, match="must begin with https://"):
             TargetGuard(allow_http=True).parse("ftp://example.com/")
