@@ -137,10 +137,12 @@ def _print(verdicts: list[Verdict], whole: Verdict, *, of_file: bool) -> None:
             click.echo(f"partition {verdict.partition}: nothing to check")
         else:
             begin = "the beginning of the chain" if verdict.from_start else "trusting what came before"
+            # An export has no sealed batches to compare with.
+            compared = f"{verdict.batches} sealed batches compared, {verdict.unsealed} not sealed yet, "
             click.echo(
                 f"partition {verdict.partition}: {verdict.checked} entries, from {verdict.first} ({begin}) to "
-                f"{verdict.head[0]} ({verdict.head[1]}), {verdict.batches} sealed batches compared, "
-                f"{verdict.unsealed} not sealed yet, {verdict.repeats} repeats: {'ok' if verdict.ok else 'BROKEN'}"
+                f"{verdict.head[0]} ({verdict.head[1]}), {'' if of_file else compared}{verdict.repeats} repeats: "
+                f"{'ok' if verdict.ok else 'BROKEN'}"
             )
             if of_file and not verdict.ended:
                 click.echo("  without a trailer or --head: a cut tail would not show")

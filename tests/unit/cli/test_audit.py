@@ -63,7 +63,8 @@ class TestAnExport:
         result = run(export(tmp_path, entries(3)), "--no-trailer")
         assert result.exit_code == 0
         assert "3 entries, from 0 (the beginning of the chain) to 2" in result.stdout
-        assert "0 repeats: ok" in result.stdout
+        assert "), 0 repeats: ok" in result.stdout
+        assert "sealed" not in result.stdout
         assert "without a trailer or --head: a cut tail would not show" in result.stdout
 
     @pytest.mark.parametrize("count", [0, 1, 3])
