@@ -36,6 +36,10 @@ class Watched(Protocol):
     def last_problem(self) -> str | None:
         """Why its last call failed; None when it did not, or nothing was called yet."""
 
+    @property
+    def last_call_age_s(self) -> float:
+        """How long ago that call ended."""
+
 
 def add_checks(
     health: HealthRegistry,
@@ -119,6 +123,10 @@ def _upstream_check(upstream: Watched | None) -> Callable[[], Awaitable[CheckOut
         if upstream is None:
             return CheckOutcome(HealthStatus.HEALTHY, "off: no endpoint")
         problem = upstream.last_problem
-        return CheckOutcome(HealthStatus.DEGRADED if problem else HealthStatus.HEALTHY, problem)
+        if problem is None:
+            return CheckOutcome(HealthStatus.HEALTHY)
+        # Nothing is called only to know: where nobody asks, it may be well by now.
+        told = f"the last call, {upstream.last_call_age_s:.0f} s ago: {problem}"
+        return CheckOutcome(HealthStatus.DEGRADED, told)
 
     return run

@@ -81,11 +81,11 @@ async def test_a_required_check_that_fails_is_why_it_is_not_ready(
 
 
 async def test_an_upstream_that_is_down_only_degrades(tmp_path: Path) -> None:
-    down = SimpleNamespace(last_problem="no answer: connect")
+    down = SimpleNamespace(last_problem="no answer: connect", last_call_age_s=97.6)
     health = checks_of(Engine(), tmp_path, governance=down, policy=SimpleNamespace(last_problem=None))
     assert await health.ready()
     assert (await health.report()).status is HealthStatus.DEGRADED
-    assert (await shown(health, "governance"))["message"] == "no answer: connect"
+    assert (await shown(health, "governance"))["message"] == "the last call, 98 s ago: no answer: connect"
     assert (await shown(health, "policy"))["status"] == "healthy"
     assert (await shown(health, "registry"))["message"] == "off: no endpoint"
 

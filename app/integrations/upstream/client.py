@@ -91,6 +91,7 @@ class HttpUpstream:
         self._clock = None if peer is None else PeerClock(peer)
         self._session: aiohttp.ClientSession | None = None
         self.last_problem: str | None = None
+        self._ended_s = monotonic_s()
         self.on_result: Callable[[str | None], None] = _nobody
 
     def renew(self, config: UpstreamConfig) -> None:
@@ -132,8 +133,14 @@ class HttpUpstream:
         self._ended(None)
         return answer
 
+    @property
+    def last_call_age_s(self) -> float:
+        """How long ago the last call ended; since the start where there was none."""
+        return self._monotonic_s() - self._ended_s
+
     def _ended(self, problem: str | None) -> None:
         self.last_problem = problem
+        self._ended_s = self._monotonic_s()
         self.on_result(problem)
 
     async def _ask(

@@ -224,3 +224,19 @@ async def test_the_last_problem_is_that_of_the_last_call() -> None:
                 await client.send("GET", "/")
             problems.append(client.last_problem)
     assert problems == ["answered 503", None, "answered 401", None]
+
+
+async def test_the_age_of_the_last_call_is_counted_from_its_end() -> None:
+    now_s = 100.0
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"Connection: close\r\n" + EMPTY)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with answered(say) as client:
+        client._monotonic_s = lambda: now_s
+        await client.send("GET", "/")
+        now_s = 198.0
+        assert client.last_call_age_s == 98.0
