@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import random
 import time
 from collections.abc import Callable
@@ -17,13 +15,13 @@ from typing import Any, ClassVar, Final
 from aiohttp import web
 
 from app.devstack.standins import Observations, Registry
-from app.devstack.standins.describing import Description, Operation, array, obj, parameter, ref
+from app.devstack.standins.describing import Description, ref
 from app.devstack.standins.reading import object_in
+from app.devstack.standins.registry import PAGE, page_of
 from app.events import canonical_json, format_time
 
 __all__ = ["DatasetRegistry", "FailurePlan", "RegistryBook"]
 
-PAGE: Final = 100
 _VAULT: Final = "vault"
 _USER: Final = "user"
 _DELETED: Final = "deleted"
@@ -129,20 +127,12 @@ class RegistryBook:
 
     def page(self, since: str | None, cursor: str | None) -> Answer:
         """What has changed since then."""
-        low = ("", "")
-        if cursor is not None:
-            try:
-                low = tuple(json.loads(base64.urlsafe_b64decode(cursor)))
-            except ValueError:
-                return 400, {"error": "this cursor is not known"}
-        changed = [(entry["updated_at"], id_) for id_, entry in self.entries.items()]
-        places = sorted(("" if self.by_id else at, id_) for at, id_ in changed if at >= (since or ""))
-        rest = [place for place in places if place > low]
-        shown = rest[: self.page_items]
-        self.unshown.difference_update(id_ for _, id_ in shown)
-        more = len(rest) > len(shown)
-        next_ = base64.urlsafe_b64encode(json.dumps(shown[-1]).encode()).decode() if more else None
-        return 200, {"datasets": [self.entries[id_] for _, id_ in shown], "cursor": next_}
+        try:
+            ids, next_ = page_of(self.entries, since, cursor, items=self.page_items, by_id=self.by_id)
+        except ValueError as error:
+            return 400, {"error": str(error)}
+        self.unshown.difference_update(ids)
+        return 200, {"datasets": [self.entries[id_] for id_ in ids], "cursor": next_}
 
     # -- what its users do
 
@@ -191,28 +181,20 @@ class FailurePlan:
 
 
 _MISSING: Final = {404: ("There is none.", ref("Error"))}
-_LIST: Final = Operation(
-    "listDatasets",
-    "What has changed, oldest first, in pages; deleted datasets with that status.",
-    {200: ("A page.", ref("Page")), 400: ("No such cursor.", ref("Error"))},
-    [parameter(name, "query", required=False) for name in ("updated_since", "cursor")],
-)
 
 
 def _described() -> Description:
-    """The registry as it is without a memory of keys and changes, and what this one answers besides."""
+    """The registry as it is without a memory of keys, and what this one answers besides."""
     paths = {path: dict(methods) for path, methods in Registry.description.paths.items()}
     known = {409: ("It is registered under another id already.", ref("Registered"))}
     no_key = {400: ("No JSON, or no Idempotency-Key.", ref("Error"))}
     more = {"upsertDataset": known | no_key, "deleteDataset": _MISSING | no_key, "linkDataset": _MISSING | no_key}
     for methods in paths.values():
         for method, operation in methods.items():
-            answers = {**operation.answers, **more[operation.name]}
-            parameters = [{**one, "required": True} for one in operation.parameters]
+            answers = {**operation.answers, **more.get(operation.name, {})}
+            parameters = [{**one, "required": one["in"] != "query"} for one in operation.parameters]
             methods[method] = replace(operation, answers=answers, parameters=parameters)
-    paths["/api/v1/datasets"]["get"] = _LIST
-    page = obj({"datasets": array(ref("Dataset")), "cursor": {"type": ["string", "null"]}})
-    return replace(Registry.description, paths=paths, schemas={**Registry.description.schemas, "Page": page})
+    return replace(Registry.description, paths=paths)
 
 
 class DatasetRegistry(Registry):

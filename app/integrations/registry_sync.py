@@ -132,6 +132,8 @@ class SyncResult:
     def show(self) -> dict[str, Any]:
         """As the API shows it."""
         parts = self.parts
+        # Of one thing that failed for all, such as the pull, every number has heard.
+        failed = {(one["id"], one["reason"]): one for part in parts for one in part["failed"]}
         return {
             "id": self.id,
             "state": self.state,
@@ -139,7 +141,7 @@ class SyncResult:
             "pushed": sum(part["pushed"] for part in parts),
             "pulled": sum(part["pulled"] for part in parts),
             "conflicts": [one for part in parts for one in part["conflicts"]],
-            "failed": [one for part in parts for one in part["failed"]],
+            "failed": list(failed.values()),
             "not_named": sum(part["not_named"] for part in parts),
             "waiting": sum(part["waiting"] for part in parts),
         }

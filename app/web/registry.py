@@ -182,8 +182,10 @@ class _Handlers:
         row = await self._owned(request, dataset_id)
         if isinstance(row, web.StreamResponse):
             return row
-        if row is None or status_of(row) == DELETED:
+        if row is None:
             raise _unknown()
+        if status_of(row) == DELETED:
+            raise Problem(409, "deleted", "The dataset is deleted: link the model to one that is there.")
         known = next((one for one in row.links if (one.model_id, one.relationship) == (model_id, relationship)), None)
         if known is not None and known.status != "refused":
             return web.json_response(_show_link(row, known), status=202)

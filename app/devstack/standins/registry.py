@@ -1,7 +1,12 @@
-"""The dataset registry: upserts, deletes, and links between datasets and models."""
+"""The dataset registry: upserts, deletes, the list of what has changed, and links between datasets and models."""
 
+import base64
+import json
+import time
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
+import msgspec
 from aiohttp import web
 
 from app.devstack.standins.base import Standin
@@ -18,7 +23,10 @@ from app.devstack.standins.describing import (
 )
 from app.devstack.standins.observing import Observations
 from app.devstack.standins.reading import Refusal, object_in
+from app.events import format_time
 
+PAGE: Final = 100
+"""Datasets of one page."""
 RELATIONSHIPS: Final = ("training_data", "evaluation_data", "validation_data", "test_data")
 
 _REFUSED: Final = {
@@ -32,13 +40,19 @@ _DESCRIPTION: Final = Description(
     "Holds the last state of each dataset, and links to models.",
     {
         "/api/v1/datasets": {
+            "get": Operation(
+                "listDatasets",
+                "What has changed, oldest first, in pages; deleted datasets with that status.",
+                {200: ("A page.", ref("Page")), 400: ("No such cursor.", ref("Error"))},
+                [parameter(name, "query", required=False) for name in ("updated_since", "cursor")],
+            ),
             "post": Operation(
                 "upsertDataset",
                 "The state of a dataset, in place of the one before.",
                 {200: ("Changed.", ref("Registered")), 201: ("New.", ref("Registered")), **_REFUSED},
                 [_KEY],
                 ref("Dataset"),
-            )
+            ),
         },
         "/api/v1/datasets/{id}": {
             "delete": Operation(
@@ -74,10 +88,50 @@ _DESCRIPTION: Final = Description(
                 "status": TEXT,
             },
         ),
+        "Page": obj(
+            {
+                "datasets": array({"allOf": [ref("Dataset"), obj({"updated_at": TEXT})]}),
+                "cursor": {"type": ["string", "null"]},
+            }
+        ),
         "Registered": obj({"id": TEXT}),
         "Linked": obj({"id": TEXT}),
     },
 )
+
+
+def page_of(
+    entries: Mapping[str, Mapping[str, Any]],
+    since: str | None,
+    cursor: str | None,
+    *,
+    items: int = PAGE,
+    by_id: bool = False,
+) -> tuple[list[str], str | None]:
+    """The ids of what has changed since then, and the cursor behind them; None: there is no more.
+
+    Args:
+        entries: By id, each with `updated_at`.
+        items: So many at most.
+        by_id: In the order of the ids, not of the changes.
+
+    Raises:
+        ValueError: It is no cursor.
+    """
+    low = ("", "")
+    if cursor is not None:
+        try:
+            low = msgspec.json.decode(base64.urlsafe_b64decode(cursor), type=tuple[str, str])
+        except msgspec.MsgspecError as error:
+            raise ValueError("this cursor is not known") from error
+    changed = [(entry["updated_at"], id_) for id_, entry in entries.items()]
+    places = sorted(("" if by_id else at, id_) for at, id_ in changed if at >= (since or ""))
+    rest = [place for place in places if place > low]
+    shown = rest[:items]
+    more = len(rest) > len(shown)
+    return [id_ for _, id_ in shown], base64.urlsafe_b64encode(
+        json.dumps(shown[-1]).encode()
+    ).decode() if more else None
 
 
 class Registry(Standin):
@@ -96,6 +150,7 @@ class Registry(Standin):
         self.deleted: set[str] = set()
         self.upserts = 0
         self.links: set[tuple[str, str, str]] = set()
+        self._changes: dict[str, dict[str, Any]] = {}
 
     def observed(self) -> dict[str, Any]:
         """Datasets there now, and how they came to be."""
@@ -110,6 +165,7 @@ class Registry(Standin):
     def _routes(self) -> list[web.RouteDef]:
         return [
             web.post("/api/v1/datasets", self._upsert),
+            web.get("/api/v1/datasets", self._list),
             web.delete("/api/v1/datasets/{id}", self._delete),
             web.post("/api/v1/models/{model_id}/datasets", self._link),
         ]
@@ -119,6 +175,7 @@ class Registry(Standin):
         self.upserts += 1
         known = dataset["id"] in self.datasets
         self.datasets[dataset["id"]] = dataset
+        self._changed(dataset)
         self._observations.notify()
         return web.json_response({"id": f"reg-{dataset['id']}"}, status=200 if known else 201)
 
@@ -126,8 +183,20 @@ class Registry(Standin):
         dataset_id = request.match_info["id"]
         known = self.datasets.pop(dataset_id, None)
         self.deleted.add(dataset_id)
+        if known is not None:
+            self._changed({"id": dataset_id, "name": known.get("name", dataset_id), "status": "deleted"})
         self._observations.notify()
         return web.Response(status=404 if known is None else 204)
+
+    def _changed(self, dataset: dict[str, Any]) -> None:
+        self._changes[dataset["id"]] = {**dataset, "updated_at": format_time(time.time_ns() // 1_000_000)}
+
+    async def _list(self, request: web.Request) -> web.Response:
+        try:
+            ids, cursor = page_of(self._changes, request.query.get("updated_since"), request.query.get("cursor"))
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+        return web.json_response({"datasets": [self._changes[id_] for id_ in ids], "cursor": cursor})
 
     async def _link(self, request: web.Request) -> web.Response:
         asked = await object_in(request, dataset_id=str, model_id=str, relationship=str)

@@ -83,13 +83,13 @@ def test_a_synchronisation_is_started_and_watched_until_it_is_done(console: Cons
     seen = console("/registry")
     seen.button("Synchronise")
     form = seen.page.get_by_role("dialog", name="Synchronise with the registry?")
-    form.get_by_label("Which way").select_option("push")
+    form.get_by_label("Which way").select_option("both")
     seen.check()
     form.get_by_role("button", name="Start").click()
     seen.page.get_by_role("heading", level=1, name="Synchronisation").wait_for()
     result = seen.page.get_by_role("region", name="Result")
-    expect(result).to_contain_text("done")
-    expect(result).to_contain_text("push")
+    expect(result.locator(".badge")).to_have_text("done")
+    expect(result).to_contain_text("both")
     seen.check()
     seen.page.get_by_role("link", name="Registry", exact=True).first.click()
     last = seen.page.get_by_role("region", name="Last synchronisation")
@@ -120,6 +120,26 @@ def test_conflicts_and_failures_are_named_and_what_they_say_is_text(console: Con
     seen.page.get_by_role("heading", level=1, name="ds/9").wait_for()
     seen.has("No dataset of this id is known.")
     seen.check()
+
+
+def test_a_synchronisation_that_is_done_with_failures_does_not_look_well(console: Console) -> None:
+    part = {"mode": "pull", "done": True, "pushed": 0, "pulled": 0, "not_named": 0, "waiting": 0, "conflicts": []}
+    told = {**part, "failed": [{"id": f"ds-{number}", "reason": "answered 503"} for number in range(4)]}
+    sync = {"id": SYNC, "state": "done", **told, "missing": [], "parts": {"0": told}}
+    asked = [{"id": SYNC, "asked_at": "2025-01-31T12:00:00.000Z"}]
+    status = {"off": False, "mode": "both", "waiting": 0, "syncs": asked, "missing": []}
+    seen = console("/webhooks")
+    seen.page.route("**/v1/registry/status", lambda route: route.fulfill(json=status))
+    seen.page.route(f"**/v1/registry/sync/{SYNC}", lambda route: route.fulfill(json=sync))
+    for path, heading, region in (
+        ("/registry", "Registry", "Last synchronisation"),
+        (f"/registry/syncs/{SYNC}", "Synchronisation", "Result"),
+    ):
+        seen.go(path, heading)
+        badge = seen.page.get_by_role("region", name=region).locator(".badge")
+        expect(badge).to_have_text("done, 4 failed")
+        expect(badge).to_have_class("badge warn")
+        seen.check()
 
 
 def test_a_synchronisation_that_nobody_remembers_says_so(console: Console) -> None:

@@ -63,6 +63,8 @@ CALLS: dict[str, list[tuple[str, str, Any, dict[str, str]]]] = {
         ("post", "/api/v1/datasets", {"id": "ds"}, {}),
         ("post", "/api/v1/datasets", {"id": "ds"}, {}),
         ("post", "/api/v1/datasets", {"id": 7}, {}),
+        ("get", "/api/v1/datasets", None, {}),
+        ("get", "/api/v1/datasets?cursor=x", None, {}),
         ("delete", "/api/v1/datasets/{id}", None, {"id": "ds"}),
         ("delete", "/api/v1/datasets/{id}", None, {"id": "ds"}),
         ("post", "/api/v1/models/{model_id}/datasets", LINK, {"model_id": "m"}),

@@ -8,6 +8,9 @@ import pytest
 
 from app.devstack.stack import Upstreams, listening
 from app.devstack.standins import Fault, Observations
+from app.devstack.standins.registry import PAGE
+from app.events import format_time
+from app.integrations.registry_pull import Page, read_page
 
 BATCH = [{"partition": 0, "sequence": 4, "source": "/vault/api", "id": "e1"}]
 
@@ -150,6 +153,56 @@ async def test_the_registry_upserts_and_deletes(client: aiohttp.ClientSession, u
         async with client.delete(f"{url}/ds%2F1") as response:
             assert response.status == status
     assert upstreams.registry.datasets == {}
+
+
+async def test_the_registry_lists_what_it_was_given_in_pages_that_a_pull_can_read(
+    client: aiohttp.ClientSession, upstreams: Upstreams
+) -> None:
+    url = f"{upstreams.registry.url}/api/v1/datasets"
+    given = [f"ds-{number:03}" for number in range(PAGE + 1)]
+    for id_ in given:
+        async with client.post(url, json={"id": id_, "name": f"Named {id_}", "version": "1"}) as response:
+            assert response.status == 201
+    async with client.delete(f"{url}/ds-007") as response:
+        assert response.status == 204
+    pages = [await page_of_registry(client, url, {})]
+    while (cursor := pages[-1].cursor) is not None:
+        pages.append(await page_of_registry(client, url, {"cursor": cursor}))
+    assert [len(page.items) for page in pages] == [PAGE, 1]
+    assert not any(page.refused for page in pages)
+    found = {item.id: item for page in pages for item in page.items}
+    assert sorted(found) == given
+    assert [id_ for id_, item in found.items() if item.status == "deleted"] == ["ds-007"]
+    assert found["ds-001"].fields["name"] == "Named ds-001"
+    newest = max(item.at_ms for item in found.values())
+    since = await page_of_registry(client, url, {"updated_since": format_time(newest)})
+    assert [item.id for item in since.items] == sorted(id_ for id_, item in found.items() if item.at_ms == newest)
+    assert (await page_of_registry(client, url, {"updated_since": format_time(newest + 1)})).items == []
+
+
+@pytest.mark.parametrize("cursor", ["x", "é", "NQ==", "WzEsIDJd", "WyJhIl0="])
+async def test_the_registry_refuses_a_cursor_that_it_has_not_given(
+    client: aiohttp.ClientSession, upstreams: Upstreams, cursor: str
+) -> None:
+    url = f"{upstreams.registry.url}/api/v1/datasets"
+    async with client.get(url, params={"cursor": cursor}) as response:
+        assert response.status == 400
+
+
+async def test_the_registry_can_be_told_to_fail_where_it_is_pulled_from(
+    client: aiohttp.ClientSession, upstreams: Upstreams
+) -> None:
+    url = f"{upstreams.registry.url}/api/v1/datasets"
+    assert await control(client, upstreams.registry.url, status=503, times=1) == 204
+    async with client.get(url) as response:
+        assert response.status == 503
+    assert (await page_of_registry(client, url, {})).items == []
+
+
+async def page_of_registry(client: aiohttp.ClientSession, url: str, query: dict[str, str]) -> Page:
+    async with client.get(url, params=query) as response:
+        assert response.status == 200
+        return read_page(await response.json())
 
 
 async def test_observed_is_a_json_object_of_numbers(client: aiohttp.ClientSession, upstreams: Upstreams) -> None:

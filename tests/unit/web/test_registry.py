@@ -151,9 +151,10 @@ async def test_nothing_is_linked_to_a_dataset_that_is_not_there(cluster: Cluster
     cluster.world.created("ds-1")
     cluster.world.vault("dataset.deleted")
     await cluster.world.turn()
-    for dataset_id in ("ds-1", "ds-2"):
+    for dataset_id, code in (("ds-1", (409, "deleted")), ("ds-2", (404, "not_found"))):
         answer = await cluster.callers["owner"].call("POST", LINKS, {**LINK, "dataset_id": dataset_id}, headers=ADMIN)
-        assert answer.code == (404, "not_found")
+        assert answer.code == code
+        assert ("is deleted" in answer.document["detail"]) == (dataset_id == "ds-1")
 
 
 @at_any

@@ -113,11 +113,12 @@ function Registry() {
 // --- One synchronisation
 
 function Result({ sync, asked }) {
+  const failed = sync.state === "done" && sync.failed?.length > 0;
   const parts = Object.values(sync.parts).filter(Boolean);
   const done = parts.filter((part) => part.done).length;
   const all = Object.keys(sync.parts).length + sync.missing.length;
   return html`
-    <p role="status"><${Badge} kind=${SYNC[sync.state]}>${sync.state}<//> ${sync.state === "failed" && "A part of it was lost with its worker. What was done stands: synchronise again."}</p>
+    <p role="status"><${Badge} kind=${failed ? "warn" : SYNC[sync.state]}>${failed ? `done, ${count(sync.failed.length)} failed` : sync.state}<//> ${sync.state === "failed" && "A part of it was lost with its worker. What was done stands: synchronise again."}</p>
     ${sync.state === "running" && html`<progress max=${Math.max(1, all)} value=${done} aria-label="Partitions that are done"></progress>`}
     <${Facts} items=${[
       ["Asked for", asked && html`<${Time} at=${asked} full=${true} />`],
