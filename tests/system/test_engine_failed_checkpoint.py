@@ -29,8 +29,8 @@ HARD_CLOSES = 50
 CHUNK = 100
 ALWAYS = 1_000_000
 BETWEEN_TWO = 3
-READER_TASKS, READER_SOCKETS = 4, 1
 """A client may be between two connections, or two tasks, when they are counted."""
+READER_TASKS, READER_SOCKETS = 4, 1
 INVALID_TXN_STATE = 48
 INVALID_PRODUCER_EPOCH = 47
 
