@@ -32,9 +32,10 @@ __all__ = ["Store", "close_all"]
 log = logging.getLogger("app.engine.store")
 
 APPLIED = b"\xffapplied/"
-INDEXES = b"\xffindexes"
+# When, and with which indexes: one note, so that neither can move without the other.
 LAST_USED = b"\xffused"
 SOURCE = b"\xffsource/"
+_TIME_BYTES = 8
 _CACHE_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 8 << 20
 _shared: list[rocksdict.Cache] = []
@@ -114,17 +115,16 @@ class Store:
         self._indexes = ",".join(f"{t.name}:{t.index_version}" for t in tables if t.index is not None).encode()
         try:
             self._db = self._create()
-            used, indexes = self._read(LAST_USED), self._read(INDEXES)
+            used = self._read(LAST_USED)
         except StoreDamaged:
             self.wipe("damaged", self.damage)
             return
         if used is None:
             self.mark_current()
-        elif self._indexes and indexes != used + self._indexes:
-            # Keys that the index of today does not make would never be removed, and what it asks for not be found. A
-            # release that knows nothing of this note has moved the other one alone.
+        elif used[_TIME_BYTES:] != self._indexes:
+            # Keys that the index of today does not make would never be removed, and what it asks for not be found.
             self.wipe("reindexed", "its indexes are those of another release")
-        elif time.time() - struct.unpack(">d", used)[0] > stale_after_s:
+        elif time.time() - struct.unpack(">d", used[:_TIME_BYTES])[0] > stale_after_s:
             self.wipe("stale", "unused for too long to trust its tombstones")
 
     def _create(self) -> rocksdict.Rdict:
@@ -288,9 +288,7 @@ class Store:
         while True:
             batch = self._batch(rows, applied, index or {})
             if current:
-                used = struct.pack(">d", time.time())
-                batch.put(LAST_USED, used)
-                batch.put(INDEXES, used + self._indexes)
+                batch.put(LAST_USED, struct.pack(">d", time.time()) + self._indexes)
             size_bytes = batch.size_in_bytes()
             try:
                 self._db.write(batch, self._write_options)

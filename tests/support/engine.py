@@ -8,7 +8,7 @@ import msgspec
 
 from app.engine import Message, OutputFailed, Table
 from app.engine.staging import Staging
-from app.engine.store import Store
+from app.engine.store import LAST_USED, Store
 from app.engine.unit import Scope
 
 
@@ -50,6 +50,11 @@ class RecordingOutputs:
 
 def new_store(path: Path) -> Store:
     return Store(path / "db", [ROWS], stale_after_s=3600)
+
+
+def age(store: Store) -> None:
+    """As if it had last been up to date in 1970."""
+    store._db.put(LAST_USED, bytes(8) + store._db.get(LAST_USED)[8:])
 
 
 def new_scope(store: Store, outputs: RecordingOutputs | None = None) -> Scope:

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.engine.store import FULL_DISK_BYTES, INDEXES, LAST_USED, READ_TOGETHER, Store, close_all
+from app.engine.store import FULL_DISK_BYTES, LAST_USED, READ_TOGETHER, Store, close_all
 from app.engine.table import Table
-from tests.support.engine import ROWS, Row, new_store
+from app.observability import metrics
+from tests.support.engine import ROWS, Row, age, new_store
 
 
 def key(name: bytes) -> bytes:
@@ -70,11 +71,14 @@ def test_a_copy_that_does_not_open_is_removed_and_begins_at_the_logs_start(tmp_p
 def test_a_copy_unused_for_longer_than_tombstones_live_is_removed(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     store.write({key(b"a"): b"\x01\x80"}, {"log": 5})
-    store._db.put(LAST_USED, struct.pack(">d", 0.0))
+    age(store)
     store.close()
+    stale = metrics.STORES_REMOVED.labels(reason="stale")
+    before = stale._value.get()
 
     store = new_store(tmp_path)
 
+    assert stale._value.get() == before + 1
     assert store.get(key(b"a")) is None
     assert store.applied("log") == 0
     store.close()
@@ -97,23 +101,10 @@ def test_a_copy_with_the_indexes_of_another_release_is_removed_and_begins_at_the
     store.close()
 
 
-def test_a_copy_that_was_used_by_a_release_which_does_not_say_which_indexes_it_has_is_removed(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    store.write({}, {"log": 5})
-    store._db.put(LAST_USED, struct.pack(">d", time.time()))
-    store.close()
-
-    store = new_store(tmp_path)
-
-    assert (store.wiped, store.applied("log")) == (1, 0)
-    store.close()
-
-
 def test_a_copy_without_an_index_is_never_removed_for_one(tmp_path: Path) -> None:
     plain = Table("rows", prefix=1, row=Row)
     store = Store(tmp_path / "db", [plain], 3600)
     store.write({}, {"log": 5})
-    store._db.delete(INDEXES)
     store.close()
 
     store = Store(tmp_path / "db", [plain], 3600)
@@ -125,7 +116,7 @@ def test_a_copy_without_an_index_is_never_removed_for_one(tmp_path: Path) -> Non
 def test_a_copy_that_does_not_say_which_indexes_it_has_is_removed(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     store.write({}, {"log": 5})
-    store._db.delete(INDEXES)
+    store._db.put(LAST_USED, struct.pack(">d", time.time()))
     store.close()
 
     store = new_store(tmp_path)

@@ -11,8 +11,9 @@ import rocksdict
 from app.engine import StoreDamaged, StoreFailed
 from app.engine import store as store_module
 from app.engine.store import Store
+from app.observability import metrics
 from tests.support.disk import DAMAGES, Damage, flip_blocks
-from tests.support.engine import ROWS, Row, new_store
+from tests.support.engine import ROWS, Row, age, new_store
 
 LOG = "log"
 Rows = dict[bytes, bytes]
@@ -243,11 +244,16 @@ def test_a_place_that_takes_no_store_is_an_error_of_the_disk_and_removes_nothing
 def test_a_restore_that_was_interrupted_is_as_old_as_what_was_there_before_it(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     store.write({ROWS.store_key(b"a"): ROWS.encode(Row(n=1))}, {LOG: 5})
-    store._db.put(store_module.LAST_USED, b"\x00" * 8)
+    age(store)
 
     store.write({ROWS.store_key(b"b"): ROWS.encode(Row(n=1))}, {LOG: 9}, current=False)
     store.close()
 
+    stale = metrics.STORES_REMOVED.labels(reason="stale")
+    before = stale._value.get()
+
     store = new_store(tmp_path)
+
+    assert stale._value.get() == before + 1
     assert store.applied(LOG) == 0
     store.close()
