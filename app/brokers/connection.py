@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from cryptography import x509
 
+from app.brokers.lost_connections import tell_lost_connections
 from app.brokers.tls import LiveContext
 
 __all__ = ["Connection", "connection_to"]
@@ -170,3 +171,6 @@ def connection_to(brokers: str, kafka: object | None = None) -> Connection:
         values["sasl_password"] = password.get_secret_value()
     given = {name: str(value) for name, value in values.items() if value is not None}
     return Connection(brokers, **given)
+
+
+tell_lost_connections()
