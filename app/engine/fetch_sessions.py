@@ -20,6 +20,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.protocol.fetch import FetchRequest
 
+from app.engine.fetch_pace import FetchPace
 from app.engine.header_names import KeptRecords
 
 __all__ = ["FetchSession", "SessionFetcher"]
@@ -31,9 +32,11 @@ SESSION_VERSION = 11
 _FULL_EPOCH = 0
 _LAST_EPOCH = 2**31 - 1
 _SESSION_NOT_FOUND = 70
+# While its brokers are busy a fetcher looks at no partition; but one that answers no more loses its partitions.
+_LOOK_AGAIN_S = 0.5
 _EXPECTED = (_SESSION_NOT_FOUND, 71)  # the second: another epoch
 
-Topics = list[tuple[str, list[tuple[int, int, int]]]]
+TP = tuple[str, int]
 
 
 class FetchSession:
@@ -45,27 +48,26 @@ class FetchSession:
     """
 
     def __init__(self) -> None:
-        self.offsets: dict[tuple[str, int], int] = {}
+        self.offsets: dict[TP, int] = {}
         self.silent = False
         self._id = 0
         self._epoch = _FULL_EPOCH
 
-    def ask(self, topics: Topics) -> tuple[int, int, Any, Any]:
+    def ask(self, wanted: dict[TP, int], max_bytes: int) -> tuple[int, int, Any, Any]:
         """The next request: session id, epoch, what is new or is read elsewhere, and what is not wanted any more.
 
         Args:
-            topics: All that is wanted, as (partition, offset, most bytes) by topic.
+            wanted: The offset of each partition that is wanted.
+            max_bytes: Of one partition.
         """
         if self._epoch == _FULL_EPOCH:
             self.offsets = {}
-        known, wanted = self.offsets, {}
+        known = self.offsets
         changed: dict[str, list[tuple[int, int, int, int, int]]] = {}
-        for topic, partitions in topics:
-            for partition, offset, max_bytes in partitions:
-                wanted[topic, partition] = offset
-                if known.get((topic, partition)) != offset:
-                    # -1: no leader epoch, and no log start, which only followers have.
-                    changed.setdefault(topic, []).append((partition, -1, offset, -1, max_bytes))
+        # As sets, because of hundreds hardly any has changed.
+        for (topic, partition), offset in wanted.items() - known.items():
+            # -1: no leader epoch, and no log start, which only followers have.
+            changed.setdefault(topic, []).append((partition, -1, offset, -1, max_bytes))
         forgotten: dict[str, list[int]] = {}
         for topic, partition in known.keys() - wanted.keys():
             forgotten.setdefault(topic, []).append(partition)
@@ -95,40 +97,97 @@ class FetchSession:
 class _Request(FetchRequest):  # type: ignore[misc]  # aiokafka ships no types
     """A fetch within a session, where the broker knows sessions."""
 
-    def __init__(self, session: FetchSession, whole: Any) -> None:
+    def __init__(self, fetcher: Any, session: FetchSession, wanted: dict[TP, int]) -> None:
         super().__init__(
-            whole._max_wait_ms, whole._min_bytes, whole._max_bytes, whole._isolation_level, whole.topics, whole._rack_id
+            fetcher._fetch_max_wait_ms,
+            fetcher._fetch_min_bytes,
+            fetcher._fetch_max_bytes,
+            fetcher._isolation_level,
+            [],
+            fetcher._client_rack or "",
         )
         self.session = session
+        self._wanted = wanted
+        self._most_bytes: int = fetcher._max_partition_fetch_bytes
+
+    @property
+    def topics(self) -> list[tuple[str, list[tuple[int, int, int]]]]:
+        """All that is wanted, as an older broker is told it."""
+        found: dict[str, list[tuple[int, int, int]]] = {}
+        for (topic, partition), offset in self._wanted.items():
+            found.setdefault(topic, []).append((partition, offset, self._most_bytes))
+        return list(found.items())
 
     def build(self, request_struct_class: Any) -> Any:
         if request_struct_class.API_VERSION < SESSION_VERSION:
-            self.session.offsets = {(t, p): offset for t, parts in self.topics for p, offset, _ in parts}
+            self.session.offsets, self._topics = self._wanted, self.topics
             return super().build(request_struct_class)
         limits = (-1, self._max_wait_ms, self._min_bytes, self._max_bytes, self._isolation_level)
-        return request_struct_class(*limits, *self.session.ask(self.topics), self._rack_id)
+        return request_struct_class(*limits, *self.session.ask(self._wanted, self._most_bytes), self._rack_id)
 
 
 class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
     """aiokafka's fetcher with sessions, one a broker; there is one fetch at a time to each."""
 
     @classmethod
-    def adopt(cls, fetcher: Any) -> None:
+    def adopt(cls, fetcher: Any, pace: FetchPace) -> None:
         """Turn a fetcher that has no assignment yet into one of this class."""
         fetcher.__class__ = cls
-        vars(fetcher).update(_sessions={}, _sessions_of=None)
+        vars(fetcher).update(_sessions={}, _sessions_of=None, _leaders=frozenset(), _looked_s=0.0, _pace=pace)
 
     _sessions: dict[int, FetchSession]
     _sessions_of: Any
+    _leaders: frozenset[int]
+    _looked_s: float
+    _pace: FetchPace
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
+        """What is fetched now: aiokafka's own answer costs a microsecond a partition, each time that it wakes up."""
+        now_s = time.monotonic()
+        if wait_s := self._pace.wait_s(now_s):
+            return [], {}, wait_s, False, []
         if self._sessions_of is not assignment:
             # What a broker has told us of partitions went with the old assignment, and it would not repeat it.
             for session in self._sessions.values():
                 session.lost()
-            self._sessions_of = assignment
+            self._sessions_of, self._leaders = assignment, frozenset()
+        blocked, timeout_s = self._blocked()
+        if now_s < self._looked_s + _LOOK_AGAIN_S and self._leaders and self._leaders <= blocked:
+            return [], {}, timeout_s, False, []
+        wanted: dict[int, dict[TP, int]] = {}
+        leaders = set(blocked)
+        held, leader_of, state_of = self._records, self._client.cluster.leader_for_partition, assignment.state_value
+        for tp in assignment.tps:
+            node, state = leader_of(tp), state_of(tp)
+            if tp in held:
+                leaders.add(node)
+                continue
+            if node is None or node < 0 or not state.has_valid_position or state.paused:
+                # Rare, and much more than a fetch.
+                return self._all_actions(assignment, now_s)
+            wanted.setdefault(node, {})[tp] = state.position
+        self._leaders, self._looked_s = frozenset(leaders | wanted.keys()), now_s
+        fetches = [(n, _Request(self, self._session(n), tps)) for n, tps in wanted.items() if n not in blocked]
+        if fetches:
+            self._pace.sent(now_s)
+        return fetches, {}, timeout_s, False, []
+
+    def _blocked(self) -> tuple[set[int], float]:
+        """Brokers of which something is on its way, or is here and was not taken yet; and until when, in seconds."""
+        backing_off: dict[int, float] = {}
+        for tp, fetched in self._records.items():
+            if backoff_s := fetched.calculate_backoff():
+                node = self._client.cluster.leader_for_partition(tp)
+                backing_off[node] = max(backing_off.get(node, 0.0), backoff_s)
+        return self._in_flight | backing_off.keys(), min(backing_off.values(), default=self._fetcher_timeout)
+
+    def _all_actions(self, assignment: Any, now_s: float) -> Any:
+        self._leaders = frozenset()
         fetches, *others = super()._get_actions_per_node(assignment)
-        return [(node, _Request(self._session(node), whole)) for node, whole in fetches], *others
+        if fetches:
+            self._pace.sent(now_s)
+        wanted = [(n, {(t, p): at for t, parts in whole.topics for p, at, _ in parts}) for n, whole in fetches]
+        return [(n, _Request(self, self._session(n), tps)) for n, tps in wanted], *others
 
     def _session(self, node: int) -> FetchSession:
         found = self._sessions.get(node)
@@ -185,6 +244,8 @@ class SessionFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types
         records = KeptRecords(batches)
         if not records.has_next():
             return False
+        if len(batches) * 2 > self._max_partition_fetch_bytes:
+            self._pace.more()
         fetched = PartitionRecords(
             tp,
             records,

@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from app.devstack.kafka import KafkaServer
+from app.engine.fetch_pace import FetchPace
 from app.engine.fetch_sessions import SessionFetcher
 
 pytestmark = pytest.mark.kafka
@@ -73,7 +74,7 @@ def topic(kafka: KafkaServer, unique: Callable[[str], str]) -> str:
 async def reader(kafka: KafkaServer, topic: str) -> AsyncIterator[Reader]:
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="none", fetch_max_wait_ms=50)
     await consumer.start()
-    SessionFetcher.adopt(consumer._fetcher)
+    SessionFetcher.adopt(consumer._fetcher, FetchPace())
     made = Reader(consumer)
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     consumer.assign(partitions)

@@ -50,13 +50,6 @@ def answer(session_id: int, error_code: int) -> SimpleNamespace:
     return SimpleNamespace(API_VERSION=11, session_id=session_id, error_code=error_code)
 
 
-def by_topic(wanted: dict[tuple[str, int], int]) -> list[tuple[str, list[tuple[int, int, int]]]]:
-    found: dict[str, list[tuple[int, int, int]]] = {}
-    for (topic, partition), offset in wanted.items():
-        found.setdefault(topic, []).append((partition, offset, MOST_BYTES))
-    return list(found.items())
-
-
 class Sessions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +59,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(wanted=WANTED)
     def fetch(self, wanted: dict[tuple[str, int], int]) -> None:
-        response, read = self.broker.fetch(*self.session.ask(by_topic(wanted)))
+        response, read = self.broker.fetch(*self.session.ask(wanted, MOST_BYTES))
         if self.session.answered(response):
             assert read == wanted == self.session.offsets
             self.refused_in_a_row = 0
@@ -75,12 +68,12 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(wanted=WANTED)
     def the_answer_is_lost(self, wanted: dict[tuple[str, int], int]) -> None:
-        self.broker.fetch(*self.session.ask(by_topic(wanted)))
+        self.broker.fetch(*self.session.ask(wanted, MOST_BYTES))
         self.session.lost()
 
     @rule(wanted=WANTED)
     def the_request_is_lost(self, wanted: dict[tuple[str, int], int]) -> None:
-        self.session.ask(by_topic(wanted))
+        self.session.ask(wanted, MOST_BYTES)
         self.session.lost()
 
     @rule()
@@ -105,28 +98,28 @@ TestSessions = Sessions.TestCase
 
 def test_an_unchanged_partition_is_not_named_again() -> None:
     session = FetchSession()
-    session.ask(by_topic({("a", 0): 5, ("a", 1): 7}))
+    session.ask({("a", 0): 5, ("a", 1): 7}, MOST_BYTES)
     session.answered(answer(9, 0))
 
-    assert session.ask(by_topic({("a", 0): 6, ("a", 1): 7})) == (9, 1, [("a", [(0, -1, 6, -1, MOST_BYTES)])], [])
+    assert session.ask({("a", 0): 6, ("a", 1): 7}, MOST_BYTES) == (9, 1, [("a", [(0, -1, 6, -1, MOST_BYTES)])], [])
 
 
 def test_a_partition_that_is_not_wanted_is_forgotten_and_named_when_it_is_wanted_again() -> None:
     session = FetchSession()
-    session.ask(by_topic({("a", 0): 5, ("a", 1): 7}))
+    session.ask({("a", 0): 5, ("a", 1): 7}, MOST_BYTES)
     session.answered(answer(9, 0))
 
-    assert session.ask(by_topic({("a", 0): 5}))[2:] == ([], [("a", [1])])
+    assert session.ask({("a", 0): 5}, MOST_BYTES)[2:] == ([], [("a", [1])])
     session.answered(answer(9, 0))
-    assert session.ask(by_topic({("a", 0): 5, ("a", 1): 7}))[2:] == ([("a", [(1, -1, 7, -1, MOST_BYTES)])], [])
+    assert session.ask({("a", 0): 5, ("a", 1): 7}, MOST_BYTES)[2:] == ([("a", [(1, -1, 7, -1, MOST_BYTES)])], [])
 
 
 def test_epochs_begin_again_at_one_after_the_last() -> None:
     session = FetchSession()
-    session.ask([])
+    session.ask({}, MOST_BYTES)
     session.answered(answer(9, 0))
     session._epoch = 2**31 - 1
-    session.ask([])
+    session.ask({}, MOST_BYTES)
     session.answered(answer(9, 0))
 
-    assert session.ask([])[:2] == (9, 1)
+    assert session.ask({}, MOST_BYTES)[:2] == (9, 1)

@@ -7,6 +7,7 @@ from typing import Any
 from faust.types import TP
 
 from app.engine.consumer import SliceConsumer
+from app.engine.fetch_pace import FetchPace
 from app.engine.records import Slice, cut
 from app.engine.tracker import Tracker
 from tests.support.engine import FakeRecord
@@ -39,6 +40,7 @@ async def test_faust_sees_one_message_a_slice_however_many_records_it_has() -> N
     consumer.callback = callback
     consumer._thread = SimpleNamespace(getmany=getmany)
     consumer._poke = asyncio.Event()
+    consumer.pace = FetchPace()
 
     await consumer._drain_once()
 

@@ -33,6 +33,7 @@ from app.engine import Agent, Connection, slice_handler
 from app.engine.app import EngineApp, create_app
 from app.engine.consumer import SliceConsumer
 from app.engine.engine import Engine, EngineConfig
+from app.engine.fetch_pace import FetchPace
 from app.engine.intake import Intake
 from app.engine.records import Slice
 from tests.support.engine import ROWS, FakeRecord
@@ -113,6 +114,7 @@ async def test_nothing_is_fetched_when_nothing_is_wanted() -> None:
         engine=SimpleNamespace(intake=SimpleNamespace(wanted=dict)),
         _idle=recorder.note("idle"),
         _poke=asyncio.Event(),
+        pace=FetchPace(),
         _thread=SimpleNamespace(getmany=recorder.note("fetch")),
     )
 
