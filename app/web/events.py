@@ -32,7 +32,7 @@ from app.events import (
 )
 from app.publishing import SerializationError, checked
 from app.web.problems import FieldError, Problem
-from app.web.requests import query_of
+from app.web.requests import BodyTypes, query_of, takes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,11 @@ RETRY_AFTER_S: Final = 2
 NOT_ACKNOWLEDGED: Final = "not_acknowledged"
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
+_TYPES: Final = BodyTypes(
+    (STRUCTURED, BATCH, "application/json"),
+    f"Send one event as JSON in UTF-8, with Content-Type: {STRUCTURED}, or several as a list, with {BATCH};"
+    " or data alone as application/json, and the attributes in ce- headers.",
+)
 _PREFIX: Final = "ce-"
 
 
@@ -101,6 +106,7 @@ class _Events:
     def __init__(self, api: EventsApi) -> None:
         self._api = api
 
+    @takes(_TYPES)
     async def publish(self, request: web.Request) -> web.Response:
         """202 if at least one was accepted; the answer names every other one."""
         query_of(request, ())

@@ -9,7 +9,7 @@ from aiohttp import web
 from app.events import EventKind, InvalidEvent, check_type, decode_payload, decode_structured
 from app.web.auth import reads
 from app.web.problems import FieldError, Problem
-from app.web.requests import json_text, query_of
+from app.web.requests import BodyTypes, json_text, query_of, takes
 
 if TYPE_CHECKING:
     from app.events import CloudEvent
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["match_routes"]
 
+_TYPES: Final = BodyTypes(
+    ("application/cloudevents+json", "application/json"),
+    "Send one event as JSON in UTF-8, with Content-Type: application/cloudevents+json.",
+)
 _DELIVERED: Final = frozenset({EventKind.VAULT, EventKind.OPERATOR})
 
 
@@ -38,6 +42,7 @@ class _Match:
         self._index = index
 
     @reads
+    @takes(_TYPES)
     async def match(self, request: web.Request) -> web.Response:
         """Every webhook, in the order of the ids, with the router's own verdict."""
         query_of(request, ())

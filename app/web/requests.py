@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
@@ -11,12 +12,13 @@ from app.web.problems import FieldError, Problem
 from app.webhooks.errors import pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from aiohttp import web
 
 __all__ = [
     "MAX_JSON_BYTES",
+    "BodyTypes",
     "fields_of",
     "flag_of",
     "idempotency_key",
@@ -25,7 +27,10 @@ __all__ = [
     "page_limit",
     "query_of",
     "require_json_type",
+    "takes",
 ]
+
+HandlerT = TypeVar("HandlerT", bound="Callable[..., Any]")
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
@@ -34,14 +39,41 @@ MAX_KEY_CHARS: Final = 255
 MAX_JSON_BYTES: Final = 256 * 1024
 # Of one answer: a body may have a hundred thousand unknown fields.
 MAX_NAMED_ERRORS: Final = 20
+_TAKES: Final = "_vault_stream_takes"
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+
+
+@dataclass(frozen=True, slots=True)
+class BodyTypes:
+    """How a route asks for its body; it reads whatever says that it is JSON in UTF-8.
+
+    Attributes:
+        names: The content types, as in OpenAPI, the one to prefer first.
+        detail: One sentence that says what to send as which of them.
+    """
+
+    names: tuple[str, ...]
+    detail: str
+
+
+_JSON: Final = BodyTypes(("application/json",), "Send the body as JSON in UTF-8, with Content-Type: application/json.")
+
+
+def takes(types: BodyTypes) -> Callable[[HandlerT], HandlerT]:
+    """Mark a handler whose body is asked for as something else than `application/json` alone."""
+
+    def mark(handler: HandlerT) -> HandlerT:
+        setattr(handler, _TAKES, types)
+        return handler
+
+    return mark
 
 
 def require_json_type(request: web.Request) -> None:
     """Refuse a body that does not say that it is JSON.
 
     Raises:
-        Problem: 415.
+        Problem: 415, in the words of the matched route.
     """
     if not request.can_read_body:
         return
@@ -50,29 +82,13 @@ def require_json_type(request: web.Request) -> None:
     # JSON is UTF-8 (RFC 8259, 8.1).
     if is_json and (request.charset or "utf-8").lower() in _CHARSETS:
         return
-    if request.path == "/v1/events":
-        raise _not_events()
+    types: BodyTypes = getattr(request.match_info.handler, _TAKES, _JSON)
     raise Problem(
         415,
         "unsupported_media_type",
-        "Send the body as JSON in UTF-8, with Content-Type: application/json.",
-        errors=[FieldError("Content-Type", "unsupported", "application/json")],
-        headers={"Accept-Post": "application/json"},
-    )
-
-
-def _not_events() -> Problem:
-    one, batch = "application/cloudevents+json", "application/cloudevents-batch+json"
-    detail = (
-        f"Send one event as JSON in UTF-8, with Content-Type: {one}, or several as a list, with {batch};"
-        " or data alone as application/json, and the attributes in ce- headers."
-    )
-    return Problem(
-        415,
-        "unsupported_media_type",
-        detail,
-        errors=[FieldError("Content-Type", "unsupported", f"{one} or {batch}")],
-        headers={"Accept-Post": f"{one}, {batch}, application/json"},
+        types.detail,
+        errors=[FieldError("Content-Type", "unsupported", " or ".join(types.names))],
+        headers={"Accept-Post": ", ".join(types.names)},
     )
 
 

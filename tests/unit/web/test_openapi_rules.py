@@ -115,10 +115,14 @@ async def test_a_parameter_that_it_has_is_taken_once(api: WholeApi, asked: Asked
 
 
 @pytest.mark.parametrize("asked", WITH_BODY, ids=str)
-async def test_a_body_that_is_not_said_to_be_json_is_415(api: WholeApi, asked: Asked) -> None:
+async def test_a_body_that_is_not_said_to_be_json_is_415_and_told_the_types_of_the_document(
+    api: WholeApi, asked: Asked
+) -> None:
     answer = await ask(api, asked, {**ADMIN, "Content-Type": "text/plain"}, data=b"{}")
     assert is_documented_problem(answer, asked, 415)
-    assert "application/json" in answer.headers["Accept-Post"].split(", ")
+    kinds = answer.headers["Accept-Post"].split(", ")
+    assert sorted(kinds) == sorted(asked.operation["requestBody"]["content"])
+    assert kinds[0] in answer.document["detail"]
 
 
 # The example of a file of the console is one that is there.
