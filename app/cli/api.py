@@ -173,7 +173,7 @@ def _refusal(status: int, headers: Message, body: bytes) -> ApiError:
     parts = [detail, *(field for field in fields if field not in detail)]
     retry_after = headers.get("Retry-After")
     # Where a setting is what helps, time does not.
-    if retry_after and "set VAULT_STREAM_" not in detail:
+    if retry_after and "setting" not in document:
         parts.append(f"try again in {retry_after} s")
     if status == HTTPStatus.UNAUTHORIZED:
         parts.append("the command line takes it from VAULT_STREAM_API__ADMIN_TOKEN, or VAULT_STREAM_API__VIEWER_TOKEN")

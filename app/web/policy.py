@@ -53,12 +53,19 @@ SEND_S: Final = 5.0
 NO_DECISION: Final = "There is no decision now, so that access is denied"
 NO_LIST: Final = "The policy engine cannot be asked now which policies apply; try again"
 NO_LIST_WHILE_OFF: Final = "No policies can be listed"
-OFF: Final = "the policy engine has no endpoint; set VAULT_STREAM_POLICY__ENDPOINT and restart the workers"
+ENDPOINT: Final = "VAULT_STREAM_POLICY__ENDPOINT"
 _EXECUTE_ALL: Final = "execute_all"
 # On which decision the rest of a batch is not asked any more.
 _STOPS_ON: Final = {_EXECUTE_ALL: None, "deny_on_first_deny": False, "permit_on_first_permit": True}
 _DEFAULTS: Final = ("subject", "action", "resource", "context")
 _SCOPES: Final = {"principal_id": "p", "resource_id": "r"}
+
+
+class _Off(PolicyUnavailable):
+    """There is no engine to ask, and there will be none before a setting names one."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the policy engine has no endpoint; set {ENDPOINT} and restart the workers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ class _Handlers:
         """
         evaluator, hopped = self._api.evaluator, HOP_HEADER in request.headers
         if evaluator is None:
-            raise NotOwner(question.principal_id) if hopped else PolicyUnavailable(OFF)
+            raise NotOwner(question.principal_id) if hopped else _Off()
         with _traced(request):
             return await evaluator.evaluate(question, request.headers, hopped=hopped)
 
@@ -140,7 +147,7 @@ class _Vault(_Handlers):
         resource = query_of(request, ("resource",)).get("resource", "")
         engine = self._api.engine
         if engine is None:
-            raise _unavailable(PolicyUnavailable(OFF), NO_LIST_WHILE_OFF)
+            raise _unavailable(_Off(), NO_LIST_WHILE_OFF)
         try:
             with _traced(request):
                 items = await engine.applicable(resource)
@@ -312,6 +319,7 @@ def _unavailable(error: PolicyUnavailable, told: str = NO_DECISION) -> Problem:
         UNAVAILABLE,
         f"{told}: {error}.",
         retry_after_s=RETRY_AFTER_S,
+        setting=ENDPOINT if isinstance(error, _Off) else None,
     )
 
 

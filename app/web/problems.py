@@ -57,6 +57,8 @@ class Problem(Exception):
         detail: One or two sentences that say what to do; no secret.
         errors: The fields that are wrong, for 422.
         retry_after_s: Sent as `Retry-After`.
+        setting: The environment variable that ends this and time does not, of which `detail` says the same; a member of
+            the document.
         extra: Further members of the document, such as the id of something unconfirmed.
         headers: Further headers of the answer.
     """
@@ -69,6 +71,7 @@ class Problem(Exception):
         *,
         errors: Sequence[FieldError] = (),
         retry_after_s: int | None = None,
+        setting: str | None = None,
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -78,6 +81,8 @@ class Problem(Exception):
         self.detail = detail
         self.errors = tuple(errors)
         self.extra = dict(extra or {})
+        if setting is not None:
+            self.extra["setting"] = setting
         self.headers = dict(headers or {})
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(retry_after_s)

@@ -130,7 +130,7 @@ class _Handlers:
         if api.off:
             setting = "VAULT_STREAM_REGISTRY__ENDPOINT"
             detail = f"There is no dataset registry to tell or ask: set {setting} and restart the workers."
-            raise Problem(503, "registry_off", detail, retry_after_s=OFF_RETRY_AFTER_S)
+            raise Problem(503, "registry_off", detail, retry_after_s=OFF_RETRY_AFTER_S, setting=setting)
         now_ms = api.now_ms()
         sync_id = uuid7(now_ms, api.random_bytes)
         value = sync_message(SYNC_ASKED, sync_id, SyncMode(mode), api.source, now_ms)

@@ -42,7 +42,7 @@ def report_routes(reports: Reports | None) -> list[web.RouteDef]:
         if reports is None:
             setting = "VAULT_STREAM_GOVERNANCE__ENDPOINT"
             detail = f"There is no governance dashboard to ask: set {setting} and restart the workers."
-            raise Problem(503, "governance_off", detail, retry_after_s=RETRY_AFTER_S)
+            raise Problem(503, "governance_off", detail, retry_after_s=RETRY_AFTER_S, setting=setting)
         try:
             report = await reports.generate(asked)
         except Rejected as error:

@@ -18,11 +18,11 @@ from app.web.webhook_commands import (
     CommandGate,
     base_version_of,
     change_lost,
+    key_problem,
     problem_of,
     uuid7,
     webhook_answer,
 )
-from app.web.webhooks import KEY_RETRY_AFTER_S
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.credentials import MASK, open_headers, reseal_headers, seal_headers
 from app.webhooks.errors import InvalidField, MissingKey, UnreadableSecret
@@ -84,7 +84,7 @@ class _Changes:
         except InvalidField as error:
             raise problem_of(error) from None
         except (MissingKey, UnreadableSecret) as error:
-            raise Problem(503, error.code, f"{error}.", retry_after_s=KEY_RETRY_AFTER_S) from None
+            raise key_problem(error) from None
         return webhook_answer(await self._change(request, row, Op.UPDATE, base_version, patch=patch))
 
     async def _permitted(self, row: WebhookRow, patch: WebhookPatch) -> WebhookPatch:
@@ -142,7 +142,7 @@ class _Changes:
             opened = [(keys.open(row.webhook_id, one.sealed), one.valid_until_ms) for one in valid]
             patch = WebhookPatch(sealed_headers=reseal_headers(row, keys))
         except (MissingKey, UnreadableSecret) as error:
-            raise Problem(503, error.code, f"{error}.", retry_after_s=KEY_RETRY_AFTER_S) from None
+            raise key_problem(error) from None
         secrets = tuple(
             SealedSecret(sealed=self._seal(row, secret), valid_until_ms=until_ms) for secret, until_ms in opened
         )
@@ -181,7 +181,7 @@ class _Changes:
         try:
             return self._api.keys.seal(row.webhook_id, secret)
         except MissingKey as error:
-            raise Problem(503, error.code, f"{error}.", retry_after_s=KEY_RETRY_AFTER_S) from None
+            raise key_problem(error) from None
 
     async def _change(
         self, request: web.Request, row: WebhookRow, op: Op, base_version: int | None, **more: Any

@@ -19,13 +19,14 @@ from app.engine import OutputFailed
 from app.events import uuid7
 from app.web.problems import FieldError, Problem
 from app.webhooks.commands import Command, Op, encode_command
+from app.webhooks.errors import MissingKey
 from app.webhooks.guard import resolve_by_system
 from app.webhooks.registration import Limits, show_webhook
 from tables.webhooks import webhook_key
 
 if TYPE_CHECKING:
     from app.engine import Replica
-    from app.webhooks.errors import InvalidField
+    from app.webhooks.errors import InvalidField, UnreadableSecret
     from app.webhooks.guard import Resolve, TargetGuard
     from app.webhooks.handshake import AsksPermission
     from app.webhooks.model import WebhookRow
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIRM_S",
+    "KEYS_SETTING",
     "CommandGate",
     "Sends",
     "WebhooksApi",
     "base_version_of",
     "change_lost",
+    "key_problem",
     "problem_of",
     "uuid7",
     "webhook_answer",
@@ -46,6 +49,9 @@ __all__ = [
 # What a caller waits at most (contracts 8.3); a command that the owner meets later than this is void.
 CONFIRM_S: Final = 15.0
 RETRY_AFTER_S: Final = 2
+# A key comes with a restart.
+KEY_RETRY_AFTER_S: Final = 60
+KEYS_SETTING: Final = "VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS"
 
 
 class Sends(Protocol):
@@ -203,3 +209,9 @@ def problem_of(error: InvalidField) -> Problem:
     """422 for a field."""
     field = FieldError(error.field, error.code, error.detail)
     return Problem(422, error.code, f"{error.field or 'the body'}: {error.detail}", errors=[field])
+
+
+def key_problem(error: MissingKey | UnreadableSecret, detail: str | None = None) -> Problem:
+    """503 for a secret that cannot be kept or read here."""
+    setting = KEYS_SETTING if isinstance(error, MissingKey) else None
+    return Problem(503, error.code, detail or f"{error}.", retry_after_s=KEY_RETRY_AFTER_S, setting=setting)

@@ -12,10 +12,12 @@ from app.web.cursors import cursor_of, cursor_place
 from app.web.problems import FieldError, Problem
 from app.web.requests import idempotency_key, json_body, page_limit, query_of
 from app.web.webhook_commands import (
+    KEYS_SETTING,
     CommandGate,
     WebhooksApi,
     base_version_of,
     change_lost,
+    key_problem,
     problem_of,
     webhook_answer,
 )
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WebhooksApi", "webhook_routes"]
 
-# A key comes with a restart.
-KEY_RETRY_AFTER_S: Final = 60
 _LIST: Final = "webhooks"
 
 
@@ -79,8 +79,8 @@ class _Handlers:
         query_of(request, ())
         api = self._api
         if api.keys.active_key_id is None:
-            detail = "No secret can be kept: set VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS and start the worker again."
-            raise Problem(503, MissingKey.code, detail, retry_after_s=KEY_RETRY_AFTER_S)
+            detail = f"No secret can be kept: set {KEYS_SETTING} and start the worker again."
+            raise key_problem(MissingKey(None), detail)
         key, actor = idempotency_key(request), principal_of(request).name
         wanted = await self._read(request)
         webhook_id = new_webhook_id(key, actor, api.random_bytes)
@@ -127,8 +127,8 @@ class _Handlers:
             secret = keys.open(row.webhook_id, row.secrets[0].sealed) if unchanged else None
             other_headers = unchanged and open_headers(row, keys) != (wanted.patch.headers or {})
         except (MissingKey, UnreadableSecret) as error:
-            detail = f"The webhook exists as {row.webhook_id}, but its secret cannot be read here."
-            raise Problem(503, error.code, detail, retry_after_s=KEY_RETRY_AFTER_S) from None
+            detail = f"The webhook exists as {row.webhook_id}, but its secret cannot be read here: {error}."
+            raise key_problem(error, detail) from None
         other_secret = secret is not None and wanted.secret not in {None, secret}
         if other_secret or other_headers or row.fingerprint != wanted.patch.fingerprint:
             detail = "This Idempotency-Key was used with another body; use a new one."

@@ -152,7 +152,7 @@ class MissingKey(WebhookError):
     def __init__(self, key_id: str | None) -> None:
         self.key_id = key_id
         which = "no encryption key" if key_id is None else f"encryption key {key_id!r} is not"
-        super().__init__(f"{which} configured: add it to WEBHOOKS__ENCRYPTION_KEYS")
+        super().__init__(f"{which} configured: add it to VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS")
 
 
 class UnreadableSecret(WebhookError):

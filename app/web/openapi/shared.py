@@ -158,6 +158,10 @@ SHARED: Final[dict[str, Schema]] = {
                         minItems=1,
                     ),
                     "id": {"type": "string", "description": "With `unconfirmed`: what it is about."},
+                    "setting": {
+                        **text("VAULT_STREAM_[A-Z_]+"),
+                        "description": "Of the workers. It ends this; time does not, whatever Retry-After says.",
+                    },
                 },
                 tuple(PROBLEM_MEMBERS),
             ),

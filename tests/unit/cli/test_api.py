@@ -80,10 +80,17 @@ def test_a_problem_document_becomes_one_line(client: ApiClient) -> None:
 
 def test_where_only_a_setting_helps_nobody_is_told_to_try_again(client: ApiClient) -> None:
     detail = "There is no dataset registry to tell or ask: set VAULT_STREAM_REGISTRY__ENDPOINT and restart the workers."
-    answers(503, {"code": "registry_off", "detail": detail}, {"Retry-After": "10"})
+    problem = {"code": "registry_off", "detail": detail, "setting": "VAULT_STREAM_REGISTRY__ENDPOINT"}
+    answers(503, problem, {"Retry-After": "10"})
     with pytest.raises(ApiError) as caught:
         client.call("POST", "/v1/registry/sync")
     assert caught.value.format_message() == f"503 registry_off: {detail}"
+
+
+def test_a_detail_that_happens_to_name_a_setting_does_not_keep_anybody_from_trying_again(client: ApiClient) -> None:
+    answers(503, {"code": "slow", "detail": "It is late; or set VAULT_STREAM_SOMETHING."}, {"Retry-After": "10"})
+    with pytest.raises(ApiError, match="; try again in 10 s"):
+        client.call("POST", "/v1/registry/sync")
 
 
 def test_a_field_that_the_detail_names_already_is_not_said_twice(client: ApiClient) -> None:

@@ -111,7 +111,9 @@ class TestEvaluate:
 
     async def test_without_the_engine_it_is_503_and_written_down(self, service: Service, api: Caller) -> None:
         service.engine.down = True
-        assert is_unavailable(await api.call("POST", "/v1/policy/evaluate", ASKED))
+        answer = await api.call("POST", "/v1/policy/evaluate", ASKED)
+        assert is_unavailable(answer)
+        assert "setting" not in answer.document
         assert service.log.failed_ == ["no answer: connect"]
 
     async def test_without_an_endpoint_it_is_503_and_says_what_to_set(self) -> None:
@@ -126,6 +128,7 @@ class TestEvaluate:
                 answer = await caller.call(method, path, body)
                 assert is_unavailable(answer)
                 assert ("access is denied" in answer.document["detail"]) is (method == "POST")
+                assert answer.document["setting"] == "VAULT_STREAM_POLICY__ENDPOINT"
                 assert "set VAULT_STREAM_POLICY__ENDPOINT" in answer.document["detail"]
                 assert "try again" not in answer.document["detail"]
 

@@ -100,8 +100,8 @@ async def test_without_a_registry_there_is_nothing_to_be_in_step_with(cluster: C
     async with listening(worker.routes(), TOKENS) as caller:
         answer = await caller.call("POST", SYNC, {}, headers=ADMIN)
     assert answer.code == (503, "registry_off")
+    assert answer.document["setting"] == "VAULT_STREAM_REGISTRY__ENDPOINT"
     assert "set VAULT_STREAM_REGISTRY__ENDPOINT" in answer.document["detail"]
-    assert "REGISTRY__ENDPOINT" in answer.document["detail"]
 
 
 @pytest.mark.parametrize(

@@ -107,4 +107,5 @@ async def test_without_a_dashboard_it_says_what_to_set() -> None:
     async with listening(report_routes(None)) as caller:
         answer = await caller.call("POST", PATH, ASKED)
     assert answer.code == (503, "governance_off")
+    assert answer.document["setting"] == "VAULT_STREAM_GOVERNANCE__ENDPOINT"
     assert "set VAULT_STREAM_GOVERNANCE__ENDPOINT" in answer.document["detail"]

@@ -141,6 +141,8 @@ class TestAnIdempotencyKey:
         async with serving(owner, keys=others) as api:
             answer = await create(api, key="k-1")
         assert answer.code == (503, "encryption_key_missing")
+        assert answer.document["setting"] == "VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS"
+        assert "add it to VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS" in answer.document["detail"]
         assert made.document["id"] in answer.document["detail"]
 
     @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "é"])

@@ -235,8 +235,18 @@ class TestRekey:
 
     async def test_a_secret_whose_key_is_missing_is_503_and_stays_as_it_is(self, owner: Owner) -> None:
         async with serving(owner, keys=KeyRing(["k9:" + base64.b64encode(bytes(32)).decode()], bytes)) as api:
-            assert (await act(api, "rekey")).code == (503, "encryption_key_missing")
+            answer = await act(api, "rekey")
+        assert answer.code == (503, "encryption_key_missing")
+        assert answer.document["setting"] == "VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS"
         assert owner.commands == []
+
+    async def test_a_secret_that_is_damaged_is_503_and_no_setting_is_named(self, owner: Owner) -> None:
+        active, old = (f"{name}:" + base64.b64encode(bytes(32)).decode() for name in ("k9", "k8"))
+        await owner.write(webhook_row("wh_a", secrets=(SealedSecret(sealed="k8:AAAA"),)))
+        async with serving(owner, keys=KeyRing([active, old], bytes)) as api:
+            answer = await act(api, "rekey")
+        assert answer.code == (503, "unreadable_secret")
+        assert "setting" not in answer.document
 
     async def test_a_secret_that_was_rotated_out_needs_no_key_and_is_dropped(self, owner: Owner) -> None:
         gone = SealedSecret(sealed="gone:AAAA", valid_until_ms=START_MS)

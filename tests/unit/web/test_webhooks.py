@@ -155,6 +155,8 @@ class TestWhatIsRefused:
         async with serving(owner, keys=KeyRing([], bytes)) as api:
             answer = await create(api)
             assert answer.code == (503, "encryption_key_missing")
+            assert answer.document["setting"] == "VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS"
+            assert "set VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS" in answer.document["detail"]
             assert int(answer.headers["Retry-After"]) > 0
             assert (await api.get("/v1/webhooks")).status == 200
         assert owner.commands == []
