@@ -228,58 +228,33 @@ def _known(before: Delivery, row: DeliveryRow, event: Arrived, now_ms: int, term
 
 
 def _answered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> Step:
+    """What comes of it, from the row as it was; then `_with_attempt` adds what every attempt leaves."""
     if event.error is None:
-        return _delivered(row, event, now_ms, terms)
-    tried = _tried(row, event)
+        return _with_attempt(_ended(row, Status.DELIVERED, None, now_ms, terms), event)
     if event.status_code == HTTPStatus.GONE and not event.moved:
-        gone = _with_attempt(_ended(tried, Status.FAILED, Reason.GONE, now_ms, terms), event, AttemptResult.FAILED)
+        gone = _with_attempt(_ended(row, Status.FAILED, Reason.GONE, now_ms, terms), event)
         return msgspec.structs.replace(gone, disable_webhook=True)
-    spent = tried.attempts - tried.attempts_before
+    spent = row.attempts + 1 - row.attempts_before
     hold_until_ms = None
     if event.status_code == HTTPStatus.TOO_MANY_REQUESTS and not event.moved:
         hold_until_ms = now_ms + round(terms.schedule.hold_s(spent, event.retry_after_s) * 1000)
     wait_s = terms.schedule.next_wait_s(spent, event.uniform, event.retry_after_s)
-    rejected = tried.rejections >= REJECTIONS_LIMIT
+    rejected = _rejections(row, event) >= REJECTIONS_LIMIT
+    dead_letter = None
     if rejected or wait_s is None:
-        reason = Reason.REJECTED if rejected else Reason.EXHAUSTED
-        step = _given_up(tried, reason, now_ms, terms)
+        dead_letter = Reason.REJECTED if rejected else Reason.EXHAUSTED
+        after = _ended(row, Status.FAILED, dead_letter, now_ms, terms)
     elif event.webhook is not WebhookState.ACTIVE:
-        step = Step(Delivery(_ended(tried, _end_of(event.webhook), None, now_ms, terms)), changed=True)
+        after = _ended(row, _end_of(event.webhook), None, now_ms, terms)
     else:
         next_at_ms = now_ms + round(wait_s * 1000)
-        waiting = msgspec.structs.replace(tried, status=Status.RETRYING, reason=Reason.RETRY, next_at_ms=next_at_ms)
-        step = Step(Delivery(waiting), changed=True)
-    after = step.after.row
-    result = AttemptResult.RETRY if after is not None and after.status.waits else AttemptResult.FAILED
+        after = msgspec.structs.replace(row, status=Status.RETRYING, reason=Reason.RETRY, next_at_ms=next_at_ms)
     return msgspec.structs.replace(
-        _with_attempt(after or tried, event, result),
-        dead_letter=step.dead_letter,
-        body=step.body,
+        _with_attempt(after, event),
+        dead_letter=dead_letter,
+        body=None if dead_letter is None else row.body,
         hold_until_ms=hold_until_ms,
     )
-
-
-def _delivered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> Step:
-    """What `_tried`, `_ended` and `_with_attempt` would make of it one after another, in one copy of the row."""
-    attempt = _attempt(row.attempts + 1, event, AttemptResult.DELIVERED)
-    after = msgspec.structs.replace(
-        row,
-        status=Status.DELIVERED,
-        reason=None,
-        attempts=attempt.attempt,
-        next_at_ms=None,
-        expires_at_ms=now_ms + terms.history_ms,
-        first_at_ms=event.started_ms if row.first_at_ms is None else row.first_at_ms,
-        last_at_ms=event.started_ms,
-        delivered_at_ms=event.started_ms + event.duration_ms,
-        status_code=event.status_code,
-        error=None,
-        duration_ms=event.duration_ms,
-        response_body=None,
-        attempt_log=(*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:],
-        body=None,
-    )
-    return Step(Delivery(after), changed=True, attempt=attempt)
 
 
 def _time_passed(before: Delivery, row: DeliveryRow, now_ms: int, terms: Terms) -> Step:
@@ -317,38 +292,36 @@ def _gives_up_ms(now_ms: int, event_expires_ms: int | None, terms: Terms) -> int
     return too_old_ms if event_expires_ms is None else min(too_old_ms, event_expires_ms)
 
 
-def _tried(row: DeliveryRow, event: Answered) -> DeliveryRow:
-    """The row with what every failed attempt leaves in it."""
-    return msgspec.structs.replace(
-        row,
-        attempts=row.attempts + 1,
-        rejections=row.rejections + (event.status_code in _REJECTING),
-        first_at_ms=event.started_ms if row.first_at_ms is None else row.first_at_ms,
-        last_at_ms=event.started_ms,
-        delivered_at_ms=None,
-        status_code=event.status_code,
-        error=event.error,
-        duration_ms=event.duration_ms,
-        response_body=event.response_body or None,
-    )
+def _rejections(row: DeliveryRow, event: Answered) -> int:
+    return row.rejections + (event.status_code in _REJECTING)
 
 
-def _with_attempt(row: DeliveryRow, event: Answered, result: AttemptResult) -> Step:
-    attempt = _attempt(row.attempts, event, result, row.next_at_ms)
-    log = (*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:]
-    return Step(Delivery(msgspec.structs.replace(row, attempt_log=log)), changed=True, attempt=attempt)
-
-
-def _attempt(number: int, event: Answered, result: AttemptResult, next_at_ms: int | None = None) -> Attempt:
-    return Attempt(
-        attempt=number,
+def _with_attempt(row: DeliveryRow, event: Answered) -> Step:
+    """The row with what every attempt leaves in it, whatever came of it."""
+    ok = event.error is None
+    attempt = Attempt(
+        attempt=row.attempts + 1,
         started_ms=event.started_ms,
         duration_ms=event.duration_ms,
-        result=result,
+        result=AttemptResult.DELIVERED if ok else AttemptResult.RETRY if row.status.waits else AttemptResult.FAILED,
         status_code=event.status_code,
         error=event.error,
-        next_at_ms=next_at_ms,
+        next_at_ms=row.next_at_ms,
     )
+    after = msgspec.structs.replace(
+        row,
+        attempts=attempt.attempt,
+        rejections=_rejections(row, event),
+        first_at_ms=event.started_ms if row.first_at_ms is None else row.first_at_ms,
+        last_at_ms=event.started_ms,
+        delivered_at_ms=event.started_ms + event.duration_ms if ok else None,
+        status_code=event.status_code,
+        error=event.error,
+        duration_ms=event.duration_ms,
+        response_body=None if ok else event.response_body or None,
+        attempt_log=(*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:],
+    )
+    return Step(Delivery(after), changed=True, attempt=attempt)
 
 
 def _given_up(row: DeliveryRow, reason: Reason, now_ms: int, terms: Terms) -> Step:
