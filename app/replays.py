@@ -2,7 +2,7 @@
 
 A replay runs at the owner of its webhook, where the rows are that `only` asks about. Its progress is in memory and lost
 with the worker; what it sent is in the log, and asking again under the same request id sends nothing that has had its
-effect.
+effect, and counts it as skipped.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from app.webhooks.model import Status
 from app.webhooks.replay import Selection
 from app.webhooks.replay_request import show_request
 from app.webhooks.replay_run import (
+    Moved,
     Progress,
     ReplayDeps,
     ReplayFailed,
@@ -317,7 +318,7 @@ class OwnedRows:
         if reader is None or not self.ownership.is_mine(number):
             owner = self.ownership.owner(number)
             if owner is not None and owner.name != self.worker:
-                raise ReplayFailed(f"the webhook moved to the worker {owner.name}; ask again with the same request_id")
+                raise Moved(f"the webhook moved to the worker {owner.name}; ask again with the same request_id")
             raise Unavailable("the rows of the webhook are not open yet")
         try:
             return await reader.read(job)

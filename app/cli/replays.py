@@ -113,7 +113,7 @@ def list_replays(*, as_json: bool) -> None:
     elif not items:
         click.echo("no replays; start one with: vault-stream webhooks replay ID --since TIME")
     else:
-        columns = ("id", "webhook_id", "state", "scanned", "total", "matched", "sent", "created_at", "error")
+        columns = ("id", "webhook_id", "state", "scanned", "total", "matched", "skipped", "sent", "created_at", "error")
         print_table(columns, [[item.get(column) for column in columns] for item in items])
 
 
@@ -142,7 +142,8 @@ def cancel_replay(replay_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        click.echo(f"{found['id']} is {found['state']}; {found['sent']} of {found['matched']} events were sent")
+        counts = f"{found['sent']} of {found['matched']} events were sent, {found['skipped']} left out"
+        click.echo(f"{found['id']} is {found['state']}; {counts}")
 
 
 def _path(replay_id: str) -> str:

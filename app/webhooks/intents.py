@@ -13,7 +13,7 @@ from app.webhooks.errors import SerializationFailed, TooLargeToKeep
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Intent", "IntentReason", "decode_intent", "intent_headers"]
+__all__ = ["Intent", "IntentReason", "decode_intent", "fits_a_row", "intent_headers"]
 
 Header = tuple[str, bytes]
 
@@ -136,6 +136,17 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
         raise SerializationFailed("the value of an intent is not a structured CloudEvent") from None
     except ValueError:
         raise SerializationFailed("the header vs-reason of an intent is not event, resend, ping or replay") from None
+
+
+def fits_a_row(value: bytes) -> bool:
+    """Whether an event becomes a delivery; of one that does not, the owner of the webhook quarantines the intent."""
+    if len(value) <= MAX_KEPT_BYTES // 2:
+        return True
+    try:
+        _check_size(value, _decode_head(value))
+    except TooLargeToKeep:
+        return False
+    return True
 
 
 def _check_size(body: bytes, head: _Head) -> None:

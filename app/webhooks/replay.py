@@ -8,6 +8,7 @@ intent that it has seen. So a replay that is asked for again under its request i
 from __future__ import annotations
 
 import base64
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from app.webhooks.model import DeliveryRow, WebhookRow
     from app.webhooks.replay_request import ReplayRequest
 
-__all__ = ["Aim", "DisabledTime", "LogRecord", "ReplayIntent", "Selection"]
+__all__ = ["Aim", "DisabledTime", "LatelySent", "LogRecord", "ReplayIntent", "Selection"]
 
 CLOCKS_DIFFER_MS: Final = 60_000
 """Between the broker, which dates commands, and the workers, which date rows."""
@@ -43,6 +44,7 @@ CLOCKS_DIFFER_MS: Final = 60_000
 _DELIVERED: Final = frozenset({EventKind.VAULT, EventKind.OPERATOR})
 _PING: Final = str(OperatorEventType.WEBHOOK_PING)
 _REQUEST_ID_BYTES: Final = 15
+_LATELY_SENT: Final = 16_384
 
 TP = tuple[str, int]
 Header = tuple[str, bytes]
@@ -80,10 +82,12 @@ class ReplayIntent(NamedTuple):
     """One record for `webhook.deliveries`, and what is asked of it before it is sent.
 
     Attributes:
+        request_id: What the row of its delivery shows once it was asked for.
         at_ms: The time of the record that it came from.
     """
 
     delivery_id: str
+    request_id: str
     key: bytes
     value: bytes
     headers: tuple[Header, ...]
@@ -131,17 +135,18 @@ class Aim:
 
 def _intent(record: LogRecord, event: CloudEvent, webhook_id: str, request_id: str) -> ReplayIntent:
     id_, key = delivery_id(webhook_id, event.source, event.id), webhook_id.encode()
+    mine = _request_id_of(request_id, id_)
     headers: list[Header] = [
         ("vs-delivery-id", id_.encode()),
         ("vs-webhook-id", key),
         ("vs-reason", IntentReason.REPLAY.value.encode()),
-        ("vs-request-id", _request_id_of(request_id, id_).encode()),
+        ("vs-request-id", mine.encode()),
         ("vs-origin", f"{record.topic}/{record.partition}/{record.offset}".encode()),
     ]
     trace = traceparent_of(record.headers, event.extensions)
     if trace is not None:
         headers.append(("traceparent", trace.encode()))
-    return ReplayIntent(id_, key, event.posted, tuple(headers), record.timestamp)
+    return ReplayIntent(id_, mine, key, event.posted, tuple(headers), record.timestamp)
 
 
 def _request_id_of(request_id: str, delivery: str) -> str:
@@ -156,6 +161,29 @@ def _has_calendar_time(timestamp_ms: int) -> bool:
     except ValueError:
         return False
     return True
+
+
+class LatelySent:
+    """The last deliveries that a replay has sent.
+
+    An event that was published twice is in the log twice, mostly soon after, and the row of its delivery says that it
+    was sent only once the owner has read that.
+    """
+
+    __slots__ = ("_ids",)
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, delivery_id: str) -> bool:
+        """Whether it is one of them."""
+        return delivery_id in self._ids
+
+    def add(self, intents: Sequence[ReplayIntent]) -> None:
+        """They were sent."""
+        self._ids.update(dict.fromkeys(intent.delivery_id for intent in intents))
+        while len(self._ids) > _LATELY_SENT:
+            self._ids.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +220,7 @@ class Selection:
 
     @property
     def needs_rows(self) -> bool:
-        """Whether rows are to be asked for at all."""
+        """Whether nothing can be chosen without rows."""
         return self.only is not Only.ALL
 
     def takes(self, row: DeliveryRow | None, at_ms: int) -> bool:

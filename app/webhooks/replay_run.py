@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from app.events import InvalidEvent
 from app.webhooks.errors import WebhookError
-from app.webhooks.replay import Aim
+from app.webhooks.intents import fits_a_row
+from app.webhooks.replay import Aim, LatelySent
 from app.webhooks.replay_request import Only
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Log",
+    "Moved",
     "Progress",
     "ReplayDeps",
     "ReplayFailed",
@@ -65,6 +67,10 @@ class ReplayFailed(WebhookError):
     code = "replay_failed"
 
 
+class Moved(ReplayFailed):
+    """The rows of the webhook are with another worker."""
+
+
 class ReplayState(StrEnum):
     """Where a replay stands."""
 
@@ -88,8 +94,10 @@ class Progress:
         total: Offsets between the beginning and the end; None until they are known.
         scanned: Of those, how many lie behind it.
         matched: Events that the webhook asks for and the request does not leave out.
-        skipped: Of those, how many `only` left out.
-        sent: Of those, how many were acknowledged by the broker as asked for.
+        skipped: Of those, how many this replay brings nobody: `only` leaves them out, or they were sent under its
+            request id before, or are larger than a delivery may be and go to quarantine.
+        sent: All others of those, once the broker has acknowledged them. While the webhook is with another worker, it
+            is not known which of them were sent before; they count here, and their owner leaves them out.
         malformed: Records that are in quarantine, as they are no events of the catalogue.
         gone: Offsets that were asked for and that retention has taken.
         waits_for: Why nothing goes on at the moment.
@@ -142,14 +150,14 @@ class ReplayRows(Protocol):
 
         Raises:
             Unavailable: The number is not open at the moment.
-            ReplayFailed: It is with another worker.
+            Moved: It is with another worker.
         """
 
     async def origins_of_missed(self, asked: Callable[[DeliveryRow], bool]) -> Mapping[TP, int]:
         """By partition the first offset of the events of the missed rows that are asked for.
 
         Raises:
-            Unavailable, ReplayFailed: As above.
+            Unavailable, Moved: As above.
         """
 
 
@@ -195,6 +203,7 @@ class ReplayRun:
         self._until: dict[TP, int] = {}
         self._chunk = max(1, min(MAX_CHUNK, math.floor(request.rate_per_s / CHUNKS_A_SECOND)))
         self._send_at_s = 0.0
+        self._lately = LatelySent()
         self._worked = 0
         self._breathed_at_s = 0.0
 
@@ -312,17 +321,40 @@ class ReplayRun:
             self._reached(tp, position)
 
     async def _send(self, chunk: Sequence[ReplayIntent]) -> None:
-        chosen = list(chunk)
-        if self._selection.needs_rows:
-            rows = await self._patiently(lambda: self._deps.rows.read([intent.delivery_id for intent in chunk]))
-            pairs = zip(chunk, rows, strict=True)
-            chosen = [intent for intent, row in pairs if self._selection.takes(row, intent.at_ms)]
-            self.progress.skipped += len(chunk) - len(chosen)
+        chosen = await self._choose(chunk)
+        self.progress.skipped += len(chunk) - len(chosen)
         if chosen:
             await self._in_time(len(chosen))
             self._look_at_webhook()
             await self._patiently(lambda: self._deps.send(chosen))
-            self.progress.sent += len(chosen)
+            self._note_sent(chosen)
+
+    async def _choose(self, chunk: Sequence[ReplayIntent]) -> list[ReplayIntent]:
+        """Those that are asked for, each delivery once, without what was sent under the same request id before.
+
+        Their owner would do nothing with those; but then they would be counted as if it had.
+        """
+        rows = await self._rows_of([intent.delivery_id for intent in chunk])
+        chosen: dict[str, ReplayIntent] = {}
+        for intent, row in zip(chunk, rows, strict=True):
+            known = intent.delivery_id in self._lately or (row is not None and row.request_id == intent.request_id)
+            if not known and self._selection.takes(row, intent.at_ms):
+                chosen.setdefault(intent.delivery_id, intent)
+        return list(chosen.values())
+
+    async def _rows_of(self, delivery_ids: Sequence[str]) -> Sequence[DeliveryRow | None]:
+        try:
+            return await self._patiently(lambda: self._deps.rows.read(delivery_ids))
+        except Moved:
+            if self._selection.needs_rows:
+                raise
+            return [None] * len(delivery_ids)
+
+    def _note_sent(self, intents: Sequence[ReplayIntent]) -> None:
+        fitting = sum(fits_a_row(intent.value) for intent in intents)
+        self.progress.sent += fitting
+        self.progress.skipped += len(intents) - fitting
+        self._lately.add(intents)
 
     async def _in_time(self, count: int) -> None:
         """Wait for the turn of so many intents; what was not used of a rate is not made up for."""

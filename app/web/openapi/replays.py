@@ -56,6 +56,16 @@ _REQUEST: Final[dict[str, Schema]] = {
         "description": "What is asked for again under the same one is sent once.",
     },
 }
+_COUNTS: Final = {
+    "total": "Offsets between its beginning and its end; absent until they are known.",
+    "scanned": "Of those, how many lie behind it.",
+    "matched": "Events that the webhook asks for and the request does not leave out.",
+    "skipped": "Of the matched, those that it brings nobody: `only` leaves them out, or they were sent under the same"
+    " request_id before, or are larger than a delivery may be and go to quarantine.",
+    "sent": "The others of the matched, as far as it has come: given to the owner of the webhook to deliver.",
+    "malformed": "Records that are no events, and in quarantine.",
+    "gone": "Offsets that were asked for and that retention has taken.",
+}
 _SHOWN: Final[dict[str, Schema]] = {
     "id": text(".+\\.[0-9a-f-]{36}"),
     "webhook_id": WEBHOOK_ID,
@@ -64,7 +74,7 @@ _SHOWN: Final[dict[str, Schema]] = {
     "since": MOMENT,
     "until": MOMENT,
     "event_types": array(SHOWN_PATTERN, minItems=1, maxItems=50),
-    **dict.fromkeys(("scanned", "matched", "skipped", "sent", "malformed", "gone", "total"), COUNT),
+    **{name: {**COUNT, "description": meaning} for name, meaning in _COUNTS.items()},
     "actor": TEXT,
     "created_at": MOMENT,
     "started_at": MOMENT,

@@ -19,6 +19,7 @@ REPLAY = {
     "scanned": 40,
     "total": 100,
     "matched": 30,
+    "skipped": 6,
     "sent": 20,
     "created_at": "2026-03-01T00:00:00.000Z",
 }
@@ -132,7 +133,7 @@ class TestReplays:
     def test_are_cancelled(self, api: scripted.Api) -> None:
         api.will_answer(became("cancelled"))
         result = scripted.run(replays, "cancel", "w1.5f")
-        assert result.stdout == "w1.5f is cancelled; 20 of 30 events were sent\n"
+        assert result.stdout == "w1.5f is cancelled; 20 of 30 events were sent, 6 left out\n"
         assert (api.asked[0].method, api.asked[0].path) == ("DELETE", "/v1/replays/w1.5f")
 
     def test_that_there_is_not_is_one_line_and_exits_with_1(self, api: scripted.Api) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import STRUCTURED_HEADERS, new_event
+from app.webhooks.intents import MAX_KEPT_BYTES
 from app.webhooks.model import DeliveryRow, Status, WebhookRow
 from app.webhooks.replay import DisabledTime, ReplayIntent, Selection
 from app.webhooks.replay_request import Only, ReplayRequest
 from app.webhooks.replay_run import (
+    Moved,
     Progress,
     ReplayDeps,
     ReplayFailed,
@@ -68,6 +70,11 @@ class PlayedLog:
             ids.append(id_)
         return ids
 
+    def repeat(self, tp: TP, record: FakeRecord) -> None:
+        """The same event, published once more."""
+        records = self.partitions[tp]
+        records.append(replace(record, offset=len(records), timestamp=records[-1].timestamp + 1000))
+
     async def bounds(self) -> Mapping[TP, tuple[int, int]]:
         self._maybe_fail()
         return {tp: (self.begins.get(tp, 0), len(records)) for tp, records in self.partitions.items()}
@@ -109,6 +116,7 @@ class World:
         self.progress = Progress(ReplayState.RUNNING)
         self.send_failures = 0
         self.row_failures = 0
+        self.moved = False
         self.before_send: Callable[[], None] = lambda: None
 
     @property
@@ -124,6 +132,8 @@ class World:
         self.sent_at_s += [self.clock.monotonic_s()] * len(intents)
 
     async def read(self, delivery_ids: Sequence[str]) -> Sequence[DeliveryRow | None]:
+        if self.moved:
+            raise Moved("the webhook moved")
         if self.row_failures:
             self.row_failures -= 1
             raise Unavailable("the number is not open")
@@ -149,7 +159,14 @@ class World:
         deps = ReplayDeps(self.log, self, lambda: self.row, self.send, timing)
         return ReplayRun(wanted, Selection.of(wanted, disabled, DAY_MS), deps, self.progress)
 
-    def became(self, event_id: str, status: Status, *, ended_ms: int | None = None) -> None:
+    def apply(self, status: Status = Status.DELIVERED) -> None:
+        """The owner does what it was sent."""
+        for intent in self.intents:
+            self.became(msgspec.json.decode(intent.value)["id"], status, request_id=intent.request_id)
+
+    def became(
+        self, event_id: str, status: Status, *, ended_ms: int | None = None, request_id: str | None = None
+    ) -> None:
         """The owner has a row of an event."""
         records = (record for records in self.log.partitions.values() for record in records)
         found = next(r for r in records if msgspec.json.decode(r.value or b"")["id"] == event_id)
@@ -162,6 +179,7 @@ class World:
             event_source="/vault",
             event_type="llm.data-vault.dataset.created",
             origin=f"{found.topic}/{found.partition}/{found.offset}",
+            request_id=request_id,
             status=status,
             created_at_ms=ended_ms,
             waiting_since_ms=ended_ms,
@@ -169,10 +187,10 @@ class World:
         )
 
 
-def _intent_of(record: FakeRecord) -> ReplayIntent:
+def _intent_of(record: FakeRecord, request_id: str = "r") -> ReplayIntent:
     from app.webhooks.replay import Aim  # noqa: PLC0415  # for this one place
 
-    aim = Aim(ReplayRequest(since_ms=0, request_id="r"))
+    aim = Aim(ReplayRequest(since_ms=0, request_id=request_id))
     aim.use(webhook_row())
     intent = aim.intent(record)
     assert intent is not None
@@ -284,6 +302,83 @@ class TestOnly:
         world.row_failures = 5
         await world.run(since_ms=0, only=Only.MISSED).run()
         assert world.sent == [ids[1]]
+
+
+class TestWhatItCountsAsSent:
+    async def test_is_nothing_of_what_was_sent_under_its_request_id_before(self, world: World) -> None:
+        world.log.add(EVENTS, 30)
+        world.log.add(OTHER, 10)
+        await world.run(since_ms=0).run()
+        world.apply()
+        sent, world.progress = list(world.sent), Progress(ReplayState.RUNNING)
+        await world.run(since_ms=0).run()
+        assert world.sent == sent
+        assert (world.progress.matched, world.progress.skipped, world.progress.sent) == (40, 40, 0)
+
+    async def test_is_all_that_only_other_requests_have_sent_whatever_became_of_it(self, world: World) -> None:
+        ids = world.log.add(EVENTS, 30)
+        await world.run(since_ms=0).run()
+        for status in Status:
+            world.apply(status)
+            world.intents, world.progress = [], Progress(ReplayState.RUNNING)
+            await world.run(since_ms=0, request_id=f"again-{status}").run()
+            assert (world.sent, world.progress.sent, world.progress.skipped) == (ids, 30, 0)
+
+    async def test_is_the_rest_where_the_first_one_ended_early(self, world: World) -> None:
+        ids = world.log.add(EVENTS, 30)
+
+        def stop() -> None:
+            if len(world.intents) >= 12:
+                world.progress.state = ReplayState.CANCELLED
+
+        world.before_send = stop
+        with pytest.raises(ReplayFailed, match="cancelled"):
+            await world.run(since_ms=0, rate_per_s=10).run()
+        world.apply()
+        first, world.progress, world.before_send = world.progress.sent, Progress(ReplayState.RUNNING), lambda: None
+        await world.run(since_ms=0).run()
+        assert world.sent == ids
+        assert (world.progress.skipped, world.progress.sent) == (first, 30 - first)
+
+    async def test_is_one_of_an_event_that_is_in_the_log_more_than_once(self, world: World) -> None:
+        ids = world.log.add(EVENTS, 20)
+        near, far = world.log.partitions[EVENTS][3], world.log.partitions[EVENTS][0]
+        world.log.repeat(EVENTS, near)
+        world.log.repeat(EVENTS, near)
+        world.log.repeat(EVENTS, far)
+        await world.run(since_ms=0).run()
+        assert world.sent == ids
+        assert (world.progress.matched, world.progress.skipped, world.progress.sent) == (23, 3, 20)
+
+    async def test_is_none_that_is_too_large_to_become_a_delivery_but_its_owner_may_say_so(self, world: World) -> None:
+        small = world.log.add(EVENTS, 2)
+        large = new_event(
+            id="large",
+            source="/vault",
+            type="llm.data-vault.dataset.created",
+            subject="s" * (MAX_KEPT_BYTES // 2 + 4096),
+            data={"dataset_id": "ds-1", "name": "n"},
+        )
+        world.log.add(EVENTS, 1, value=large.posted)
+        await world.run(since_ms=0).run()
+        assert world.sent == [*small, "large"]
+        assert (world.progress.matched, world.progress.skipped, world.progress.sent) == (3, 1, 2)
+
+    async def test_waits_for_an_owner_that_is_being_opened(self, world: World) -> None:
+        ids = world.log.add(EVENTS, 3)
+        world.became(ids[1], Status.DELIVERED, request_id=_intent_of(world.log.partitions[EVENTS][1], "r1").request_id)
+        world.row_failures = 5
+        await world.run(since_ms=0).run()
+        assert (world.sent, world.progress.skipped) == ([ids[0], ids[2]], 1)
+
+    async def test_is_all_that_may_be_new_while_the_webhook_is_with_another_worker(self, world: World) -> None:
+        ids = world.log.add(EVENTS, 3)
+        world.became(ids[1], Status.DELIVERED, request_id=_intent_of(world.log.partitions[EVENTS][1], "r1").request_id)
+        world.moved = True
+        await world.run(since_ms=0).run()
+        assert (world.sent, world.progress.sent) == (ids, 3)
+        with pytest.raises(Moved):
+            await world.run(since_ms=0, only=Only.FAILED).run()
 
 
 class TestABrokerThatFails:

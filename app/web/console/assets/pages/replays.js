@@ -26,7 +26,7 @@ function Progress({ of }) {
   const text = of.total === undefined ? `${plural(of.scanned, "record")} read` : `${count(of.scanned)} of ${plural(of.total, "record")} read`;
   return html`<div>
     ${of.total && html`<progress max=${of.total} value=${Math.min(of.scanned, of.total)} aria-label="How much is read"></progress>`}
-    <div>${text}, ${count(of.sent)} sent</div>
+    <div>${text}, ${count(of.sent)} sent${of.skipped > 0 && `, ${count(of.skipped)} left out`}</div>
   </div>`;
 }
 
@@ -80,7 +80,7 @@ function Replay({ params }) {
         ["Waits for", replay.waits_for],
         ["For this webhook", count(replay.matched)],
         ["Sent", count(replay.sent)],
-        ["Left out: it has them, or they are not of the kind", count(replay.skipped)],
+        ["Left out: sent before under this request id, not of the kind, or too large", count(replay.skipped)],
         ["Unreadable", count(replay.malformed)],
         ["No longer kept", count(replay.gone)],
         ["Started", replay.started_at && html`<${Time} at=${replay.started_at} full=${true} />`],
