@@ -5,6 +5,7 @@
 - `processor`: commands and intents in, what is due out;
 - `attempts`: one POST, and what came of it, as one job;
 - `endings`: what ends without an attempt;
+- `resting`: what has had nothing to do for long is held no longer;
 - `holdings`: what these three share of one number.
 """
 

@@ -113,6 +113,10 @@ class BriefWaits:
             self._census.waits(row.reason, -1)
         return wait
 
+    def concern(self, webhook_id: str) -> bool:
+        """Whether any is of this webhook, or must not overtake its rows."""
+        return webhook_id in self._of_webhook or webhook_id in self.parked
+
     def all_of(self, webhook_id: str) -> list[BriefWait]:
         """All of a webhook, in order."""
         if webhook_id not in self._of_webhook:

@@ -115,8 +115,8 @@ class Holdings:
 
     Attributes:
         brief: What waits without a row.
-        webhooks: By id, those that were needed since the number was opened. Most of ten thousand have nothing to do
-            for long, and a row in the table is all that they cost until then.
+        webhooks: By id, those that were needed lately. Most of ten thousand have nothing to do for long, and a row in
+            the table is all that they cost until then; `resting.Resting` puts them away again.
         flights: By delivery id.
         since_ms: Since when this is the owner.
         lane_flights: Those whose event has a subject, by webhook and lane.
@@ -156,9 +156,16 @@ class Holdings:
     def webhook(self, unit: Unit, webhook_id: str) -> OwnedWebhook | None:
         """A webhook, read from the table when it is needed first; None: there is none."""
         found = self.webhooks.get(webhook_id)
-        if found is None and (row := unit.get(WEBHOOKS, webhook_key(webhook_id))) is not None:
+        if found is not None:
+            found.needed = True
+        elif (row := unit.get(WEBHOOKS, webhook_key(webhook_id))) is not None:
             found = self._take_in(row)
         return found
+
+    def put_away(self, webhook_id: str) -> None:
+        """Hold a webhook no longer, until it is needed again."""
+        del self.webhooks[webhook_id]
+        self.scheduler.put_away(webhook_id)
 
     def activity(self, webhook_id: str, now_ms: int) -> Activity:
         """What is known of a webhook; of one that was not needed yet, that it does nothing."""

@@ -15,6 +15,7 @@ from agents.webhooks.attempts import Attempts
 from agents.webhooks.brief_waits import LOOK_S
 from agents.webhooks.endings import Endings
 from agents.webhooks.holdings import Holdings
+from agents.webhooks.resting import Resting
 from app.engine import Agent, Processor
 from app.webhooks.commands import apply_command, decode_command
 from app.webhooks.delivery import Arrived, Delivery, Due, transition
@@ -70,6 +71,7 @@ class WebhooksProcessor(Processor):
         self._scheduler = self._holdings.scheduler
         self._endings = Endings(self._holdings)
         self._attempts = Attempts(self._holdings, self._endings.end)
+        self._resting = Resting(self._holdings)
         self._draining = False
 
     # -- the engine's calls
@@ -132,6 +134,7 @@ class WebhooksProcessor(Processor):
             self.context.tick_at(now.monotonic_s + (self._holdings.sweep_at_ms - now.wall_ms) / 1000)
         if self._holdings.brief:
             self.context.tick_at(now.monotonic_s + LOOK_S)
+        self._resting.look(unit, now)
         next_s = self._scheduler.next_at_s()
         if next_s is not None:
             self.context.tick_at(next_s)

@@ -109,6 +109,11 @@ class Backlog:
         return len(self._known)
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing waits, here or in the index, and no lane is busy: it does what a new one would."""
+        return not self._known and not self._lanes and self.all_here
+
+    @property
     def classes(self) -> int:
         """How many classes have entries or rows in the index."""
         return len(self._classes)
@@ -331,6 +336,9 @@ class Backlog:
     def _drop(self, entry: Entry) -> None:
         """Out of memory, wherever it is."""
         del self._known[entry.delivery_id]
+        if not self._known:
+            # Nothing waits for its turn.
+            self._firsts_in_row = 0
         lane = self._lanes.get(entry.lane) if entry.lane is not None else None
         if lane is None:
             self._pull_out(entry)

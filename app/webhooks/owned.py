@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from app.webhooks.credentials import open_headers
 from app.webhooks.delivery import Terms
 from app.webhooks.errors import MissingKey, UnreadableSecret
@@ -66,11 +68,12 @@ class OwnedWebhook:
         flights: How many of its deliveries are in flight.
         unjudged: How many of those have failed, which is not written yet.
         proven: Whether its row says that its receiver has taken something, at this URL.
+        needed: Whether anything was done with it since that was last looked at.
     """
 
     __slots__ = (
-        "_headers", "_keys", "_lasting", "_options", "_secrets", "flights", "heart", "parked_at_ms", "proven", "recent",
-        "row", "terms", "unjudged",
+        "_headers", "_keys", "_lasting", "_options", "_secrets", "flights", "heart", "needed", "parked_at_ms",
+        "proven", "recent", "row", "terms", "unjudged",
     )  # fmt: skip
 
     def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
@@ -79,6 +82,7 @@ class OwnedWebhook:
         self.parked_at_ms = 0
         self.flights = 0
         self.unjudged = 0
+        self.needed = True
         self.heart = Heart.of(row)
         self.recent: Recent | None = None
         self._secrets: tuple[tuple[Secret | None, int | None], ...] = ()
@@ -97,6 +101,23 @@ class OwnedWebhook:
         self.terms = self._options.terms(row.retry_schedule_s, row.timeout_s)
         if (row.secrets, row.headers, row.sealed_headers) != (before.secrets, before.headers, before.sealed_headers):
             self.open_secrets()
+
+    def rests(self, now_ms: int) -> bool:
+        """Whether its row says all that is known of it: nothing is under way, nor was in the last hour."""
+        return (
+            not self.flights
+            and self.heart == Heart.of(self.row)
+            and not self.heart.failures
+            and self.parked_at_ms <= now_ms
+            and (self.recent is None or self.recent.over(now_ms))
+        )
+
+    def is_by(self, row: WebhookRow | None) -> bool:
+        """Whether it is served by this row; what first attempts have said is written without it."""
+        mine = self.row
+        return row is not None and mine == replace(
+            row, first_success_ms=mine.first_success_ms, first_failure_ms=mine.first_failure_ms
+        )
 
     def prove(self) -> None:
         """Its receiver has taken something, and the row says so."""

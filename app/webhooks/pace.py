@@ -93,6 +93,11 @@ class Pace:
         return self._failures > 0
 
     @property
+    def calm(self) -> bool:
+        """Whether it does what a new one would."""
+        return not self._failures and self._gap_s is None
+
+    @property
     def next_s(self) -> float:
         """While paced: no attempt before this time."""
         return self._next_s
@@ -141,6 +146,11 @@ class TokenBucket:
         """When the next token is there; `now_s` or earlier if one is."""
         self._refill(now_s)
         return now_s if self._tokens >= 1 else now_s + (1 - self._tokens) / self._rate_per_s
+
+    def full(self, now_s: float) -> bool:
+        """Whether it does what a new one would."""
+        self._refill(now_s)
+        return self._tokens >= self._burst
 
     def take(self, now_s: float) -> None:
         """Use one token."""
@@ -210,6 +220,10 @@ class GlobalSlots:
         else:
             del self._held[webhook_id]
         self.wake()
+
+    def troubled(self, webhook_id: str) -> bool:
+        """What was noted by `mark`."""
+        return webhook_id in self._troubled
 
     def mark(self, webhook_id: str, *, troubled: bool) -> None:
         """Note whether a webhook is in trouble."""

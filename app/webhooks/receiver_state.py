@@ -71,6 +71,18 @@ class Receiver:
             return Block(Reason.PACE)
         return _NO_SLOT if self.in_flight >= self.slots.cap else None
 
+    def spare(self, now: Now) -> bool:
+        """Whether a new one would do the same, with these slots: nothing of it is under way, waits or counts."""
+        return (
+            not self.in_flight
+            and not self.stops
+            and self.backlog.empty
+            and self.pace.calm
+            and (self.bucket is None or self.bucket.full(now.monotonic_s))
+            and self.hold_until_ms <= now.wall_ms
+            and self.no_key_until_s <= now.monotonic_s
+        )
+
     def _timed_block(self, now: Now) -> Block | None:
         now_s = now.monotonic_s
         if self.no_key_until_s > now_s:

@@ -70,6 +70,11 @@ class Recent:
         last = self._buckets[-1]
         self._buckets[-1] = Bucket(last.start_ms, last.delivered + ok, last.failed + (not ok))
 
+    def over(self, now_ms: int) -> bool:
+        """Whether nothing of it is in the last hour, nor will be."""
+        end_ms = now_ms - now_ms % _BUCKET_MS
+        return not self._buckets or self._buckets[-1].start_ms <= end_ms - BUCKETS * _BUCKET_MS
+
     def last_hour(self, now_ms: int) -> list[Bucket]:
         """Twelve buckets, oldest first; the last one is not over."""
         end_ms = now_ms - now_ms % _BUCKET_MS

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.webhooks.backlog import DEFAULT_SHARE, Backlog, Entry, Horizon
@@ -43,6 +44,17 @@ class Refill(NamedTuple):
     limit: int
 
 
+class Learnt(NamedTuple):
+    """What is kept of a webhook that was put away: its slots, and whether it was in trouble (`GlobalSlots`)."""
+
+    cap: int
+    troubled: bool
+
+
+# There may be ten thousand, and few kinds of them.
+_learnt = cache(Learnt)
+
+
 class Scheduler:
     """One number's.
 
@@ -60,6 +72,7 @@ class Scheduler:
         self._rules = rules
         self._wake = wake
         self._receivers: dict[str, Receiver] = {}
+        self._put_away: dict[str, Learnt] = {}
         self._ring: deque[str] = deque()
         self._in_ring: set[str] = set()
         self._parked: dict[str, None] = {}
@@ -77,7 +90,10 @@ class Scheduler:
         """
         found = self._receivers.get(webhook_id)
         if found is None:
-            self._receivers[webhook_id] = Receiver(webhook_id, limits, self._rules, now)
+            found = self._receivers[webhook_id] = Receiver(webhook_id, limits, self._rules, now)
+            if (learnt := self._put_away.pop(webhook_id, None)) is not None:
+                found.slots.cap = learnt.cap
+                self._slots.mark(webhook_id, troubled=learnt.troubled)
             return
         if limits.rate_per_s != found.limits.rate_per_s:
             found.bucket = None if limits.rate_per_s is None else TokenBucket(limits.rate_per_s, now.monotonic_s)
@@ -95,6 +111,17 @@ class Scheduler:
             self._slots.mark(webhook_id, troubled=False)
             for _ in range(found.in_flight):
                 self._slots.give_back(webhook_id)
+
+    def spare(self, webhook_id: str, now: Now) -> bool:
+        """Whether a webhook may be put away: nothing but what is kept then would be lost."""
+        found = self._receivers[webhook_id]
+        return now.monotonic_s - found.progress_s > GETS_ON_S and found.spare(now)
+
+    def put_away(self, webhook_id: str) -> None:
+        """Forget one that is `spare` until it is configured again; what was learnt of its capacity is kept."""
+        learnt = _learnt(self._receivers[webhook_id].slots.cap, self._slots.troubled(webhook_id))
+        self.remove(webhook_id)
+        self._put_away[webhook_id] = learnt
 
     def close(self) -> None:
         """The number is gone."""
