@@ -231,11 +231,9 @@ def _all(path: str, query: dict[str, str], limit: int | None = None) -> _Found:
 
 
 def _standing(webhook: dict[str, Any]) -> str:
-    """Its health in the words of the console: of one that has never taken anything nobody knows that it would."""
-    health: str = webhook["health"]
-    if health != "ok" or "first_success_at" in webhook:
-        return health
-    return "failing from the start" if "failing_since" in webhook else "unknown"
+    """In words; its health, where a worker of another version does not say it."""
+    told: str = webhook.get("standing", webhook["health"])
+    return told.replace("_", " ")
 
 
 def _print(value: dict[str, Any], *, as_json: bool) -> None:

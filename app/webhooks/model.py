@@ -77,6 +77,16 @@ class Health(StrEnum):
     DISABLED = "disabled"
 
 
+class Standing(StrEnum):
+    """Health, as people are told of it: of a receiver that has never taken anything nobody knows that it would."""
+
+    OK = "ok"
+    UNKNOWN = "unknown"
+    FAILING_FROM_THE_START = "failing_from_the_start"
+    FAILING = "failing"
+    DISABLED = "disabled"
+
+
 class Ordering(StrEnum):
     """Whether a retried event may be overtaken by a later one of its subject."""
 

@@ -27,7 +27,7 @@ from app.webhooks.errors import (
     pointer,
 )
 from app.webhooks.matching import parse_filter
-from app.webhooks.model import Ordering
+from app.webhooks.model import Health, Ordering, Standing
 from app.webhooks.patterns import canonical_patterns
 from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import Secret
@@ -165,10 +165,20 @@ def show_webhook(row: WebhookRow, secret: str | None = None) -> dict[str, Any]:
         "handshake": row.handshake,
         "version": row.version,
         "health": row.health.value,
+        "standing": _standing(row).value,
         "created_at": format_time(row.created_at_ms),
         "updated_at": format_time(row.updated_at_ms),
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def _standing(row: WebhookRow) -> Standing:
+    if row.health is not Health.OK:
+        return Standing(row.health.value)
+    if row.first_success_ms is not None:
+        return Standing.OK
+    failing_since_ms = row.failing_since_ms or row.first_failure_ms
+    return Standing.UNKNOWN if failing_since_ms is None else Standing.FAILING_FROM_THE_START
 
 
 def _refuse_mask(headers: Mapping[str, str]) -> None:

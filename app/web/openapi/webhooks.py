@@ -35,6 +35,7 @@ from app.web.openapi.shared import (
     TEXT,
     WEBHOOK_ID,
 )
+from app.webhooks.model import Standing
 
 __all__ = ["WEBHOOKS", "WEBHOOK_CHANGES"]
 
@@ -96,6 +97,13 @@ _SHOWN: Final[dict[str, Schema]] = {
     "headers": _SHOWN_HEADERS,
     "version": {"type": "integer", "minimum": 1, "description": "Counts changes of the configuration."},
     "health": _HEALTH,
+    "standing": {
+        **enum(*(one.value for one in Standing)),
+        "description": (
+            "The same as people are told of it: of one whose health is ok, but whose receiver has taken nothing yet at"
+            " this URL, whether all that was sent to it has failed, or nothing is known."
+        ),
+    },
     "failing_since": {
         **MOMENT,
         "description": "The first failed attempt since the last success, as of the last change of health.",
@@ -109,7 +117,7 @@ _SHOWN: Final[dict[str, Schema]] = {
 }
 _ALWAYS_SHOWN: Final = (
     "id", "url", "events", "headers", "enabled", "ordering", "signatures", "handshake", "version", "health",
-    "created_at", "updated_at",
+    "standing", "created_at", "updated_at",
 )  # fmt: skip
 _SEARCH: Final = query("search", TEXT, "Part of the id, URL, description or a pattern, in any case.")
 _OF_HEALTH: Final = query("health", _HEALTH, "Only those.")
@@ -124,6 +132,7 @@ _SHOWN_EXAMPLE: Final = {
     "handshake": False,
     "version": 1,
     "health": "ok",
+    "standing": "unknown",
     "created_at": "2026-01-31T12:00:00.000Z",
     "updated_at": "2026-01-31T12:00:00.000Z",
     "filter": {"tenant_id": ["t1"], "data": {"schema.name": ["x"]}},

@@ -48,6 +48,7 @@ class TestCreate:
             "handshake": False,
             "version": 1,
             "health": "ok",
+            "standing": "unknown",
             "created_at": "2025-06-15T15:06:40.000Z",
             "updated_at": "2025-06-15T15:06:40.000Z",
         }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.webhooks.errors import InvalidField
-from app.webhooks.model import Health, Ordering, WebhookFilter
+from app.webhooks.model import Health, Ordering, Standing, WebhookFilter
 from app.webhooks.registration import (
     Limits,
     Registration,
@@ -224,6 +224,7 @@ class TestShowing:
             "handshake": False,
             "version": 1,
             "health": "ok",
+            "standing": "unknown",
             "created_at": "2025-06-15T15:06:40.000Z",
             "updated_at": "2025-06-15T15:06:40.000Z",
         }
@@ -248,6 +249,25 @@ class TestShowing:
         assert (shown["max_in_flight"], shown["description"]) == (3, "for the lake")
         assert (shown["enabled"], shown["health"], shown["disabled_reason"]) == (False, "disabled", "gone")
         assert shown["failing_since"] == shown["disabled_at"] == "2025-06-15T15:06:40.000Z"
+
+    @pytest.mark.parametrize(
+        ("known", "standing"),
+        [
+            ({}, "unknown"),
+            ({"first_failure_ms": START_MS}, "failing_from_the_start"),
+            ({"failing_since_ms": START_MS}, "failing_from_the_start"),
+            ({"first_success_ms": START_MS}, "ok"),
+            ({"first_success_ms": START_MS, "failing_since_ms": START_MS}, "ok"),
+            ({"health": Health.FAILING, "failing_since_ms": START_MS}, "failing"),
+            ({"health": Health.FAILING, "failing_since_ms": START_MS, "first_success_ms": START_MS}, "failing"),
+            ({"health": Health.DISABLED}, "disabled"),
+        ],
+    )
+    def test_it_stands_well_once_it_has_taken_something(self, known: dict[str, Any], standing: str) -> None:
+        assert show_webhook(webhook_row(**known))["standing"] == standing
+
+    def test_every_health_is_a_standing(self) -> None:
+        assert {one.value for one in Health} <= {one.value for one in Standing}
 
     def test_a_secret_is_shown_only_where_it_is_handed_in(self) -> None:
         row = webhook_row()

@@ -42,6 +42,5 @@ export const bytes = (value) => {
 /** `oldest_unfinished_s` → `oldest unfinished`. */
 export const words = (name) => name.replace(/_(s|ms|bytes)$/, "").replaceAll("_", " ");
 
-/** The health of a webhook. Of one that has never taken anything nobody knows that it would: it is called well once it has. */
-export const standing = ({ health, first_success_at: proven, failing_since: failing }) =>
-  proven || health !== "ok" ? health : failing ? "failing from the start" : "unknown";
+/** How a webhook is; its health, where a worker of another version does not say it. */
+export const standing = (webhook) => words(webhook.standing ?? webhook.health);
