@@ -8,7 +8,7 @@ import pytest
 from app.engine import Unit
 from app.observability import metrics
 from tests.support.engine import ROWS, Row
-from tests.unit.engine.test_runner import Rig
+from tests.support.runner_rig import Rig
 
 
 def unknown() -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.engine import OutputFailed, Revoked, Unit
 from app.engine.errors import OutputTooLarge
 from tests.support.engine import ROWS, Row
-from tests.unit.engine.test_runner import Rig
+from tests.support.runner_rig import Rig
 
 
 def sending(value: bytes) -> Callable[[Unit], bytes]:

@@ -2,7 +2,7 @@
 
 from tests.support.metric_samples import Change, value
 from tests.support.number import until
-from tests.unit.integrations.policy.test_evaluation import Desk as PolicyDesk
+from tests.support.policy_desk import Desk as PolicyDesk
 from tests.unit.integrations.policy.test_journal import Broker, decision, journal
 
 
