@@ -14,6 +14,7 @@ from app.integrations.policy import (
     Invalidations,
     Lifetimes,
     NotRecorded,
+    Obligation,
     PolicyEngine,
     PolicyUnavailable,
     Question,
@@ -23,11 +24,20 @@ from app.integrations.policy import (
     vault_question,
 )
 from app.web.policy import PolicyApi
+from tests.support.listening import Answer
 from tests.support.memory_unit import START_MS, FakeClock
 from tests.support.scripted_upstream import ScriptedUpstream
 
 ALLOW = Verdict(allowed=True, reason="reading is open", matched_policies=("p-1",))
 DENY = Verdict(allowed=False, reason="only an admin may")
+ASKED = {"principal_id": "alice", "action": "read", "resource_id": "ds-1", "context": {"ip": "10.0.0.1"}}
+RICH = Verdict(
+    allowed=True,
+    reason="owner",
+    matched_policies=("p-1",),
+    obligations=(Obligation(action="mask", parameters={"fields": ["ssn"]}),),
+    extra={"step_up": "mfa"},
+)
 
 
 def question(principal: str = "alice", action: str = "read", resource: str = "ds-1", **context: Any) -> Question:
@@ -134,3 +144,13 @@ def policy_api(
     )
     lists = ScriptedUpstream(body=lambda _: b'[{"id":"p-1"}]')
     return PolicyApi(evaluator, PolicyEngine(lists, Dialect()), invalidated, Invalidated.topic, "http://worker-1")
+
+
+def by_action(question: Question) -> Verdict:
+    return RICH if question.action == "read" else DENY
+
+
+def is_unavailable(answer: Answer) -> bool:
+    assert answer.code == (503, "policy_unavailable")
+    assert answer.headers["Retry-After"]
+    return "allowed" not in answer.document and "decision" not in answer.document
