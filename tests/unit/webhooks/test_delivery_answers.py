@@ -9,14 +9,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from app.webhooks.delivery import Answered, Delivery, Terms, transition
+from app.webhooks.delivery import Answered, Delivery, transition
 from app.webhooks.model import ATTEMPT_LOG_LIMIT, Attempt, AttemptResult, DeliveryRow, Reason, Status, WebhookState
-from app.webhooks.schedule import RetrySchedule
+from tests.support.delivery_steps import NOW, TERMS
 
-NOW: Final = 1_750_000_000_000
-TERMS: Final = Terms(
-    schedule=RetrySchedule((0, 5, 300)), history_ms=86_400_000, failed_history_ms=604_800_000, max_age_ms=600_000
-)
 REJECTING: Final = {400, 401, 403, 404, 405, 413, 415, 422}
 RESULTS: Final = {Status.DELIVERED: AttemptResult.DELIVERED, Status.RETRYING: AttemptResult.RETRY}
 
