@@ -243,3 +243,16 @@ class Seen:
             self.page.set_viewport_size({"width": 1000, "height": height})
             self.page.screenshot(path=PICTURES / f"{name}.png", full_page=False)
             self.page.set_viewport_size(WIDE)
+
+
+def opened(console: Callable[..., Seen], webhook: str, role: str = "admin") -> Seen:
+    """The page of a webhook, once it has all its parts."""
+    seen = console(f"/webhooks/{webhook}", role)
+    seen.page.get_by_role("heading", name="Configuration").wait_for()
+    seen.page.get_by_role("heading", name="The last hour").wait_for()
+    return seen
+
+
+def shown(system: System, webhook: str) -> dict[str, object]:
+    """What the API says of a webhook."""
+    return dict(system.call("GET", f"/v1/webhooks/{webhook}"))

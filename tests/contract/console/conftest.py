@@ -26,6 +26,7 @@ from tests.support.console import (
     running_browser,
     running_system,
 )
+from tests.support.workers import Hook
 
 TOKENS = {"admin": ADMIN_TOKEN, "viewer": VIEWER_TOKEN}
 
@@ -84,3 +85,20 @@ def console(tab: Callable[[], Seen], system: System) -> Callable[..., Seen]:
         return seen
 
     return open_console
+
+
+@pytest.fixture(scope="module")
+def hook(system: System) -> Iterator[Hook]:
+    """A webhook whose receiver is honest."""
+    hook = system.run(system.deployment.hook("*"))
+    yield hook
+    system.call("DELETE", f"/v1/webhooks/{hook.id}")
+
+
+@pytest.fixture
+def webhook(system: System) -> Iterator[str]:
+    """The id of one for an address where nothing listens."""
+    made = system.webhook(description="Of a test")
+    yield str(made["id"])
+    if any(row["id"] == made["id"] for row in system.call("GET", "/v1/webhooks?limit=200")["items"]):
+        system.call("DELETE", f"/v1/webhooks/{made['id']}")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable
 from typing import Final
 
 import pytest
-from playwright.sync_api import Locator, Route, expect
+from playwright.sync_api import Locator, expect
 
 from tests.support.canaries import CREDENTIALS
-from tests.support.console import EVIL, Seen, System
+from tests.support.console import EVIL, Seen, System, opened, shown
 from tests.support.workers import Hook
 
 pytestmark = pytest.mark.foreign
@@ -21,38 +19,10 @@ pytestmark = pytest.mark.foreign
 Console = Callable[..., Seen]
 
 
-@pytest.fixture(scope="module")
-def hook(system: System) -> Iterator[Hook]:
-    """A webhook whose receiver is honest."""
-    hook = system.run(system.deployment.hook("*"))
-    yield hook
-    system.call("DELETE", f"/v1/webhooks/{hook.id}")
-
-
-@pytest.fixture
-def webhook(system: System) -> Iterator[str]:
-    """The id of one for an address where nothing listens."""
-    made = system.webhook(description="Of a test")
-    yield str(made["id"])
-    if any(row["id"] == made["id"] for row in system.call("GET", "/v1/webhooks?limit=200")["items"]):
-        system.call("DELETE", f"/v1/webhooks/{made['id']}")
-
-
 def dialog(seen: Seen, title: str) -> Locator:
     found = seen.page.get_by_role("dialog", name=title)
     found.wait_for()
     return found
-
-
-def opened(console: Console, webhook: str, role: str = "admin") -> Seen:
-    seen = console(f"/webhooks/{webhook}", role)
-    seen.page.get_by_role("heading", name="Configuration").wait_for()
-    seen.page.get_by_role("heading", name="The last hour").wait_for()
-    return seen
-
-
-def shown(system: System, webhook: str) -> dict[str, object]:
-    return dict(system.call("GET", f"/v1/webhooks/{webhook}"))
 
 
 # --- The list
@@ -312,63 +282,6 @@ def test_a_replay_begins(console: Console, system: System, hook: Hook) -> None:
     form.get_by_role("button", name="Start the replay").click()
     seen.has("The replay has begun.")
     assert hook.id in [one["webhook_id"] for one in system.call("GET", "/v1/replays")["items"]]
-
-
-def test_one_is_called_ok_once_it_has_taken_something(console: Console, system: System, webhook: str) -> None:
-    seen = opened(console, webhook)
-    health = seen.page.get_by_role("region", name="Health")
-    expect(health).to_contain_text("unknown")
-    expect(health).to_contain_text("First success")
-    expect(health).to_contain_text("none yet, at this URL")
-    seen.check()
-    system.call("POST", f"/v1/webhooks/{webhook}/ping")
-    system.until(lambda: "failing_since" in shown(system, webhook), "its first attempt has failed")
-    expect(health).to_contain_text("failing from the start")
-    seen.check()
-    seen.go(f"/webhooks?search={webhook}", "Webhooks")
-    expect(seen.page.get_by_role("cell", name="failing from the start")).to_be_visible()
-    seen.go("/", "Overview")
-    facts = seen.page.get_by_role("region", name="Deployment")
-    expect(facts).to_contain_text(re.compile(r"\d failing from the start"))
-    assert shown(system, webhook)["health"] == "ok"
-
-
-def test_only_one_that_is_older_than_its_owner_is_said_to_have_been_taken_over(
-    console: Console, system: System, webhook: str
-) -> None:
-    seen = console("/webhooks")
-    told = dict(system.call("GET", f"/v1/webhooks/{webhook}/activity"))
-    made_s = datetime.fromisoformat(str(shown(system, webhook)["created_at"])).timestamp()
-    for later_s, text in ((-60, 0), (1, 1)):
-        since = datetime.fromtimestamp(made_s + later_s, UTC).isoformat(timespec="milliseconds")
-        seen.page.route(f"**/v1/webhooks/{webhook}/activity", partial(_fulfilled, told | {"since": since}))
-        seen.go("/webhooks", "Webhooks")
-        seen.go(f"/webhooks/{webhook}", "Of a test")
-        seen.page.get_by_role("heading", name="The last hour").wait_for()
-        assert seen.page.get_by_text("Its owner took it over").count() == text
-
-
-def _fulfilled(told: dict[str, object], route: Route) -> None:
-    route.fulfill(json=told)
-
-
-def test_one_that_took_something_is_ok(console: Console, system: System, hook: Hook) -> None:
-    system.call("POST", f"/v1/webhooks/{hook.id}/ping")
-    system.until(lambda: "first_success_at" in shown(system, hook.id), "it has taken the ping")
-    seen = opened(console, hook.id)
-    health = seen.page.get_by_role("region", name="Health")
-    expect(health.get_by_text("ok", exact=True)).to_be_visible()
-    expect(health.locator("time").first).to_be_visible()
-
-
-def test_one_that_only_fails_says_so(console: Console, system: System, webhook: str) -> None:
-    for _ in range(5):
-        system.call("POST", f"/v1/webhooks/{webhook}/ping")
-    system.until(lambda: shown(system, webhook)["health"] == "failing", "the webhook is failing")
-    seen = opened(console, webhook)
-    seen.has("Failing since")
-    seen.page.get_by_role("img", name=re.compile(r"0 delivered, [1-9]\d* failed")).wait_for()
-    seen.check()
 
 
 def test_one_is_deleted_only_after_it_was_asked(console: Console, system: System, webhook: str) -> None:
