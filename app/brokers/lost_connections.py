@@ -27,6 +27,9 @@ async def _connect_or_tell(connection: Any) -> Any:
     try:
         return await _connect(connection)
     except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            # All of Kafka's own are of that kind.
+            raise
         connection.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
         raise kafka_errors.KafkaConnectionError(f"no connection: {error}") from error
 
@@ -35,5 +38,7 @@ def _send_or_tell(connection: Any, request: Any, expect_response: bool = True) -
     try:
         return _send(connection, request, expect_response)
     except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            raise
         connection.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
         raise kafka_errors.KafkaConnectionError(f"the connection is lost: {error}") from error

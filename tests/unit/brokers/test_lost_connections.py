@@ -11,6 +11,7 @@ import uvloop
 from aiokafka import errors as kafka_errors
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
 import app.brokers
 from app.brokers import lost_connections
@@ -52,6 +53,33 @@ def test_without_us_it_is_an_error_that_nobody_expects() -> None:
 
     assert type(error) is RuntimeError
     connection._writer = connection._reader = None
+
+
+@pytest.mark.parametrize("error", [kafka_errors.SaslAuthenticationFailed("no"), NotImplementedError("no such version")])
+async def test_another_error_of_making_one_stays_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    async def refused(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", refused)
+
+    with pytest.raises(type(error)) as met:
+        await AIOKafkaConnection("127.0.0.1", 9).connect()
+    assert met.value is error
+
+
+async def test_a_request_that_the_broker_is_too_old_for_leaves_the_connection_open() -> None:
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        connection = AIOKafkaConnection(*server.sockets[0].getsockname())
+        connection._reader, connection._writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            with pytest.raises(kafka_errors.IncompatibleBrokerVersion):
+                connection.send(MetadataRequest([]))
+            assert connection.connected()
+        finally:
+            connection._writer.close()
+            connection._writer = connection._reader = None
 
 
 async def test_one_that_is_lost_while_it_is_made_is_an_error_of_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
