@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -37,6 +39,13 @@ _LOOK_AGAIN_S = 0.5
 _EXPECTED = (_SESSION_NOT_FOUND, 71)  # the second: another epoch
 
 TP = tuple[str, int]
+
+
+def _shuffled(wanted: Iterable[tuple[TP, int]]) -> list[tuple[TP, int]]:
+    """In another order each time: where an answer has no room for all, the broker begins with the first."""
+    found = list(wanted)
+    random.shuffle(found)
+    return found
 
 
 class FetchSession:
@@ -65,7 +74,7 @@ class FetchSession:
         known = self.offsets
         changed: dict[str, list[tuple[int, int, int, int, int]]] = {}
         # As sets, because of hundreds hardly any has changed.
-        for (topic, partition), offset in wanted.items() - known.items():
+        for (topic, partition), offset in _shuffled(wanted.items() - known.items()):
             # -1: no leader epoch, and no log start, which only followers have.
             changed.setdefault(topic, []).append((partition, -1, offset, -1, max_bytes))
         forgotten: dict[str, list[int]] = {}
@@ -114,7 +123,7 @@ class _Request(FetchRequest):  # type: ignore[misc]  # aiokafka ships no types
     def topics(self) -> list[tuple[str, list[tuple[int, int, int]]]]:
         """All that is wanted, as an older broker is told it."""
         found: dict[str, list[tuple[int, int, int]]] = {}
-        for (topic, partition), offset in self._wanted.items():
+        for (topic, partition), offset in _shuffled(self._wanted.items()):
             found.setdefault(topic, []).append((partition, offset, self._most_bytes))
         return list(found.items())
 

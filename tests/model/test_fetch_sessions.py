@@ -123,3 +123,14 @@ def test_epochs_begin_again_at_one_after_the_last() -> None:
     session.answered(answer(9, 0))
 
     assert session.ask({}, MOST_BYTES)[:2] == (9, 1)
+
+
+def test_partitions_are_named_in_another_order_each_time() -> None:
+    wanted = {("a", partition): 0 for partition in range(50)}
+    firsts = set()
+    for _ in range(20):
+        ((_, named),) = FetchSession().ask(wanted, MOST_BYTES)[2]
+        assert {partition for partition, *_ in named} == set(range(50))
+        firsts.add(named[0][0])
+
+    assert len(firsts) > 1
