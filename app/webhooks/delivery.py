@@ -293,7 +293,7 @@ def _gives_up_ms(now_ms: int, event_expires_ms: int | None, terms: Terms) -> int
 
 
 def _rejections(row: DeliveryRow, event: Answered) -> int:
-    return row.rejections + (event.status_code in _REJECTING)
+    return row.rejections + (event.error is not None and event.status_code in _REJECTING)
 
 
 def _with_attempt(row: DeliveryRow, event: Answered) -> Step:
