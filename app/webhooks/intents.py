@@ -82,6 +82,9 @@ def intent_headers(
     )
 
 
+_Extension = str | int | bool | None
+
+
 class _Head(msgspec.Struct):
     """What is read of the event; the rest of it is skipped, not parsed into objects."""
 
@@ -91,8 +94,9 @@ class _Head(msgspec.Struct):
     subject: str | None = None
     time: str | None = None
     expirytime: str | None = None
-    correlationid: str | None = None
-    traceparent: str | None = None
+    # Extensions whose type nobody checks (CloudEvents 1.0, Extension Context Attributes).
+    correlationid: _Extension = None
+    traceparent: _Extension = None
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
@@ -120,12 +124,12 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
             request_id=None if reason is IntentReason.EVENT else found["vs-request-id"],
             origin=found.get("vs-origin", ""),
             sequence=offset,
-            traceparent=found.get("traceparent") or head.traceparent,
+            traceparent=found.get("traceparent") or _text(head.traceparent),
             event_id=head.id,
             event_source=head.source,
             event_type=head.type,
             subject=head.subject,
-            correlation_id=head.correlationid,
+            correlation_id=_text(head.correlationid),
             event_time_ms=_time_ms(head.time),
             event_expires_ms=_time_ms(head.expirytime),
             body=value or b"",
@@ -144,15 +148,20 @@ def fits_a_row(value: bytes) -> bool:
         return True
     try:
         _check_size(value, _decode_head(value))
-    except TooLargeToKeep:
+    except (TooLargeToKeep, msgspec.MsgspecError):
         return False
     return True
 
 
 def _check_size(body: bytes, head: _Head) -> None:
-    kept = sum(len(text.encode()) for text in msgspec.structs.astuple(head) if text is not None)
+    kept = sum(len((_text(value) or "").encode()) for value in msgspec.structs.astuple(head))
     if len(body) + kept > MAX_KEPT_BYTES:
         raise TooLargeToKeep("the event and its attributes together are larger than a row may be: shorten the subject")
+
+
+def _text(value: _Extension) -> str | None:
+    """The canonical string of an attribute (CloudEvents 1.0, Type System)."""
+    return value if value is None or isinstance(value, str) else str(value).lower()
 
 
 def _time_ms(text: str | None) -> int | None:

@@ -339,22 +339,25 @@ class ReplayRun:
         for intent, row in zip(chunk, rows, strict=True):
             known = intent.delivery_id in self._lately or (row is not None and row.request_id == intent.request_id)
             if not known and self._selection.takes(row, intent.at_ms):
-                chosen.setdefault(intent.delivery_id, intent)
+                first = chosen.get(intent.delivery_id)
+                if first is None or not fits_a_row(first.value):
+                    chosen[intent.delivery_id] = intent
         return list(chosen.values())
 
     async def _rows_of(self, delivery_ids: Sequence[str]) -> Sequence[DeliveryRow | None]:
-        try:
+        if self._selection.needs_rows:
             return await self._patiently(lambda: self._deps.rows.read(delivery_ids))
-        except Moved:
-            if self._selection.needs_rows:
-                raise
+        try:
+            return await self._deps.rows.read(delivery_ids)
+        except (Moved, Unavailable):
+            # They only say what need not be counted; a number that does not open holds up nothing that needs no row.
             return [None] * len(delivery_ids)
 
     def _note_sent(self, intents: Sequence[ReplayIntent]) -> None:
-        fitting = sum(fits_a_row(intent.value) for intent in intents)
-        self.progress.sent += fitting
-        self.progress.skipped += len(intents) - fitting
-        self._lately.add(intents)
+        fitting = [intent for intent in intents if fits_a_row(intent.value)]
+        self.progress.sent += len(fitting)
+        self.progress.skipped += len(intents) - len(fitting)
+        self._lately.add(fitting)
 
     async def _in_time(self, count: int) -> None:
         """Wait for the turn of so many intents; what was not used of a rate is not made up for."""

@@ -233,6 +233,14 @@ class TestAnIntent:
         assert (read_back.reason, read_back.delivery_id) == (IntentReason.REPLAY, intent.delivery_id)
         assert (read_back.origin, read_back.body) == ("vault.events/3/5", event_record().value)
 
+    @pytest.mark.parametrize(("value", "text"), [(7, "7"), (True, "true"), ("seven", "seven")])
+    def test_is_read_back_whatever_type_its_extensions_are_of(self, value: object, text: str) -> None:
+        extensions = {"correlationid": value, "traceparent": value}
+        intent = aim().intent(event_record(extensions=extensions))
+        assert intent is not None
+        read_back = decode_intent(intent.value, intent.headers, 9)
+        assert (read_back.correlation_id, read_back.traceparent) == (text, text)
+
     def test_has_a_request_id_of_its_own_which_is_the_same_each_time(self) -> None:
         def request_id(request: str, event: str) -> bytes:
             intent = aim(request_id=request).intent(event_record(id_=event))

@@ -364,12 +364,40 @@ class TestWhatItCountsAsSent:
         assert world.sent == [*small, "large"]
         assert (world.progress.matched, world.progress.skipped, world.progress.sent) == (3, 1, 2)
 
-    async def test_waits_for_an_owner_that_is_being_opened(self, world: World) -> None:
+    async def test_is_the_copy_that_can_be_delivered_where_another_is_too_large(self, world: World) -> None:
+        for subject in ("s" * (MAX_KEPT_BYTES // 2 + 4096), "s"):
+            event = new_event(
+                id="twice",
+                source="/vault",
+                type="llm.data-vault.dataset.created",
+                subject=subject,
+                data={"dataset_id": "ds-1", "name": "n"},
+            )
+            world.log.add(EVENTS, 1, value=event.posted)
+        await world.run(since_ms=0).run()
+        assert [len(intent.value) < 4096 for intent in world.intents] == [True]
+        assert (world.progress.matched, world.progress.skipped, world.progress.sent) == (2, 1, 1)
+
+    async def test_is_a_large_event_whose_correlation_is_a_number(self, world: World) -> None:
+        event = new_event(
+            id="n",
+            source="/vault",
+            type="llm.data-vault.dataset.created",
+            data={"dataset_id": "ds-1", "name": "n" * (MAX_KEPT_BYTES // 2)},
+            extensions={"correlationid": 7},
+        )
+        world.log.add(EVENTS, 1, value=event.posted)
+        after = world.log.add(EVENTS, 2)
+        await world.run(since_ms=0).run()
+        assert world.sent == ["n", *after]
+        assert world.progress.sent == 3
+
+    async def test_is_all_that_may_be_new_while_the_rows_are_not_open(self, world: World) -> None:
         ids = world.log.add(EVENTS, 3)
         world.became(ids[1], Status.DELIVERED, request_id=_intent_of(world.log.partitions[EVENTS][1], "r1").request_id)
-        world.row_failures = 5
+        world.row_failures = 1_000_000
         await world.run(since_ms=0).run()
-        assert (world.sent, world.progress.skipped) == ([ids[0], ids[2]], 1)
+        assert (world.sent, world.progress.sent) == (ids, 3)
 
     async def test_is_all_that_may_be_new_while_the_webhook_is_with_another_worker(self, world: World) -> None:
         ids = world.log.add(EVENTS, 3)
