@@ -80,10 +80,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         self.pace = FetchPace()
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        # asyncio's own loop gives the interpreter's lock away each time that one thread wakes the other.
-        thread = ConsumerThread(self, loop=self.loop, beacon=self.beacon, thread_loop=type(self.loop)())
-        thread._close_thread_loop_on_stop = True
-        return thread
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _in_thread(self, work: Coroutine[Any, Any, T], deadline_s: float = THREAD_DEADLINE_S) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._thread.thread_loop)

@@ -26,7 +26,6 @@ from faust.tables import TableManager
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.consumer import Fetcher, ThreadDelegateConsumer
 from mode import Service
-from mode.threads import ServiceThread
 
 from app.engine.producer import _SENDER_COROUTINES
 from tests.unit.engine.private_names import ENGINE, private_names
@@ -68,7 +67,6 @@ PRIVATE = dict([
     attribute("_unacked_messages", FaustConsumer),
     method(faust.App, "_stop_consumer"),
     attribute("_stopped", Service),
-    attribute("_close_thread_loop_on_stop", ServiceThread),
     # aiokafka's consumer
     attribute("_auto_offset_reset", AIOKafkaConsumer),
     attribute("_client", AIOKafkaConsumer),
