@@ -2,8 +2,7 @@
 
 aiokafka closes a connection a turn or two of the loop after it was lost. asyncio's transport takes what is written
 meanwhile and drops it; that of uvloop raises RuntimeError, which aiokafka hands on, and nobody above it expects: it
-ends the task that fetches, the one that sends, or the one that keeps us in the group. So does one that is lost while it
-is made.
+ends the task that sends. So does one that is lost while it is made.
 """
 
 from __future__ import annotations
