@@ -119,8 +119,8 @@ class Worker:
         """`kill -9`."""
         await self._end(signal.SIGKILL, 10.0)
 
-    async def stop(self, *, timeout_s: float = 25.0) -> int | None:
-        """Asks it to end, and kills it when it has not within `timeout_s` (its own limit for a drain is 15 s)."""
+    async def stop(self, *, timeout_s: float = 28.0) -> int | None:
+        """Asks it to end, and kills it when it has not within `timeout_s` (its own limit is 25 s)."""
         return await self._end(signal.SIGTERM, timeout_s)
 
     async def _end(self, number: signal.Signals, timeout_s: float) -> int | None:

@@ -1,7 +1,7 @@
 """Faust's consumer, made to deliver slices and never to lose one.
 
-Every private name of Faust and aiokafka that we use is here, in `fetch_sessions.py`, `fetching.py`, `taking.py`,
-`header_names.py` and `producer.py`; `tests/unit/engine/test_private_names.py` has one test for each.
+Every private name of Faust and aiokafka that we use is here, in `fetch_sessions.py`, `fetching.py`, `leaving.py`,
+`taking.py`, `header_names.py` and `producer.py`; `tests/unit/engine/test_private_names.py` has one test for each.
 
 What is different from the stock consumer, and why:
 - It fetches only partitions that are open and have room, so nothing ever blocks the one drain loop.
@@ -213,6 +213,10 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
+        except asyncio.CancelledError:
+            # Faust's fetcher takes it for a crash of the whole application while its group rebalances.
+            if not self.engine.draining:
+                raise
 
     async def _drain_once(self) -> None:
         self._poke.clear()
@@ -319,6 +323,12 @@ class ConsumerApp(faust.App):  # type: ignore[misc]  # Faust ships no types
 
     async def before_consumer_stops(self) -> None:
         """The consumer is a member of its group yet."""
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """Nothing: Faust closes client and coordinator here, in this thread, which they do not belong to.
+
+        What their own thread does with them then waits for what has ended, some of it for ever. It leaves by itself.
+        """
 
     async def _stop_consumer(self) -> None:
         await self.before_consumer_stops()

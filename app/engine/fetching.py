@@ -15,6 +15,7 @@ from app.brokers import REFUSALS
 from app.engine.assignor import Claim, ColocatedAssignor
 from app.engine.coordinators import patient
 from app.engine.fetch_sessions import SessionFetcher
+from app.engine.leaving import ended_within, leaves_at_once
 from app.engine.taking import Taken, take_fetched
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ POKED_POLL_S = 0.05
 UNREADABLE_PAUSE_S = 5.0
 METADATA_RETRY_S = 5.0
 POLL_RECORDS = 4096
+# Numbers are closed by then, and what is left is a courtesy; with drain and checkpoint it fits below the whole limit.
+GOODBYE_S = 3.0
+SWEEP_S = 1.0
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
@@ -89,6 +93,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         consumer = self._consumer
         SessionFetcher.adopt(consumer._fetcher, self.consumer.pace)
         coordinator = consumer._coordinator
+        leaves_at_once(coordinator, lambda: self.app.engine.draining)
         beat, perform = coordinator._do_heartbeat, coordinator._perform_assignment
 
         async def heartbeat() -> bool:
@@ -104,6 +109,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
         coordinator._do_heartbeat = heartbeat
         coordinator._perform_assignment = deal_with_fresh_metadata
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, and go on whatever becomes of that: the main thread stands until this one has ended."""
+        await ended_within(GOODBYE_S, super().on_thread_stop(), "the consumer")
+
+    async def _gather_remaining_tasks(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            # Faust's own waits for all of them, but aiokafka swallows a cancellation now and then.
+            await asyncio.wait(left, timeout=SWEEP_S)
 
     async def _fetch_records(
         self,

@@ -30,7 +30,7 @@ from mode import Service
 from app.engine.producer import _SENDER_COROUTINES
 from tests.unit.engine.private_names import ENGINE, private_names
 
-FILES = ("consumer", "fetch_sessions", "fetching", "header_names", "producer", "taking")
+FILES = ("consumer", "fetch_sessions", "fetching", "header_names", "leaving", "producer", "taking")
 STANDARD_LIBRARY = {"_exit"}
 
 
@@ -66,6 +66,8 @@ PRIVATE = dict([
     method(FaustConsumer, "_filter_tps_with_pending_acks", "topics"),
     attribute("_unacked_messages", FaustConsumer),
     method(faust.App, "_stop_consumer"),
+    method(faust.App, "_on_rebalance_when_stopped"),
+    method(driver.AIOKafkaConsumerThread, "_gather_remaining_tasks"),
     attribute("_stopped", Service),
     # aiokafka's consumer
     attribute("_auto_offset_reset", AIOKafkaConsumer),
@@ -79,7 +81,10 @@ PRIVATE = dict([
     attribute("_partition_assignment_strategy", AIOKafkaConsumer),
     attribute("_subscription", AIOKafkaConsumer),
     attribute("_heartbeat_task", GroupCoordinator),
+    attribute("_closing", GroupCoordinator),
     method(GroupCoordinator, "_do_heartbeat"),
+    method(GroupCoordinator, "_do_rejoin_group", "subscription"),
+    method(GroupCoordinator, "_maybe_leave_group"),
     method(GroupCoordinator, "_perform_assignment", "response"),
     attribute("_rejoin_needed_fut", GroupCoordinator),
     method(aiokafka_fetcher.Fetcher, "_create_fetch_waiter"),
@@ -187,6 +192,7 @@ class Ours(faust.App):
 @pytest.mark.parametrize(
     ("owner", "name", "parameters"),
     [
+        (driver.AIOKafkaConsumerThread, "on_thread_stop", ["self"]),
         (driver.AIOKafkaConsumerThread, "getmany", ["self", "active_partitions", "timeout"]),
         (driver.Consumer, "verify_event_path", ["self", "now", "tp"]),
         (FaustConsumer, "commit", ["self", "topics", "start_new_transaction"]),
