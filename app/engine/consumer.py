@@ -34,7 +34,6 @@ from mode import Service
 
 from app.brokers import REFUSALS
 from app.engine import faults
-from app.engine.fetch_pace import FetchPace
 from app.engine.fetching import UNREADABLE_PAUSE_S, ConsumerThread
 
 if TYPE_CHECKING:
@@ -77,7 +76,6 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         self.engine: Engine = self.app.engine
         self.engine.consumer = self
         self._poke = asyncio.Event()
-        self.pace = FetchPace()
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -220,7 +218,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
 
     async def _drain_once(self) -> None:
         self._poke.clear()
-        self.pace.note(time.monotonic(), time.thread_time())
+        self.engine.pace.note(time.monotonic(), time.thread_time())
         wanted = self.engine.intake.wanted() if self.flow_active else {}
         if not wanted:
             await self._idle()

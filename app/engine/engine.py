@@ -18,6 +18,7 @@ from app.engine.cancellation import cancelled
 from app.engine.changelog import Changelog, FencedChangelog, PlainChangelog
 from app.engine.checkpoint import stretched_interval_s
 from app.engine.errors import NotMember
+from app.engine.fetch_pace import FetchPace
 from app.engine.intake import Intake
 from app.engine.membership import DataDir, Membership, leave_group
 from app.engine.number import Number
@@ -92,10 +93,10 @@ class Engine:
         self.quarantine_topic = config.quarantine_topic
         self.session_s = config.session_timeout_s
         self.data_dir = DataDir(config.data_dir)
-        self.instance = config.instance
-        self.url = config.url
+        self.instance, self.url = config.instance, config.url
         self.connection = config.connection
-        self.outputs = Outputs(config.connection, f"{config.app_id}-{self.instance}")
+        self.pace = FetchPace()
+        self.outputs = Outputs(config.connection, f"{config.app_id}-{self.instance}", self.pace.gather_s)
         self.readers = LogReaders(config.connection, f"{config.app_id}-{self.instance}")
         self.reader = self.readers.numbers
         self.fenced = True

@@ -3,6 +3,9 @@
 A fetch, a slice, a batch of outputs and a checkpoint cost about the same whether they carry two records or fifty. A
 worker that asks again as soon as it was answered is therefore the more busy the less it gets each time: at half of what
 it can do, most of its time went into asking. Waiting a little makes it faster, and what it delivers sooner.
+
+It waits as little as leaves its thread some time, whatever else the thread has to do: so what one receiver costs hardly
+shows in how long the events of the others take.
 """
 
 from __future__ import annotations
@@ -11,12 +14,18 @@ from typing import Final
 
 __all__ = ["FetchPace"]
 
-# Up to here there is time for everything; from the other one on fetches are as far apart as they may be.
-FREE_LOAD: Final = 0.35
-FULL_LOAD: Final = 0.7
+# The part of its thread's time that a worker may need before it begins to wait.
+AIM_LOAD: Final = 0.7
 # Each event is fetched twice, as itself and as a delivery.
 LONGEST_S: Final = 0.06
+# By how much longer or shorter fetches wait after a second of so much too much or too little load: at once when there
+# is too much, before anything lies about; and slowly back, or it would swing.
+LONGER_S: Final = 0.2
+SHORTER_S: Final = 0.1
 WINDOW_S: Final = 0.2
+LONGEST_WINDOW_S: Final = 1.0
+# Of the wait for a fetch: what is sent waits so long for what else is sent. The slices of a fetch come within it.
+GATHER_SHARE: Final = 1 / 6
 
 
 class FetchPace:
@@ -26,7 +35,7 @@ class FetchPace:
     """
 
     def __init__(self) -> None:
-        self._load = 0.0
+        self._apart_s = 0.0
         self._noted: tuple[float, float] | None = None
         self._next_s = 0.0
 
@@ -41,10 +50,11 @@ class FetchPace:
             self._noted = now_s, worked_s
             return
         then_s, before_s = self._noted
-        if now_s - then_s >= WINDOW_S:
+        if (window_s := now_s - then_s) >= WINDOW_S:
             self._noted = now_s, worked_s
-            # One busy moment is no load.
-            self._load = (self._load + (worked_s - before_s) / (now_s - then_s)) / 2
+            excess = (worked_s - before_s) / window_s - AIM_LOAD
+            change_s = (LONGER_S if excess > 0 else SHORTER_S) * excess * min(window_s, LONGEST_WINDOW_S)
+            self._apart_s = min(LONGEST_S, max(0.0, self._apart_s + change_s))
 
     def wait_s(self, now_s: float) -> float:
         """How long the next fetch waits; 0 when it may be sent."""
@@ -52,9 +62,12 @@ class FetchPace:
 
     def sent(self, now_s: float) -> None:
         """A fetch was sent."""
-        share = (self._load - FREE_LOAD) / (FULL_LOAD - FREE_LOAD)
-        self._next_s = now_s + LONGEST_S * min(1.0, max(0.0, share))
+        self._next_s = now_s + self._apart_s
 
     def more(self) -> None:
         """An answer was as large as it may be, so that waiting would bring no more at once."""
         self._next_s = 0.0
+
+    def gather_s(self) -> float:
+        """How long what is to be sent should wait for more."""
+        return self._apart_s * GATHER_SHARE

@@ -91,7 +91,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         """Wrap the heartbeat (an answer renews the lease from the moment it was asked for) and the leader's deal."""
         await super().on_start()
         consumer = self._consumer
-        SessionFetcher.adopt(consumer._fetcher, self.consumer.pace)
+        SessionFetcher.adopt(consumer._fetcher, self.app.engine.pace)
         coordinator = consumer._coordinator
         leaves_at_once(coordinator, lambda: self.app.engine.draining)
         beat, perform = coordinator._do_heartbeat, coordinator._perform_assignment

@@ -113,10 +113,12 @@ class OutputQueue:
 
     Args:
         new_producer: Makes one that is not started.
+        gather_s: How long a round waits for more, in seconds; asked before each.
     """
 
-    def __init__(self, new_producer: Callable[[], HardProducer]) -> None:
+    def __init__(self, new_producer: Callable[[], HardProducer], gather_s: Callable[[], float] = lambda: 0.0) -> None:
         self._new_producer = new_producer
+        self._gather_s = gather_s
         self._producer: HardProducer | None = None
         self._starting = asyncio.Lock()
         self._waiting: dict[TP, deque[_Group]] = {}
@@ -166,6 +168,9 @@ class OutputQueue:
     async def _run(self) -> None:
         try:
             while self._waiting:
+                if gather_s := self._gather_s():
+                    # Slices of one fetch come one by one, each with something for most partitions.
+                    await asyncio.sleep(gather_s)
                 await self._round()
         finally:
             # Only a bug or the end gets here with groups left.

@@ -39,12 +39,13 @@ class Outputs:
     Args:
         connection: The brokers.
         client_id: Shown in the broker's logs.
+        gather_s: See `OutputQueue`.
     """
 
-    def __init__(self, connection: Connection, client_id: str) -> None:
+    def __init__(self, connection: Connection, client_id: str, gather_s: Callable[[], float] = lambda: 0.0) -> None:
         self._connection = connection
         self._client_id = client_id
-        self._pool = [OutputQueue(self._maker(slot)) for slot in range(POOL)]
+        self._pool = [OutputQueue(self._maker(slot), gather_s) for slot in range(POOL)]
         self._counts: dict[str, int] = {}
 
     async def send(

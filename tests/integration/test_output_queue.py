@@ -76,6 +76,50 @@ async def test_many_senders_share_batches_and_each_learns_the_offset_of_its_firs
         assert found[told[1]] == b"single-%d" % n
 
 
+async def test_what_comes_while_a_busy_worker_gathers_goes_with_what_waits(
+    kafka: KafkaServer, unique: Callable[[str], str]
+) -> None:
+    topic, rounds, gathering = made(kafka, unique("gathered")), 0, asyncio.Event()
+
+    def gather_s() -> float:
+        nonlocal rounds
+        rounds += 1
+        gathering.set()
+        return 0.2
+
+    outputs = Outputs(Connection(kafka.bootstrap), "test", gather_s)
+    try:
+        await outputs.send(topic, b"k", b"first")
+        gathering.clear()
+        first = asyncio.create_task(outputs.send(topic, b"k", b"a"))
+        await gathering.wait()
+        second = asyncio.create_task(outputs.send(topic, b"k", b"b"))
+
+        assert await asyncio.gather(first, second) == [(0, 1), (0, 2)]
+    finally:
+        await outputs.close()
+    assert rounds == 2, "one for the first record, one for both others"
+
+
+async def test_a_queue_that_gathers_is_closed_at_once_and_fails_what_it_has(
+    kafka: KafkaServer, unique: Callable[[str], str]
+) -> None:
+    topic, gathering = made(kafka, unique("gathered")), asyncio.Event()
+
+    def gather_s() -> float:
+        gathering.set()
+        return 60.0
+
+    outputs = Outputs(Connection(kafka.bootstrap), "test", gather_s)
+    sent = asyncio.create_task(outputs.send(topic, b"k", b"v"))
+    await gathering.wait()
+
+    async with asyncio.timeout(10):
+        await outputs.close()
+        with pytest.raises(OutputFailed):
+            await sent
+
+
 async def test_more_than_fits_one_batch_goes_in_several_and_in_order(
     kafka: KafkaServer, unique: Callable[[str], str], outputs: Outputs
 ) -> None:

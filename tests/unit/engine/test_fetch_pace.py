@@ -1,8 +1,12 @@
 """How far apart fetches are."""
 
-import pytest
+from statistics import mean
 
-from app.engine.fetch_pace import FREE_LOAD, FULL_LOAD, LONGEST_S, FetchPace
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.fetch_pace import AIM_LOAD, GATHER_SHARE, LONGEST_S, WINDOW_S, FetchPace
 
 
 def paced(load: float, seconds: int = 10) -> FetchPace:
@@ -13,16 +17,19 @@ def paced(load: float, seconds: int = 10) -> FetchPace:
     return pace
 
 
-@pytest.mark.parametrize("load", [0.0, FREE_LOAD / 2, FREE_LOAD * 0.99])
-def test_a_worker_that_has_time_asks_again_at_once(load: float) -> None:
-    pace = paced(load)
+def apart_s(pace: FetchPace) -> float:
+    """How long a fetch waits after another one."""
     pace.sent(100.0)
+    return pace.wait_s(100.0)
 
-    assert pace.wait_s(100.0) == 0.0
+
+@pytest.mark.parametrize("load", [0.0, AIM_LOAD / 2, AIM_LOAD * 0.99])
+def test_a_worker_that_has_time_asks_again_at_once(load: float) -> None:
+    assert apart_s(paced(load)) == 0.0
 
 
-@pytest.mark.parametrize("load", [FULL_LOAD * 1.01, 1.0])
-def test_under_full_load_fetches_are_as_far_apart_as_they_may_be(load: float) -> None:
+@pytest.mark.parametrize("load", [0.9, 1.0])
+def test_where_the_load_stays_high_fetches_are_as_far_apart_as_they_may_be(load: float) -> None:
     pace = paced(load)
     pace.sent(100.0)
 
@@ -31,41 +38,36 @@ def test_under_full_load_fetches_are_as_far_apart_as_they_may_be(load: float) ->
     assert pace.wait_s(100.0 + LONGEST_S) == 0.0
 
 
-def test_between_them_they_are_the_farther_apart_the_more_there_is_to_do() -> None:
-    waits = []
-    for load in (0.4, 0.5, 0.6):
-        pace = paced(load)
-        pace.sent(100.0)
-        waits.append(pace.wait_s(100.0))
-
-    assert 0 < waits[0] < waits[1] < waits[2] < LONGEST_S
-
-
-def test_one_busy_moment_is_not_full_load() -> None:
+def test_one_busy_moment_changes_little() -> None:
     pace = FetchPace()
     pace.note(0.0, 0.0)
-    pace.note(0.2, 0.2)
-    pace.sent(0.2)
+    pace.note(WINDOW_S, WINDOW_S)
 
-    assert 0 < pace.wait_s(0.2) < LONGEST_S
+    assert 0 < apart_s(pace) < LONGEST_S / 3
+
+
+def test_a_clock_that_stood_still_for_long_changes_no_more_than_a_second() -> None:
+    pace = FetchPace()
+    pace.note(0.0, 0.0)
+    pace.note(60.0, 60.0)
+
+    assert apart_s(pace) == apart_s(paced(1.0, seconds=1))
 
 
 def test_what_was_noted_too_soon_after_the_last_note_waits_for_more() -> None:
     pace = FetchPace()
     for at_s in (0.0, 0.05, 0.1, 0.15):
         pace.note(at_s, at_s)
-    pace.sent(0.15)
 
-    assert pace.wait_s(0.15) == 0.0
+    assert apart_s(pace) == 0.0
 
 
 def test_a_load_that_is_over_is_forgotten() -> None:
     pace = paced(1.0)
     for second in range(11, 15):
         pace.note(float(second), 10.0)
-    pace.sent(100.0)
 
-    assert pace.wait_s(100.0) == 0.0
+    assert apart_s(pace) == 0.0
 
 
 def test_where_more_lies_ready_than_an_answer_may_hold_nothing_waits() -> None:
@@ -74,3 +76,28 @@ def test_where_more_lies_ready_than_an_answer_may_hold_nothing_waits() -> None:
     pace.more()
 
     assert pace.wait_s(100.0) == 0.0
+
+
+def test_what_is_sent_waits_for_others_only_where_fetches_do() -> None:
+    assert paced(AIM_LOAD / 2).gather_s() == 0.0
+    assert paced(1.0).gather_s() == pytest.approx(LONGEST_S * GATHER_SHARE)
+
+
+@given(fixed=st.floats(0.2, 0.65), a_fetch_s=st.floats(0.008, 0.02), busy_s=st.floats(0.0, 5.0))
+def test_it_settles_where_the_thread_has_some_time_left_and_does_not_swing(
+    fixed: float, a_fetch_s: float, busy_s: float
+) -> None:
+    """A thread that needs a part of its time for records, and so much for each fetch, after it was busy for a while."""
+    pace, now_s, worked_s, waits, loads = FetchPace(), 0.0, 0.0, [], []
+    pace.note(now_s, worked_s)
+    for _ in range(round((busy_s + 20) / WINDOW_S)):
+        busy = now_s < busy_s
+        now_s += WINDOW_S * 1.001
+        waits.append(apart_s(pace))
+        loads.append(1.0 if busy else min(1.0, fixed + a_fetch_s / max(waits[-1], a_fetch_s)))
+        worked_s += loads[-1] * WINDOW_S * 1.001
+        pace.note(now_s, worked_s)
+
+    assert max(waits[-20:]) - min(waits[-20:]) < LONGEST_S / 3
+    load = mean(loads[-20:])
+    assert AIM_LOAD - 0.1 < load < AIM_LOAD + 0.05 or (load > AIM_LOAD and waits[-1] == pytest.approx(LONGEST_S))
