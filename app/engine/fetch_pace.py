@@ -26,18 +26,21 @@ WINDOW_S: Final = 0.2
 LONGEST_WINDOW_S: Final = 1.0
 # Of the wait for a fetch: what is sent waits so long for what else is sent. The slices of a fetch come within it.
 GATHER_SHARE: Final = 1 / 6
+# A backlog is over after so many fetches that were not full: of several brokers not all have much at one time.
+NOT_FULL: Final = 4
 
 
 class FetchPace:
     """Says when the next fetch may be sent.
 
-    The load is noted by the thread that works, all else is asked by the one that fetches.
+    The load is noted, and `gather_s` asked, by the thread that works; all else is for the one that fetches.
     """
 
     def __init__(self) -> None:
         self._apart_s = 0.0
         self._noted: tuple[float, float] | None = None
         self._next_s = 0.0
+        self._since_full = NOT_FULL
 
     def note(self, now_s: float, worked_s: float) -> None:
         """Note the processor time that the thread has used in all; often.
@@ -63,11 +66,13 @@ class FetchPace:
     def sent(self, now_s: float) -> None:
         """A fetch was sent."""
         self._next_s = now_s + self._apart_s
+        self._since_full += 1
 
     def more(self) -> None:
         """An answer was as large as it may be, so that waiting would bring no more at once."""
         self._next_s = 0.0
+        self._since_full = 0
 
     def gather_s(self) -> float:
-        """How long what is to be sent should wait for more."""
-        return self._apart_s * GATHER_SHARE
+        """How long what is to be sent should wait for more; not at all while fetches bring as much as they may."""
+        return self._apart_s * GATHER_SHARE if self._since_full >= NOT_FULL else 0.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.fetch_pace import AIM_LOAD, GATHER_SHARE, LONGEST_S, WINDOW_S, FetchPace
+from app.engine.fetch_pace import AIM_LOAD, GATHER_SHARE, LONGEST_S, NOT_FULL, WINDOW_S, FetchPace
 
 
 def paced(load: float, seconds: int = 10) -> FetchPace:
@@ -81,6 +81,20 @@ def test_where_more_lies_ready_than_an_answer_may_hold_nothing_waits() -> None:
 def test_what_is_sent_waits_for_others_only_where_fetches_do() -> None:
     assert paced(AIM_LOAD / 2).gather_s() == 0.0
     assert paced(1.0).gather_s() == pytest.approx(LONGEST_S * GATHER_SHARE)
+
+
+def test_what_is_sent_waits_for_nothing_while_a_backlog_makes_large_batches_anyway() -> None:
+    pace = paced(1.0)
+    pace.sent(100.0)
+    pace.more()
+    pace.sent(100.1)
+
+    assert pace.gather_s() == 0.0
+
+    for fetch in range(NOT_FULL):
+        pace.sent(100.2 + fetch)
+
+    assert pace.gather_s() == pytest.approx(LONGEST_S * GATHER_SHARE)
 
 
 @given(fixed=st.floats(0.2, 0.65), a_fetch_s=st.floats(0.008, 0.02), busy_s=st.floats(0.0, 5.0))
