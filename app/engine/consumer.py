@@ -34,6 +34,7 @@ from mode import Service
 
 from app.brokers import REFUSALS
 from app.engine import faults
+from app.engine.fetch_pace import ThreadClock
 from app.engine.fetching import UNREADABLE_PAUSE_S, ConsumerThread
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         self.engine: Engine = self.app.engine
         self.engine.consumer = self
         self._poke = asyncio.Event()
+        self._clock = ThreadClock()
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -218,7 +220,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
 
     async def _drain_once(self) -> None:
         self._poke.clear()
-        self.engine.pace.note(time.monotonic(), time.thread_time())
+        self.engine.pace.note(time.monotonic(), self._clock.now_s())
         wanted = self.engine.intake.wanted() if self.flow_active else {}
         if not wanted:
             await self._idle()

@@ -109,10 +109,9 @@ class Engine:
         self.intake = Intake(self)
         self._copies = OffsetCopies(self._copy_offsets)
         self.consumer: SliceConsumer | None = None
-        self.draining = False
+        self.draining = self.left = False
         self.assignment_seen = False
-        self.problem = ""
-        self.coordinator_problem = ""
+        self.problem = self.coordinator_problem = ""
         self._on_gap: GapListener | None = None
         self.agent_of = {topic: agent for agent in self.agents for topic in agent.topics}
         self._assigned: set[TP] = set()
@@ -206,7 +205,8 @@ class Engine:
             self._stores.clear()
         await self.outputs.close()
         await self.readers.close()
-        self.data_dir.remember(Membership("", self._generation, self.data_dir.membership().held))
+        kept = self.data_dir.membership()  # by its id the next start takes out of the group who could not leave
+        self.data_dir.remember(Membership("" if self.left else kept.member_id, self._generation, kept.held))
         self.data_dir.close()
 
     def die(self, why: str, code: int = EXIT_STUCK) -> None:

@@ -4,15 +4,17 @@ A fetch, a slice, a batch of outputs and a checkpoint cost about the same whethe
 worker that asks again as soon as it was answered is therefore the more busy the less it gets each time: at half of what
 it can do, most of its time went into asking. Waiting a little makes it faster, and what it delivers sooner.
 
-It waits as little as leaves its thread some time, whatever else the thread has to do: so what one receiver costs hardly
-shows in how long the events of the others take.
+It waits about as little as leaves its thread some time, whatever else the thread has to do: so what one receiver costs
+hardly shows in how long the events of the others take.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Final
 
-__all__ = ["FetchPace"]
+__all__ = ["FetchPace", "ThreadClock"]
 
 # The part of its thread's time that a worker may need before it begins to wait.
 AIM_LOAD: Final = 0.7
@@ -26,8 +28,28 @@ WINDOW_S: Final = 0.2
 LONGEST_WINDOW_S: Final = 1.0
 # Of the wait for a fetch: what is sent waits so long for what else is sent. The slices of a fetch come within it.
 GATHER_SHARE: Final = 1 / 6
-# A backlog is over after so many fetches that were not full: of several brokers not all have much at one time.
-NOT_FULL: Final = 4
+# A backlog is over when no answer was full for so long.
+BACKLOG_S: Final = 1.0
+
+
+class ThreadClock:
+    """The time that the thread which made it needed: at work, or ready for it while others had the processor.
+
+    Where processors are shared, a thread that never rests may get half of one, and is not half idle.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._file: int | None = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = None
+
+    def now_s(self) -> float:
+        """Seconds in all; without Linux's statistics those at work."""
+        if self._file is None:
+            return time.thread_time()
+        worked_ns, waited_ns, _ = os.pread(self._file, 64, 0).split()
+        return (int(worked_ns) + int(waited_ns)) / 1e9
 
 
 class FetchPace:
@@ -40,22 +62,27 @@ class FetchPace:
         self._apart_s = 0.0
         self._noted: tuple[float, float] | None = None
         self._next_s = 0.0
-        self._since_full = NOT_FULL
+        self._load = 0.0
+        self._now_s = 0.0
+        self._full_s: float | None = None
 
     def note(self, now_s: float, worked_s: float) -> None:
-        """Note the processor time that the thread has used in all; often.
+        """Note the time that the thread has needed in all; often.
 
         Args:
             now_s: The monotonic clock.
-            worked_s: The thread's own clock.
+            worked_s: The thread's own clock, `ThreadClock`.
         """
+        self._now_s = now_s
         if self._noted is None:
             self._noted = now_s, worked_s
             return
         then_s, before_s = self._noted
         if (window_s := now_s - then_s) >= WINDOW_S:
             self._noted = now_s, worked_s
-            excess = (worked_s - before_s) / window_s - AIM_LOAD
+            # One busy moment is no load, and noise is none either.
+            self._load = (self._load + (worked_s - before_s) / window_s) / 2
+            excess = self._load - AIM_LOAD
             change_s = (LONGER_S if excess > 0 else SHORTER_S) * excess * min(window_s, LONGEST_WINDOW_S)
             self._apart_s = min(LONGEST_S, max(0.0, self._apart_s + change_s))
 
@@ -66,13 +93,13 @@ class FetchPace:
     def sent(self, now_s: float) -> None:
         """A fetch was sent."""
         self._next_s = now_s + self._apart_s
-        self._since_full += 1
 
     def more(self) -> None:
         """An answer was as large as it may be, so that waiting would bring no more at once."""
         self._next_s = 0.0
-        self._since_full = 0
+        self._full_s = self._now_s
 
     def gather_s(self) -> float:
         """How long what is to be sent should wait for more; not at all while fetches bring as much as they may."""
-        return self._apart_s * GATHER_SHARE if self._since_full >= NOT_FULL else 0.0
+        backlog = self._full_s is not None and self._now_s < self._full_s + BACKLOG_S
+        return 0.0 if backlog else self._apart_s * GATHER_SHARE

@@ -34,9 +34,10 @@ POKED_POLL_S = 0.05
 UNREADABLE_PAUSE_S = 5.0
 METADATA_RETRY_S = 5.0
 POLL_RECORDS = 4096
-# Numbers are closed by then, and what is left is a courtesy; with drain and checkpoint it fits below the whole limit.
-GOODBYE_S = 3.0
-SWEEP_S = 1.0
+# Numbers are closed by then, and what is left is a courtesy. With a drain (15 s), the last checkpoint (5 s) and a last
+# copy of the offsets (2 s) it fits below the limit of a whole stop.
+GOODBYE_S = 2.0
+SWEEP_S = 0.5
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
@@ -112,12 +113,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     async def on_thread_stop(self) -> None:
         """Leave the group, and go on whatever becomes of that: the main thread stands until this one has ended."""
-        await ended_within(GOODBYE_S, super().on_thread_stop(), "the consumer")
+        self.app.engine.left = await ended_within(GOODBYE_S, super().on_thread_stop(), "the consumer")
 
     async def _gather_remaining_tasks(self) -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())
         if left:
             # Faust's own waits for all of them, but aiokafka swallows a cancellation now and then.
             await asyncio.wait(left, timeout=SWEEP_S)

@@ -1,6 +1,7 @@
 """A worker that is stopped while its group rebalances leaves at once: neither it nor the others wait for a timeout."""
 
 import asyncio
+import json
 import signal
 import time
 from typing import Any
@@ -56,3 +57,5 @@ async def test_whoever_stops_in_the_middle_of_a_join_keeps_nobody_waiting(deploy
         goodbye = worker.log.read_text().partition('"stopping: ')[2]
         assert '"stopped: exit 0"' in goodbye
         assert '"level":"ERROR"' not in goodbye
+        kept = json.loads((worker.data_dir / "membership.json").read_bytes())
+        assert kept["member_id"] == "", "it would be taken out of the group once more at its next start"

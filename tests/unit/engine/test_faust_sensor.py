@@ -7,7 +7,7 @@ from typing import Any
 from faust.types import TP
 
 from app.engine.consumer import SliceConsumer
-from app.engine.fetch_pace import FetchPace
+from app.engine.fetch_pace import FetchPace, ThreadClock
 from app.engine.records import Slice, cut
 from app.engine.tracker import Tracker
 from tests.support.engine import FakeRecord
@@ -34,13 +34,13 @@ async def test_faust_sees_one_message_a_slice_however_many_records_it_has() -> N
 
     intake = SimpleNamespace(wanted=lambda: {("in", 0): tracker}, slices=slices, pass_by=lambda *_: None)
     consumer = SliceConsumer.__new__(SliceConsumer)
-    consumer.engine = SimpleNamespace(intake=intake)
+    consumer.engine = SimpleNamespace(intake=intake, pace=FetchPace())
     consumer.app = SimpleNamespace(consumer_generation_id=1)
     consumer.flow_active = True
     consumer.callback = callback
     consumer._thread = SimpleNamespace(getmany=getmany)
     consumer._poke = asyncio.Event()
-    consumer.pace = FetchPace()
+    consumer._clock = ThreadClock()
 
     await consumer._drain_once()
 

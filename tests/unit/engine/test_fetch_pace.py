@@ -1,12 +1,19 @@
 """How far apart fetches are."""
 
+import hashlib
+import os
+import random
+import threading
+import time
 from statistics import mean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.fetch_pace import AIM_LOAD, GATHER_SHARE, LONGEST_S, NOT_FULL, WINDOW_S, FetchPace
+from app.engine.fetch_pace import AIM_LOAD, BACKLOG_S, GATHER_SHARE, LONGEST_S, WINDOW_S, FetchPace, ThreadClock
+
+DATA = bytes(1 << 20)
 
 
 def paced(load: float, seconds: int = 10) -> FetchPace:
@@ -43,7 +50,7 @@ def test_one_busy_moment_changes_little() -> None:
     pace.note(0.0, 0.0)
     pace.note(WINDOW_S, WINDOW_S)
 
-    assert 0 < apart_s(pace) < LONGEST_S / 3
+    assert apart_s(pace) < LONGEST_S / 3
 
 
 def test_a_clock_that_stood_still_for_long_changes_no_more_than_a_second() -> None:
@@ -85,30 +92,65 @@ def test_what_is_sent_waits_for_others_only_where_fetches_do() -> None:
 
 def test_what_is_sent_waits_for_nothing_while_a_backlog_makes_large_batches_anyway() -> None:
     pace = paced(1.0)
-    pace.sent(100.0)
+    pace.sent(10.0)
     pace.more()
-    pace.sent(100.1)
+    pace.note(10.1, 10.1)
 
     assert pace.gather_s() == 0.0
 
-    for fetch in range(NOT_FULL):
-        pace.sent(100.2 + fetch)
+    pace.note(10.0 + BACKLOG_S, 10.0 + BACKLOG_S)
 
     assert pace.gather_s() == pytest.approx(LONGEST_S * GATHER_SHARE)
 
 
-@given(fixed=st.floats(0.2, 0.65), a_fetch_s=st.floats(0.008, 0.02), busy_s=st.floats(0.0, 5.0))
+def test_time_that_others_have_the_processor_is_no_time_to_spare() -> None:
+    """Two threads that never rest, kept on one processor: each needs all of its time, and gets about half."""
+    clocks: list[float] = []
+    began = threading.Barrier(2)
+
+    def never_rests() -> None:
+        clock = ThreadClock()
+        began.wait()
+        start_s, end_s = clock.now_s(), time.monotonic() + 0.5
+        while time.monotonic() < end_s:
+            hashlib.sha256(DATA).digest()  # without the interpreter's lock
+        clocks.append(clock.now_s() - start_s)
+
+    allowed = os.sched_getaffinity(0)
+    threads = [threading.Thread(target=never_rests) for _ in range(2)]
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+    assert min(clocks) > 0.5 * AIM_LOAD
+
+
+@given(
+    fixed=st.floats(0.2, 0.65),
+    a_fetch_s=st.floats(0.008, 0.02),
+    busy_s=st.floats(0.0, 5.0),
+    noise=st.floats(0.0, 0.1),
+    seed=st.integers(0, 1000),
+)
 def test_it_settles_where_the_thread_has_some_time_left_and_does_not_swing(
-    fixed: float, a_fetch_s: float, busy_s: float
+    fixed: float, a_fetch_s: float, busy_s: float, noise: float, seed: int
 ) -> None:
     """A thread that needs a part of its time for records, and so much for each fetch, after it was busy for a while."""
+    uneven = random.Random(seed)
     pace, now_s, worked_s, waits, loads = FetchPace(), 0.0, 0.0, [], []
     pace.note(now_s, worked_s)
     for _ in range(round((busy_s + 20) / WINDOW_S)):
         busy = now_s < busy_s
         now_s += WINDOW_S * 1.001
         waits.append(apart_s(pace))
-        loads.append(1.0 if busy else min(1.0, fixed + a_fetch_s / max(waits[-1], a_fetch_s)))
+        loads.append(
+            1.0 if busy else min(1.0, fixed + uneven.uniform(-noise, noise) + a_fetch_s / max(waits[-1], a_fetch_s))
+        )
         worked_s += loads[-1] * WINDOW_S * 1.001
         pace.note(now_s, worked_s)
 

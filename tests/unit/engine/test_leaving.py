@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from app.engine import leaving
 from app.engine.leaving import ended_within, leaves_at_once
 
 DEADLINE_S = 10.0
@@ -18,9 +20,11 @@ DEADLINE_S = 10.0
 class Coordinator:
     """What aiokafka's does, as far as a leave goes: `_coordination_task` is the caller of `_do_rejoin_group`."""
 
-    group_id, member_id, coordinator_id = "app", "me", 1
+    group_id = "app"
 
     def __init__(self) -> None:
+        self.member_id = "me"
+        self.coordinator_id: int | None = 1
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._client = self
         self.stopping = False
@@ -29,12 +33,19 @@ class Coordinator:
         self.joins: list[str] = []
         self.sent: list[tuple[int, Any, Any]] = []
         self.refuses: Exception | None = None
+        self.answers = 0
+        self.swallows = False
         leaves_at_once(self, lambda: self.stopping)
 
     async def _do_rejoin_group(self, subscription: Any) -> bool:
         self.joins.append(subscription)
         self.asked.set()
-        await self.others_are_here.wait()
+        while not self.others_are_here.is_set():
+            try:
+                await self.others_are_here.wait()
+            except asyncio.CancelledError:
+                if not self.swallows:
+                    raise
         if self.refuses is not None:
             raise self.refuses
         return True
@@ -42,10 +53,11 @@ class Coordinator:
     async def _maybe_leave_group(self) -> None:
         self.sent.append((self.coordinator_id, "aiokafka's own", ConnectionGroup.COORDINATION))
 
-    async def send(self, node: int, request: Any, *, group: Any) -> None:
+    async def send(self, node: int, request: Any, *, group: Any) -> Any:
         self.sent.append((node, request, group))
         if self.refuses is not None:
             raise self.refuses
+        return SimpleNamespace(error_code=self.answers)
 
     def reset_generation(self) -> None:
         self.member_id = ""
@@ -102,22 +114,69 @@ async def test_the_goodbye_of_a_join_that_waits_goes_by_another_connection(coord
     assert coordinator.member_id == ""
 
 
-async def test_a_goodbye_that_the_broker_refuses_is_only_logged(
-    coordinator: Coordinator, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_goodbye_that_the_broker_does_not_take_is_told(coordinator: Coordinator) -> None:
     join = asyncio.create_task(coordinator._do_rejoin_group("topics"))
     await coordinator.asked.wait()
     coordinator.close()
     await join
+
     coordinator.refuses = kafka_errors.NodeNotReadyError("gone")
+    with pytest.raises(kafka_errors.NodeNotReadyError):
+        await coordinator._maybe_leave_group()
+    coordinator.refuses, coordinator.answers = None, kafka_errors.NotCoordinatorForGroupError.errno
+    with pytest.raises(kafka_errors.NotCoordinatorForGroupError):
+        await coordinator._maybe_leave_group()
+    coordinator.coordinator_id = None
+    with pytest.raises(kafka_errors.GroupCoordinatorNotAvailableError):
+        await coordinator._maybe_leave_group()
+
+
+async def test_a_member_that_the_broker_does_not_know_has_left(coordinator: Coordinator) -> None:
+    coordinator.close()
+    coordinator.answers = kafka_errors.UnknownMemberIdError.errno
 
     await coordinator._maybe_leave_group()
 
-    assert "the group was not told that we leave" in caplog.text
     assert coordinator.member_id == ""
 
 
-async def test_a_member_without_an_id_has_nobody_to_take_out(coordinator: Coordinator) -> None:
+async def test_a_join_that_swallows_its_cancellation_does_not_keep_the_goodbye(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "CUT_S", 0.05)
+    coordinator.swallows = True
+    join = asyncio.create_task(coordinator._do_rejoin_group("topics"))
+    await coordinator.asked.wait()
+    coordinator.close()
+
+    async with asyncio.timeout(DEADLINE_S):
+        assert await join is False
+        await coordinator._maybe_leave_group()
+
+    assert [group for _, _, group in coordinator.sent] == [ConnectionGroup.DEFAULT]
+    coordinator.others_are_here.set()
+
+
+async def test_a_first_join_gets_its_id_before_it_is_given_up(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "ID_S", DEADLINE_S)
+    coordinator.member_id = ""
+    join = asyncio.create_task(coordinator._do_rejoin_group("topics"))
+    await coordinator.asked.wait()
+
+    coordinator.close()
+    coordinator.member_id = "told"
+    coordinator.others_are_here.set()
+
+    async with asyncio.timeout(DEADLINE_S):
+        assert await join is True
+
+
+async def test_a_member_without_an_id_has_nobody_to_take_out(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "ID_S", 0.05)
     coordinator.member_id = ""
     join = asyncio.create_task(coordinator._do_rejoin_group("topics"))
     await coordinator.asked.wait()
@@ -141,7 +200,7 @@ async def test_who_stops_does_not_join_again(coordinator: Coordinator) -> None:
         assert await join is False
     await coordinator._maybe_leave_group()
     assert coordinator.joins == []
-    assert [request for _, request, _ in coordinator.sent] == ["aiokafka's own"], "nothing waits on its connection"
+    assert [group for _, _, group in coordinator.sent] == [ConnectionGroup.COORDINATION], "nothing waits there"
 
 
 async def test_a_cancelled_coordination_takes_its_join_along(coordinator: Coordinator) -> None:
@@ -165,7 +224,7 @@ async def test_a_last_thing_that_swallows_its_cancellation_holds_nobody_up(caplo
                 await released.wait()
 
     async with asyncio.timeout(DEADLINE_S):
-        await ended_within(0.05, stubborn(), "the stubborn one")
+        assert not await ended_within(0.05, stubborn(), "the stubborn one")
 
     assert caplog.messages == ["the stubborn one did not end within 0 s"]
     released.set()
@@ -180,7 +239,14 @@ async def test_what_a_last_thing_raises_is_only_logged(caplog: pytest.LogCapture
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
-    await ended_within(DEADLINE_S, failing(), "the first")
-    await ended_within(DEADLINE_S, cancelled(), "the second")
+    async def sound() -> None:
+        return
 
-    assert caplog.messages == ["the first did not end cleanly: KafkaError('no')"]
+    assert not await ended_within(DEADLINE_S, failing(), "the first")
+    assert not await ended_within(DEADLINE_S, cancelled(), "the second")
+    assert await ended_within(DEADLINE_S, sound(), "the third")
+
+    assert caplog.messages == [
+        "the first did not end cleanly: KafkaError('no')",
+        "the second did not end cleanly: 'cancelled'",
+    ]

@@ -33,7 +33,7 @@ from app.engine import Agent, Connection, slice_handler
 from app.engine.app import EngineApp, create_app
 from app.engine.consumer import SliceConsumer
 from app.engine.engine import Engine, EngineConfig
-from app.engine.fetch_pace import FetchPace
+from app.engine.fetch_pace import FetchPace, ThreadClock
 from app.engine.intake import Intake
 from app.engine.records import Slice
 from tests.support.engine import ROWS, FakeRecord
@@ -111,10 +111,10 @@ async def test_nothing_is_fetched_when_nothing_is_wanted() -> None:
     recorder = Recorder()
     consumer = SimpleNamespace(
         flow_active=True,
-        engine=SimpleNamespace(intake=SimpleNamespace(wanted=dict)),
+        engine=SimpleNamespace(intake=SimpleNamespace(wanted=dict), pace=FetchPace()),
         _idle=recorder.note("idle"),
         _poke=asyncio.Event(),
-        pace=FetchPace(),
+        _clock=ThreadClock(),
         _thread=SimpleNamespace(getmany=recorder.note("fetch")),
     )
 
