@@ -327,7 +327,7 @@ class ConsumerApp(faust.App):  # type: ignore[misc]  # Faust ships no types
     def _on_rebalance_when_stopped(self) -> None:
         """Nothing: Faust closes client and coordinator here, in this thread, which they do not belong to.
 
-        What their own thread does with them then waits for what has ended, some of it for ever. It leaves by itself.
+        What their own thread does with them then waits for what has ended already. It leaves by itself.
         """
 
     async def _stop_consumer(self) -> None:

@@ -30,6 +30,7 @@ LONGEST_WINDOW_S: Final = 1.0
 GATHER_SHARE: Final = 1 / 6
 # A backlog is over when no answer was full for so long.
 BACKLOG_S: Final = 1.0
+SCHEDSTAT: Final = "/proc/thread-self/schedstat"
 
 
 class ThreadClock:
@@ -40,16 +41,22 @@ class ThreadClock:
 
     def __init__(self) -> None:
         try:
-            self._file: int | None = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._file: int | None = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
+            self._file = None
+        if self._file is not None and not self._needed_ns(self._file):
+            # A kernel that does not count says 0, and nothing would ever wait.
+            os.close(self._file)
             self._file = None
 
     def now_s(self) -> float:
         """Seconds in all; without Linux's statistics those at work."""
-        if self._file is None:
-            return time.thread_time()
-        worked_ns, waited_ns, _ = os.pread(self._file, 64, 0).split()
-        return (int(worked_ns) + int(waited_ns)) / 1e9
+        return time.thread_time() if self._file is None else self._needed_ns(self._file) / 1e9
+
+    @staticmethod
+    def _needed_ns(file: int) -> int:
+        worked_ns, waited_ns, _ = os.pread(file, 64, 0).split()
+        return int(worked_ns) + int(waited_ns)
 
 
 class FetchPace:

@@ -2,7 +2,7 @@
 
 aiokafka ends no join before the last other member has come, up to the rebalance timeout, and a broker reads nothing
 more from a connection on which a join waits, not even a goodbye. A worker that was stopped while its group rebalanced,
-as each of a rolling restart is, stood for seconds or for ever, and everybody who had joined waited with it.
+as each of a rolling restart may be, stood for seconds, and everybody who had joined waited with it.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def leaves_at_once(coordinator: Any, stopping: Callable[[], bool]) -> None:
 async def ended_within(limit_s: float, work: Coroutine[Any, Any, None], what: str) -> bool:
     """Wait for work to end, but not longer; it is cancelled then, and whatever becomes of it is only logged.
 
-    Returns:
-        Whether it has ended as it should.
-
     Args:
         limit_s: How long.
         work: A last thing, that nothing depends on any more.
         what: What has ended, for the log.
+
+    Returns:
+        Whether it has ended as it should.
     """
     task = asyncio.create_task(work)
     await asyncio.wait({task}, timeout=limit_s)

@@ -1,6 +1,7 @@
 """The engine of a process, without its group."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from app.engine import Connection
 from app.engine.checkpoint import stretched_interval_s
 from app.engine.engine import Engine, EngineConfig
+from app.engine.membership import Membership
 
 
 def new_engine(path: Path) -> Engine:
@@ -41,6 +43,20 @@ async def test_no_number_is_opened_by_an_assignment_that_a_shutdown_overtook(tmp
 
     assert engine.numbers == {}
     await engine.stop()
+
+
+@pytest.mark.parametrize(("left", "kept"), [(True, ""), (False, "me")])
+async def test_who_could_not_leave_its_group_is_remembered_for_the_next_start_to_take_out(
+    tmp_path: Path, left: bool, kept: str
+) -> None:
+    engine = new_engine(tmp_path)
+    engine.data_dir.remember(Membership("me", 7, (0, 1)))
+    engine.left = left
+
+    await engine.shutdown()
+    await engine.stop()
+
+    assert json.loads((tmp_path / "membership.json").read_bytes())["member_id"] == kept
 
 
 @pytest.mark.parametrize(
