@@ -12,11 +12,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.devstack import dev
+from app.devstack import dev, samples
 from app.devstack.broker import RunningBroker, running_broker
 from app.devstack.dev import DevError, Kept, Wishes, chosen_port, exclusive, run_dev
 from app.devstack.processes import Worker, module_command
 from app.devstack.samples import sample_event
+from app.events import VaultEventType
+from app.events.catalog import NAMESPACE
 from app.publishing import KafkaConfig, KafkaEventPublisher
 
 ANY_PORT = Wishes(web_port=0)
@@ -116,10 +118,11 @@ async def test_a_delivery_is_one_line_that_says_what_came_and_whether_its_signat
 async def test_traffic_is_events_of_all_kinds_until_the_broker_has_enough(
     broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dev, "EMBEDDED_EVENTS", 30)
+    monkeypatch.setattr(dev, "EMBEDDED_EVENTS", samples.A_ROUND)
     async with running(broker, tmp_path, Wishes(web_port=0, traffic_per_s=200)) as (_, lines):
-        await until_line(lines, "traffic     ended after 30 events")
-        await until_line(lines, "records.ingested")
+        await until_line(lines, f"traffic     ended after {samples.A_ROUND} events")
+        for kind in VaultEventType:
+            await until_line(lines, f"  {kind.removeprefix(NAMESPACE)}  event ")
 
 
 @pytest.mark.parametrize("wishes", [Wishes(web_port=1), Wishes(receiver_port=1)])
