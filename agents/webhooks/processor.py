@@ -11,6 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from agents.webhooks.appetite import Appetite
 from agents.webhooks.attempts import Attempts
 from agents.webhooks.brief_waits import LOOK_S
 from agents.webhooks.endings import Endings
@@ -72,6 +73,7 @@ class WebhooksProcessor(Processor):
         self._endings = Endings(self._holdings)
         self._attempts = Attempts(self._holdings, self._endings.end)
         self._resting = Resting(self._holdings)
+        self._appetite = Appetite(self._scheduler, deps.busy)
         self._draining = False
 
     # -- the engine's calls
@@ -105,6 +107,7 @@ class WebhooksProcessor(Processor):
 
     async def process(self, slice_: Slice, unit: Unit) -> None:
         """Apply commands; start or park intents."""
+        self._appetite.begins()
         for place, record in enumerate(slice_.records, 1):
             try:
                 if record.topic == self._commands:
@@ -117,6 +120,7 @@ class WebhooksProcessor(Processor):
                 unit.quarantine(record, "invalid_envelope", str(error))
             if place % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
+        self._appetite.ends(self._holdings.now)
 
     async def tick(self, unit: Unit) -> None:
         """Start what is due and has a slot; look after what expired."""
@@ -141,7 +145,12 @@ class WebhooksProcessor(Processor):
 
     def holds_back_s(self) -> float:
         """Where more comes than a busy worker starts, all of a slice would need rows at once."""
-        return self._holdings.brief.crowded_s(self._holdings.now)
+        now = self._holdings.now
+        return self._holdings.brief.crowded_s(now) or self._appetite.holds_back_s(now)
+
+    def takes(self, limit: int) -> int:
+        """Where one webhook gets most of it, as much as that one has slots for."""
+        return self._appetite.takes(limit, self._holdings.now)
 
     def begin_drain(self) -> None:
         """Start nothing new."""
@@ -196,6 +205,7 @@ class WebhooksProcessor(Processor):
         flight = self._holdings.flights.get(intent.delivery_id)
         if webhook is None or webhook.row.state is WebhookState.DELETED:
             return
+        self._appetite.meets(intent.webhook_id)
         key = delivery_key(intent.webhook_id, intent.delivery_id)
         known = unit.get(DELIVERIES, key) if flight is None else flight.row
         now = self._holdings.now
@@ -234,6 +244,7 @@ class WebhooksProcessor(Processor):
     def _wait_briefly(self, webhook: OwnedWebhook, row: DeliveryRow, record: Record, unit: Unit) -> None:
         now = self._holdings.now
         unit.hold(record)
+        self._appetite.waits(row.webhook_id)
         self._holdings.brief.add(row, record, now)
         self._scheduler.offer(entry_of(row))
         webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)

@@ -108,6 +108,13 @@ class Processor:
         """
         return 0.0
 
+    def takes(self, limit: int) -> int:
+        """How many records the next slice should have, at most: from 1 to `limit`, the most that it ever has.
+
+        For an agent that can take any slice but does better by one that is not longer than this.
+        """
+        return limit
+
     def begin_drain(self) -> None:
         """Start nothing new; what is under way may end."""
 

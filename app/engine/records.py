@@ -12,7 +12,7 @@ from typing import Protocol
 
 from app.engine.tracker import Span, Tracker
 
-__all__ = ["Header", "Record", "Slice", "cut", "join_first", "merge_by_time"]
+__all__ = ["Header", "Record", "Slice", "cut", "fit_first", "merge_by_time"]
 
 Header = tuple[str, bytes]
 
@@ -80,13 +80,33 @@ class Slice:
             else:
                 self.parts[tp] = (tracker, span)
 
+    def split(self, count: int) -> Slice:
+        """Keep the first `count` records; the others become the slice after this. Nobody has begun with it."""
+        rest = self.records[count:]
+        del self.records[count:]
+        kept = _by_partition(self.records)
+        parts: dict[tuple[str, int], tuple[Tracker, Span]] = {}
+        for tp, found in _by_partition(rest).items():
+            tracker, span = self.parts[tp]
+            if tp in kept:
+                span = tracker.split(span, [record.offset for record in found], _size_bytes(found))
+            else:
+                del self.parts[tp]
+            parts[tp] = (tracker, span)
+        return Slice(self.number, rest, self.epoch, parts)
 
-def join_first(slices: deque[Slice], limit: int) -> None:
-    """Make the first of the slices that wait as long as it may be: each run of one waits for acknowledgements."""
+
+def fit_first(slices: deque[Slice], limit: int) -> None:
+    """Make the first of the slices that wait as long as it may be: each run of one waits for acknowledgements.
+
+    One that is longer than that becomes two.
+    """
     while len(slices) > 1 and len(slices[0].records) + len(slices[1].records) <= limit:
         first = slices.popleft()
         first.join(slices.popleft())
         slices.appendleft(first)
+    if len(slices[0].records) > limit:
+        slices.insert(1, slices[0].split(limit))
 
 
 def merge_by_time(runs: Iterable[Sequence[Record]]) -> list[Record]:
@@ -111,11 +131,14 @@ def cut(
         part = records[start : start + limit]
         parts = {}
         for tp, found in _by_partition(part).items():
-            size_bytes = sum([len(record.value or b"") + len(record.key or b"") for record in found])
             tracker = trackers[tp]
-            parts[tp] = (tracker, tracker.deliver([record.offset for record in found], size_bytes, at))
+            parts[tp] = (tracker, tracker.deliver([record.offset for record in found], _size_bytes(found), at))
         slices.append(Slice(number, part, epoch, parts))
     return slices
+
+
+def _size_bytes(records: list[Record]) -> int:
+    return sum([len(record.value or b"") + len(record.key or b"") for record in records])
 
 
 def _by_partition(records: list[Record]) -> dict[tuple[str, int], list[Record]]:

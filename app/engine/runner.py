@@ -23,7 +23,7 @@ from app.engine.jobs import JobQueue
 from app.engine.late_outputs import LATE_LIMIT_BYTES
 from app.engine.obstacle import Obstacle, of_the_surroundings
 from app.engine.poison import PoisonWatch, place_of, reason_of, told
-from app.engine.records import Slice, join_first
+from app.engine.records import Slice, fit_first
 from app.engine.services import Host
 from app.engine.tracker import Tracker
 from app.engine.unit import Scope, Unit
@@ -258,7 +258,7 @@ class Runner:
             await self._until_member()
             with contextlib.suppress(_SliceLeft):
                 await self._until_fresh()
-                join_first(self._slices, self.spec.slice_records)
+                fit_first(self._slices, self.processor.takes(self.spec.slice_records))
                 await self._run_slice(self._slices[0])
                 self._slices.popleft()
             self._host.room()

@@ -69,6 +69,16 @@ class Tracker:
         span.bytes_ += later.bytes_
         span.undone |= later.undone
 
+    def split(self, span: Span, offsets: list[int], bytes_: int) -> Span:
+        """Make the last `offsets` of a span that waits one of their own, which comes next."""
+        later = Span(offsets, bytes_, span.delivered_at)
+        self._spans.insert(self._spans.index(span) + 1, later)
+        del span.offsets[-len(offsets) :]
+        span.last = span.offsets[-1]
+        span.bytes_ -= bytes_
+        span.undone -= later.undone
+        return later
+
     def pass_by(self, offset: int) -> bool:
         """Nothing below this offset is left to deliver: what lies between are transaction markers, or was aborted.
 

@@ -166,6 +166,13 @@ class Scheduler:
         block, idle_s = found.block(now), now.monotonic_s - found.progress_s
         return idle_s <= GETS_ON_S and (block is None or block.reason is Reason.SLOT)
 
+    def room(self, webhook_id: str, now: Now) -> int | None:
+        """How many that are new could about start now; None: not slots are what it lacks, or no attempt ends."""
+        if not self.gets_on(webhook_id, now):
+            return None
+        found = self._receivers[webhook_id]
+        return 0 if found.backlog.first_waits(now.wall_ms) else min(found.slots.cap - found.in_flight, self._slots.free)
+
     def keeps(self, webhook_id: str, lane: bytes | None) -> bool:
         """Whether a delivery that is offered stays in memory until it starts, be it in the index or not."""
         return self._receivers[webhook_id].backlog.keeps(lane)

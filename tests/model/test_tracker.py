@@ -12,7 +12,7 @@ from hypothesis.stateful import invariant
 
 from app.engine import Revoked, Unit
 from app.engine.records import Slice, cut, merge_by_time
-from app.engine.tracker import Tracker
+from app.engine.tracker import Span, Tracker
 from app.engine.unit import Scope
 from tests.support.engine import FakeRecord, RecordingOutputs
 from tests.support.machines import Machine, action, caught, play
@@ -144,6 +144,31 @@ class OpeningMachine(Machine):
             opening.delivered[into] += opening.delivered.pop(gone)
             opening.bytes_of[into] += opening.bytes_of.pop(gone)
             del opening.at[gone]
+
+    @action(2, when=lambda self: any(len(slice_.records) > 1 for slice_ in self.opening.slices))
+    def one_slice_that_waits_becomes_two(self, data: st.DataObject) -> None:
+        slices = self.opening.slices
+        at = data.draw(st.sampled_from([at for at, slice_ in enumerate(slices) if len(slice_.records) > 1]))
+        slice_ = slices[at]
+        if any(slice_ is begun for begun in self.opening.begun):
+            return
+        count = data.draw(st.integers(1, len(slice_.records) - 1))
+        self._split_reference(slice_, slice_.records[count:])
+        slices.insert(at + 1, slice_.split(count))
+
+    def _split_reference(self, slice_: Slice, rest: list[FakeRecord]) -> None:
+        opening = self.opening
+        for tp, (first, _) in slice_.spans.items():
+            mine = [record for record in rest if (record.topic, record.partition) == tp]
+            at = [part[0] for part in opening.delivered].index((*tp, first))
+            if not mine or len(mine) == len(opening.delivered[at]):
+                continue
+            del opening.delivered[at][-len(mine) :]
+            size_bytes = sum(len(r.key) + len(r.value) for r in mine)
+            opening.bytes_of[at] -= size_bytes
+            opening.delivered.insert(at + 1, [place_of(record) for record in mine])
+            opening.bytes_of.insert(at + 1, size_bytes)
+            opening.at.insert(at + 1, opening.at[at])
 
     @action(6, when=lambda self: self.opening.slices)
     def a_unit_runs(self, data: st.DataObject) -> None:
@@ -277,7 +302,19 @@ class Stuck(Tracker):
             self.position = self._spans.popleft().last + 1
 
 
-@pytest.mark.parametrize("broken", [Hasty, Stuck])
+class Blurred(Tracker):
+    """A span that became two keeps what the later one has."""
+
+    __slots__ = ()
+
+    def split(self, span: Span, offsets: list[int], bytes_: int) -> Span:
+        undone = set(span.undone)
+        later = super().split(span, offsets, bytes_)
+        span.undone = undone
+        return later
+
+
+@pytest.mark.parametrize("broken", [Hasty, Stuck, Blurred])
 def test_a_tracker_that_is_hasty_or_stuck_is_caught(broken: type[Tracker]) -> None:
     machine = type("Broken", (OpeningMachine,), {"tracker_class": broken})
 

@@ -1,7 +1,9 @@
+from collections import deque
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.records import cut, merge_by_time
+from app.engine.records import cut, fit_first, merge_by_time
 from app.engine.tracker import Tracker
 from tests.support.engine import FakeRecord
 
@@ -44,3 +46,32 @@ def test_slices_are_short_whole_and_registered_with_their_trackers(timestamps: l
     for partition, run in enumerate(timestamps):
         assert trackers["t", partition].position == len(run)
         assert trackers["t", partition].unfinished == trackers["t", partition].unfinished_bytes == 0
+
+
+@given(runs, st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1))
+def test_the_first_slice_is_as_long_as_it_may_be_and_nothing_is_lost_or_turned_round(
+    timestamps: list[list[int]], limit: int, wanted: list[int]
+) -> None:
+    merged = merge_by_time(records_of(timestamps))
+    trackers = {("t", p): Tracker(0) for p in range(len(timestamps))}
+    slices = deque(cut(3, merged, limit, trackers, "epoch", 0.0))
+    taken = []
+
+    for turn in range(len(merged)):
+        if not slices:
+            break
+        left, most = sum(len(s.records) for s in slices), wanted[turn % len(wanted)]
+        fit_first(slices, most)
+        first = slices.popleft()
+        assert len(first.records) <= most
+        assert len(first.records) == min(most, left) or len(first.records) + len(slices[0].records) > most
+        assert (first.number, first.epoch) == (3, "epoch")
+        assert sum(last - begin + 1 for begin, last in first.spans.values()) == len(first.records)
+        for tracker, span in first.parts.values():
+            tracker.finish_rest(span, set())
+        taken += first.records
+
+    assert taken == merged
+    for partition, run in enumerate(timestamps):
+        tracker = trackers["t", partition]
+        assert (tracker.position, tracker.unfinished, tracker.unfinished_bytes) == (len(run), 0, 0)

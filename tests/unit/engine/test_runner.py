@@ -158,6 +158,19 @@ async def test_slices_that_wait_are_run_as_one_up_to_the_longest_in_the_order_in
     await rig.runner.close()
 
 
+async def test_a_slice_that_is_longer_than_the_agent_takes_is_run_in_parts(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send("out", None, r.value), slice_records=4)
+    asked: list[int] = []
+    rig.runner.processor.takes = lambda limit: asked.append(limit) or 2
+    rig.feed(b"a", b"b", b"c")
+    rig.feed(b"d")
+    await rig.until(lambda: rig.tracker.position == 4)
+
+    assert rig.runner.processor.slices == [[b"a", b"b"], [b"c", b"d"]]
+    assert set(asked) == {4}
+    await rig.runner.close()
+
+
 async def test_a_unit_does_not_wait_for_what_it_sends_late(tmp_path: Path) -> None:
     rig = Rig(tmp_path, lambda r, u: u.send_late("log", b"k", r.value), failures=[OutputFailed("never")])
     rig.feed(b"a", b"b")
