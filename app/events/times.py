@@ -22,6 +22,8 @@ _END: Final = slice(19, None)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _SECOND_MS: Final = 1000
+# What nearly all times end with.
+_MILLISECOND_OF: Final = {"Z": 0, **{f".{millisecond:03d}Z": millisecond for millisecond in range(_SECOND_MS)}}
 
 
 def parse_time(text: str) -> datetime:
@@ -62,6 +64,16 @@ def parse_time_ms(text: str) -> int:
     Raises:
         ValueError: The text is not an RFC 3339 timestamp.
     """
+    millisecond = _MILLISECOND_OF.get(text[19:])
+    return _exact_ms(text) if millisecond is None else _second_ms(text[:19]) + millisecond
+
+
+@lru_cache(maxsize=4096)
+def _second_ms(text: str) -> int:
+    return _exact_ms(text + "Z")
+
+
+def _exact_ms(text: str) -> int:
     try:
         return (parse_time(text) - _EPOCH) // _MILLISECOND
     except OverflowError as error:

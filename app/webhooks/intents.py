@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -33,7 +34,7 @@ class IntentReason(StrEnum):
     @property
     def asks_again(self) -> bool:
         """Whether a delivery that is known already is to be made again."""
-        return self in {IntentReason.RESEND, IntentReason.REPLAY}
+        return self is IntentReason.RESEND or self is IntentReason.REPLAY
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,21 +111,21 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
             without any value.
         TooLargeToKeep: The event with its attributes is larger than a row may be.
     """
-    found = {name: (data or b"").decode("utf-8", "replace") for name, data in headers}
+    body, found = value or b"", dict(headers)
     try:
-        head = _decode_head(value or b"")
+        head = _decode_head(body)
         # What is kept beside the body is in it, too, so a body of half the limit has room for that.
-        if len(value or b"") > MAX_KEPT_BYTES // 2:
-            _check_size(value or b"", head)
-        reason = IntentReason(found["vs-reason"])
+        if len(body) > MAX_KEPT_BYTES // 2:
+            _check_size(body, head)
+        reason = _reason(found["vs-reason"])
         return Intent(
-            delivery_id=found["vs-delivery-id"],
-            webhook_id=found["vs-webhook-id"],
+            delivery_id=_header(found["vs-delivery-id"]),
+            webhook_id=_header(found["vs-webhook-id"]),
             reason=reason,
-            request_id=None if reason is IntentReason.EVENT else found["vs-request-id"],
-            origin=found.get("vs-origin", ""),
+            request_id=None if reason is IntentReason.EVENT else _header(found["vs-request-id"]),
+            origin=_header(found.get("vs-origin")),
             sequence=offset,
-            traceparent=found.get("traceparent") or _text(head.traceparent),
+            traceparent=_header(found.get("traceparent")) or _text(head.traceparent),
             event_id=head.id,
             event_source=head.source,
             event_type=head.type,
@@ -132,7 +133,7 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
             correlation_id=_text(head.correlationid),
             event_time_ms=_time_ms(head.time),
             event_expires_ms=_time_ms(head.expirytime),
-            body=value or b"",
+            body=body,
         )
     except KeyError as error:
         raise SerializationFailed(f"an intent without the header {error.args[0]}") from None
@@ -140,6 +141,15 @@ def decode_intent(value: bytes | None, headers: Sequence[Header], offset: int) -
         raise SerializationFailed("the value of an intent is not a structured CloudEvent") from None
     except ValueError:
         raise SerializationFailed("the header vs-reason of an intent is not event, resend, ping or replay") from None
+
+
+def _header(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")
+
+
+@cache
+def _reason(data: bytes | None) -> IntentReason:
+    return IntentReason(_header(data))
 
 
 def fits_a_row(value: bytes) -> bool:

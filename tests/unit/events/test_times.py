@@ -1,6 +1,13 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.events import format_time, parse_moment_ms, parse_time_ms
+from app.events.times import parse_time
+
+ENDS = ("Z", "z", ".5Z", ".123Z", ".000Z", ".123456Z", "+02:00", ".007-00:30", ":7Z", "")
 
 
 @pytest.mark.parametrize(
@@ -67,3 +74,23 @@ def test_times_are_written_in_utc_with_milliseconds() -> None:
 def test_a_time_beyond_the_calendar_is_refused() -> None:
     with pytest.raises(ValueError, match="years 1 to 9999"):
         format_time(2**62)
+
+
+@given(st.datetimes().filter(lambda moment: 1 < moment.year < 9999), st.sampled_from(ENDS))
+def test_the_milliseconds_of_a_time_are_those_of_its_moment(moment: datetime, end: str) -> None:
+    text = moment.replace(microsecond=0).isoformat() + end
+    try:
+        expected = (parse_time(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    except ValueError:
+        with pytest.raises(ValueError, match="RFC 3339"):
+            parse_time_ms(text)
+    else:
+        assert parse_time_ms(text) == expected
+        assert parse_time_ms(text) == expected, "also when it is asked again"
+
+
+@pytest.mark.parametrize("second", ["2016-12-31T23:59:60", "2016-12-31t23:59:59"])
+def test_a_leap_second_is_the_next_minute_with_and_without_its_fraction(second: str) -> None:
+    whole = parse_time_ms(second + "Z")
+    assert whole == parse_time_ms("2017-01-01T00:00:00Z") - (1000 if second.endswith("59") else 0)
+    assert parse_time_ms(second + ".250Z") == whole + 250
