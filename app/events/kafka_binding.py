@@ -44,10 +44,10 @@ def decode_record(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> 
         InvalidEvent: Whatever is wrong with it: ``invalid_envelope``, ``invalid_data`` (the data of a binary record is
             not JSON) or ``too_large``. No other exception, for any bytes.
     """
+    if len(headers) == 1 and headers[0] == _STRUCTURED_HEADER and value is not None:
+        return decode_structured(value)
     if value is not None and len(value) > MAX_EVENT_BYTES:
         raise too_large(len(value))
-    if value is not None and len(headers) == 1 and headers[0] == _STRUCTURED_HEADER:
-        return decode_structured(value)
     content_type, attributes = _read_headers(headers) if headers else (None, None)
     if content_type is not None:
         if not content_type.lower().startswith(_CLOUDEVENTS):
