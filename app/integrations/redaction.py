@@ -31,6 +31,10 @@ _SMALL: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ123456789", b"abcdef
 # Digits 0, and what may stand between the digits of a number gone, but for the dot of fractions.
 _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
 _GAPS: Final = b" -()"
+# As integers: Python looks for a byte of that number seven times as fast as for bytes of length one.
+_AT: Final = ord("@")
+_PLUS: Final = ord("+")
+_ARRAY: Final = ord("[")
 _DASHED: Final = bytes.maketrans(b"123456789 .()", b"000000000----")
 
 _ANYWHERE: Final = (b"password", b"secret", b"apikey", b"authorization", b"creditcard")
@@ -44,7 +48,6 @@ _PHONE: Final = re.compile(
     r"(?<![\w+-])(?:\+\d(?:[ ().-]{0,2}\d){7,14}|\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}[-. ]\d{3}[-. ]\d{4})(?![\w-])",
     re.ASCII,
 )
-_CONTAINERS: Final = frozenset({dict, list})
 _LUHN_BASE: Final = 10
 _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
@@ -63,7 +66,8 @@ def may_hold_secrets(value: Any) -> bool:
     Never False for one that does; True for some that do not, such as one with a long number.
     """
     document = orjson.dumps(value)
-    if value.__class__ is dict and _CONTAINERS.isdisjoint(map(type, value.values())):
+    # An object of scalars; one with such a bracket in a text is searched as if it were deeper.
+    if value.__class__ is dict and _ARRAY not in document and document.rfind(b"{") == 0:
         named = _has_secret_name(tuple(value))
     else:
         named = _may_hold_secret_name(document)
@@ -91,10 +95,11 @@ def _may_hold_secret_name(document: bytes) -> bool:
 
 
 def _may_hold_personal_data(document: bytes) -> bool:
-    if b"@" in document:
+    if _AT in document:
         return True
-    digits = document.translate(_DIGITS, _GAPS)
-    if b"000000000" not in digits and b"000.0000" not in digits and b"+0" not in digits:
+    # As text: Python looks for bytes in bytes only after it has tried to take them for a number.
+    digits = document.translate(_DIGITS, _GAPS).decode("latin-1")
+    if "000000000" not in digits and "000.0000" not in digits and (_PLUS not in document or "+0" not in digits):
         return False
     small = document.translate(_SMALL, _SEPARATORS)
     dashed = document.translate(_DASHED)
