@@ -6,7 +6,7 @@ at, so that the webhooks that do not get it cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -161,8 +161,7 @@ class _Asking:
         return not self.unfiltered and not self.by_path
 
     def match(self, fields: _Fields, into: set[str]) -> None:
-        """Add those that get the event."""
-        into |= self.unfiltered
+        """Add those whose filter lets the event through."""
         for path, by_value in self.by_path.items():
             found = by_value.get(fields.at(path))
             if found is not None:
@@ -201,16 +200,28 @@ class _Indexed(NamedTuple):
     conditions: tuple[_Condition, ...]
 
 
+class _Asked(NamedTuple):
+    """Who asks for events of one type: those without a filter, in the order of the ids, and where the others are."""
+
+    unfiltered: Sequence[str]
+    filtered: tuple[_Asking, ...]
+
+
+_NOBODY: Final = _Asked([], ())
+
+
 class MatchIndex:
     """All webhooks, by what they ask for.
 
     A webhook that is disabled belongs in here, too: its owner notes what it missed.
     """
 
-    __slots__ = ("_by_pattern", "_webhooks")
+    __slots__ = ("_asked", "_by_pattern", "_webhooks")
 
     def __init__(self) -> None:
         self._by_pattern: dict[str, _Asking] = {}
+        # Made of `_by_pattern` when an event of the type comes: there are many events to a change.
+        self._asked: dict[str, _Asked] = {}
         self._webhooks: dict[str, _Indexed] = {}
 
     def set(self, webhook_id: str, patterns: Iterable[str], filter_: WebhookFilter | None = None) -> None:
@@ -231,30 +242,49 @@ class MatchIndex:
 
     def remove(self, webhook_id: str) -> None:
         """Forget a webhook; nothing happens if it is not there."""
+        self._asked.clear()
         found = self._webhooks.pop(webhook_id, None)
         for pattern, chosen in () if found is None else found.places:
             if self._by_pattern[pattern].remove(webhook_id, chosen):
                 del self._by_pattern[pattern]
 
-    def match(self, event: MatchableEvent) -> list[str]:
+    def match(self, event: MatchableEvent) -> Sequence[str]:
         """The ids of the webhooks that get the event, each once, in the order of the ids.
 
         The cost grows with the webhooks that get it, and with the different fields that filters look at; neither those
         for other types nor those whose filter wants another value cost anything.
         """
+        if event.type not in _OPERATOR_TYPES:
+            return self._match(event)
         spoken_of = _webhook_spoken_of(event)
         if event.type == _PING:
             return [spoken_of] if spoken_of in self._webhooks else []
         if _is_echo(event):
             return []
-        fields, matched = _Fields.of(event), set[str]()
-        for pattern in patterns_matching(event.type):
-            asking = self._by_pattern.get(pattern)
-            if asking is not None:
-                asking.match(fields, matched)
-        if spoken_of is not None:
-            matched.discard(spoken_of)
+        return [webhook_id for webhook_id in self._match(event) if webhook_id != spoken_of]
+
+    def _match(self, event: MatchableEvent) -> Sequence[str]:
+        """Those whose patterns and filter the event matches."""
+        asked = self._asked.get(event.type)
+        if asked is None:
+            asked = self._who_asks_for(event.type)
+        if not asked.filtered:
+            return asked.unfiltered
+        fields, matched = _Fields.of(event), set(asked.unfiltered)
+        for asking in asked.filtered:
+            asking.match(fields, matched)
         return sorted(matched)
+
+    def _who_asks_for(self, type_: str) -> _Asked:
+        patterns = patterns_matching(type_)
+        if not patterns:
+            # Not remembered: there is no end of types that nobody can ask for.
+            return _NOBODY
+        found = [self._by_pattern[pattern] for pattern in patterns if pattern in self._by_pattern]
+        unfiltered = sorted(set().union(*[asking.unfiltered for asking in found]))
+        asked = _Asked(unfiltered, tuple(asking for asking in found if asking.by_path))
+        self._asked[type_] = asked
+        return asked
 
     def explain(self, webhook_id: str, event: MatchableEvent) -> MatchResult:
         """Whether this webhook gets the event, and by which pattern or why not.

@@ -83,15 +83,14 @@ def test_it_finds_whom_a_look_at_every_webhook_would_find(made: list[Any], asked
             webhook_id, patterns, filter_ = change
             index.set(webhook_id, patterns, None if filter_ is None else parse_filter(filter_))
             webhooks[webhook_id] = patterns, filter_ or {}
-
-    for event in asked:
-        expected = sorted(
-            webhook_id
-            for webhook_id, (patterns, filter_) in webhooks.items()
-            if PATTERNS[event.type] & set(patterns) and holds(filter_, event)
-        )
-        assert index.match(event) == expected
-        assert [id_ for id_ in sorted(webhooks) if index.explain(id_, event).matched] == expected
+        for event in asked:
+            expected = sorted(
+                webhook_id
+                for webhook_id, (patterns, filter_) in webhooks.items()
+                if PATTERNS[event.type] & set(patterns) and holds(filter_, event)
+            )
+            assert index.match(event) == expected
+            assert [id_ for id_ in sorted(webhooks) if index.explain(id_, event).matched] == expected
 
 
 @given(changes)
