@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -19,10 +19,10 @@ from app.engine import Agent, slice_handler
 from app.events import (
     STRUCTURED_HEADERS,
     CloudEvent,
-    EventKind,
     InvalidEvent,
+    OperatorEventType,
+    Payload,
     VaultEventType,
-    check_type,
     decode_payload,
     decode_record,
     delivery_id,
@@ -30,7 +30,7 @@ from app.events import (
     format_time,
     traceparent_of,
 )
-from app.events.payloads import AccessGranted, AccessRevoked, PolicyViolation
+from app.events.payloads import PAYLOADS, AccessGranted, AccessRevoked, PolicyViolation
 from app.integrations.audit import audit_event
 from app.integrations.policy import violation_report
 from app.integrations.vault_figures import FIGURES
@@ -48,7 +48,7 @@ __all__ = ["Matcher", "route_handler", "router_agent"]
 log = logging.getLogger("agents.router")
 
 _YIELD_EVERY_RECORDS: Final = 32
-_DELIVERED_KINDS: Final = frozenset({EventKind.VAULT, EventKind.OPERATOR})
+_DELIVERED_TYPES: Final = frozenset(map(str, (*VaultEventType, *OperatorEventType)))
 _DATASET_TYPES: Final = frozenset(
     str(type_)
     for type_ in VaultEventType
@@ -56,6 +56,7 @@ _DATASET_TYPES: Final = frozenset(
         ("llm.data-vault.dataset.", "llm.data-vault.version.", "llm.data-vault.branch.", "llm.data-vault.records.")
     )
 )
+_Permission = AccessGranted | AccessRevoked | PolicyViolation
 _REASON: Final = ("vs-reason", b"event")
 _consumed = cache(lambda type_, outcome: metrics.EVENTS_CONSUMED.labels(type=type_, outcome=outcome))
 
@@ -95,6 +96,40 @@ def router_agent(
     )
 
 
+class _Plan(NamedTuple):
+    """What becomes of the events of one type.
+
+    Attributes:
+        routed: The type and the outcome, for the metric.
+        figure: Counts what its payload says of the vault's work.
+        permission: Whether it changes or violates one.
+        dataset: Whether the registry hears of it.
+    """
+
+    type: str
+    routed: tuple[str, str]
+    delivered: bool = False
+    figure: Callable[[Any], None] | None = None
+    permission: bool = False
+    dataset: bool = False
+
+
+def _plan(type_: str, payload: type[Payload]) -> _Plan:
+    return _Plan(
+        type_,
+        (type_, "routed"),
+        delivered=type_ in _DELIVERED_TYPES,
+        figure=FIGURES.get(payload),
+        permission=issubclass(payload, _Permission),
+        dataset=type_ in _DATASET_TYPES,
+    )
+
+
+_PLANS: Final = {str(type_): _plan(str(type_), payload) for type_, payload in PAYLOADS.items()}
+# Nothing is routed of it, for its payload is refused.
+_UNKNOWN: Final = _Plan("unknown", ("unknown", "routed"))
+
+
 class _Router:
     def __init__(self, topics: Topics, matcher: Matcher, traces: Messages | None) -> None:
         self._topics = topics
@@ -112,37 +147,35 @@ class _Router:
 
     def _route(self, record: Record, unit: Unit) -> tuple[str, str]:
         """Add the outputs of one record; the type (of a closed list) and the outcome, for the metric."""
-        type_ = "unknown"
+        plan = _UNKNOWN
         try:
             event = decode_record(record.value, record.headers)
             recorded_at = _time_of(record)
-            kind = check_type(event)
-            type_ = event.type
+            plan = _PLANS.get(event.type, _UNKNOWN)
             payload = decode_payload(event)
         except InvalidEvent as error:
-            unit.quarantine(record, error.reason, error.detail)
-            if self._traces is not None and (
-                passage := self._traces.passage(record, traceparent_of(record.headers, {}))
-            ):
-                passage.refuse(error.reason)
-            return type_, error.reason
-        if (figure := FIGURES.get(type(payload))) is not None:
-            unit.on_done(partial(self._measure, partial(figure, payload)))
+            self._refuse(record, error, unit)
+            return plan.type, error.reason
+        if plan.figure is not None:
+            unit.on_done(partial(self._measure, partial(plan.figure, payload)))
         trace, passage = traceparent_of(record.headers, event.extensions), None
         if self._traces is not None:
-            passage = self._traces.passage(record, trace, id_=event.id, source=event.source, type_=type_)
+            passage = self._traces.passage(record, trace, id_=event.id, source=event.source, type_=plan.type)
             if passage is not None:
                 unit.on_done(partial(self._measure, passage.end))
-        if kind in _DELIVERED_KINDS:
+        if plan.delivered:
             self._deliver(record, event, unit, trace, passage)
         self._audit(record, recorded_at, event, unit, passage)
-        if isinstance(payload, PolicyViolation):
-            self._report(record, recorded_at, event, payload, unit, passage)
-        if isinstance(payload, AccessGranted | AccessRevoked | PolicyViolation):
-            self._invalidate(event, payload, unit)
-        if type_ in _DATASET_TYPES:
+        if plan.permission:
+            self._permit(record, recorded_at, event, payload, unit, passage)
+        if plan.dataset:
             self._register(record, event, unit, trace, passage)
-        return type_, "routed"
+        return plan.routed
+
+    def _refuse(self, record: Record, error: InvalidEvent, unit: Unit) -> None:
+        unit.quarantine(record, error.reason, error.detail)
+        if self._traces is not None and (passage := self._traces.passage(record, traceparent_of(record.headers, {}))):
+            passage.refuse(error.reason)
 
     def _measure(self, measure: Callable[[], None]) -> None:
         """Count or trace what was routed: where that fails, the figures are wrong, and events go on all the same."""
@@ -174,18 +207,22 @@ class _Router:
         resource_id: str = audit["resource"]["id"]
         self._send_derived(self._topics.audit, "audit.recorded", resource_id, audit, recorded_at, event, unit, passage)
 
-    def _report(
+    def _permit(
         self,
         record: Record,
         recorded_at: str,
         event: CloudEvent,
-        payload: PolicyViolation,
+        payload: Payload,
         unit: Unit,
         passage: Passage | None,
     ) -> None:
-        report = violation_report(event, record.timestamp)
-        topic = self._topics.violations
-        self._send_derived(topic, "violation.raised", payload.resource_id, report, recorded_at, event, unit, passage)
+        """What the policy engine is told, and what its decisions of before are worth."""
+        if isinstance(payload, PolicyViolation):
+            report = violation_report(event, record.timestamp)
+            topic, key = self._topics.violations, payload.resource_id
+            self._send_derived(topic, "violation.raised", key, report, recorded_at, event, unit, passage)
+        if isinstance(payload, _Permission):
+            self._invalidate(event, payload, unit)
 
     def _send_derived(
         self,
@@ -203,20 +240,12 @@ class _Router:
         Its value says where the trace began, and is the same each time; the hop that it comes from is in its header.
         """
         value = derived_event(
-            type_,
-            id_=event.id,
-            source=event.source,
-            subject=key,
-            time=recorded_at,
-            data=data,
-            cause=event,
+            type_, id_=event.id, source=event.source, subject=key, time=recorded_at, data=data, cause=event
         )
         headers = STRUCTURED_HEADERS if passage is None else (*STRUCTURED_HEADERS, passage.header(topic))
         unit.send(topic, key.encode(), value, headers)
 
-    def _invalidate(
-        self, event: CloudEvent, payload: AccessGranted | AccessRevoked | PolicyViolation, unit: Unit
-    ) -> None:
+    def _invalidate(self, event: CloudEvent, payload: _Permission, unit: Unit) -> None:
         """What was decided about this principal and this resource counts no longer, from the broker's time on."""
         value = orjson.dumps({"event_type": event.type, "event_source": event.source, "event_id": event.id})
         if payload.principal_id:

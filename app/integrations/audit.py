@@ -98,6 +98,8 @@ _RULES: Final = {
 }
 _DENIED: Final = "access.denied"
 _COMPLETED: Final = "anonymization.completed"
+_BY_DATA: Final = frozenset({"access", "detect_pii", "complete_anonymization"})
+"""Actions of which the event itself says more."""
 _BAD_NEWS: Final = frozenset({"failing", "disabled"})
 
 
@@ -160,29 +162,31 @@ def audit_event(event: CloudEvent, timestamp_ms: int) -> dict[str, Any]:
         A JSON object; `["resource"]["id"]` is the key of its record. Fields without a value are absent. It may share
         values with `event.data`, which must not be changed afterwards.
     """
-    data = event.data if isinstance(event.data, dict) else {}
-    if event.type == AUDIT_RECORDED:
-        audit = _stated(event, data)
+    type_, data, extensions = event.type, event.data, event.extensions
+    fields: dict[str, Any] = data if isinstance(data, dict) else {}
+    if type_ == AUDIT_RECORDED:
+        audit = _stated(event, fields)
     else:
-        rule = _rule(event.type)
-        suspect = not isinstance(event.data, bytes) and may_hold_secrets(event.data)
+        rule = _rule(type_)
+        suspect = not isinstance(data, bytes) and may_hold_secrets(data)
         audit = {
-            "event_type": event.type,
+            "event_type": type_,
             "category": rule.category,
-            "actor": _actor(rule, event, data),
-            "resource": _resource(rule, event, data, suspect=suspect),
+            "actor": _actor(rule, fields, extensions),
+            "resource": _resource(rule, event, fields, suspect=suspect),
             "action": rule.action,
-            "outcome": _outcome(rule, data),
+            "outcome": rule.outcome,
+            "details": _details(event, suspect=suspect),
         }
-        _details(audit, event, suspect=suspect)
+        if fields is data and rule.action in _BY_DATA:
+            _judge_by_data(audit, fields)
     audit["id"] = event.id
     audit["source"] = event.source
     audit["occurred_at"] = event.time or format_time(timestamp_ms)
-    severity = data.get("severity")
+    severity = fields.get("severity")
     audit["severity"] = severity if isinstance(severity, str) and severity else "info"
-    extensions = event.extensions
-    if extensions or "tenant_id" in data:
-        _context(audit, data, extensions)
+    if extensions or "tenant_id" in fields:
+        _context(audit, fields, extensions)
     return audit
 
 
@@ -198,7 +202,7 @@ def _context(audit: dict[str, Any], data: dict[str, Any], extensions: Mapping[st
         audit["trace_id"] = trace[_TRACE_ID]
 
 
-def _actor(rule: _Rule, event: CloudEvent, data: dict[str, Any]) -> dict[str, Any]:
+def _actor(rule: _Rule, data: dict[str, Any], extensions: Mapping[str, Any]) -> dict[str, Any]:
     for name in rule.actor:
         value = data.get(name) or (data.get("subject_id") if name == "principal_id" else None)
         if value:
@@ -206,12 +210,13 @@ def _actor(rule: _Rule, event: CloudEvent, data: dict[str, Any]) -> dict[str, An
             actor = _identity(value, str(kind or "user"))
             break
     else:
-        authid = event.extensions.get("authid")
-        actor = _identity(authid, str(event.extensions.get("authtype", "user"))) if authid else dict(_SYSTEM)
-    context = data.get("context")
-    address = data.get("ip_address") or (context.get("ip_address") if isinstance(context, dict) else None)
-    if isinstance(address, str):
-        actor["ip_address"] = address
+        authid = extensions.get("authid")
+        actor = _identity(authid, str(extensions.get("authtype", "user"))) if authid else dict(_SYSTEM)
+    if "ip_address" in data or "context" in data:
+        context = data.get("context")
+        address = data.get("ip_address") or (context.get("ip_address") if isinstance(context, dict) else None)
+        if isinstance(address, str):
+            actor["ip_address"] = address
     return actor
 
 
@@ -245,28 +250,29 @@ def _resource(rule: _Rule, event: CloudEvent, data: dict[str, Any], *, suspect: 
     return resource
 
 
-def _outcome(rule: _Rule, data: dict[str, Any]) -> str:
-    if rule.action == "complete_anonymization" and str(data.get("status", "")).lower() in _ENDED_BADLY:
-        return "failure"
-    return rule.outcome
-
-
-def _details(audit: dict[str, Any], event: CloudEvent, *, suspect: bool) -> None:
-    """Add `details`, and the action that an access event names itself."""
+def _details(event: CloudEvent, *, suspect: bool) -> dict[str, Any]:
     data = event.data
-    if not isinstance(data, dict):
-        audit["details"] = {"value": redact(data) if suspect else data} if data is not None else {}
-        if isinstance(data, bytes):
-            audit["details"] = {"size_bytes": len(data), "content_type": event.datacontenttype or ""}
-        return
+    if isinstance(data, bytes):
+        return {"size_bytes": len(data), "content_type": event.datacontenttype or ""}
+    if data is None:
+        return {}
     details = redact(data) if suspect else data
-    action = audit["action"]
+    return details if isinstance(details, dict) else {"value": details}
+
+
+def _judge_by_data(audit: dict[str, Any], data: dict[str, Any]) -> None:
+    """What an access was for, whether a job ended badly, and of findings no more than types and numbers."""
+    action, details = audit["action"], audit["details"]
+    if action == "access":
+        if data.get("action"):
+            audit["action"] = str(data["action"])
+        return
     if action == "detect_pii":
         details = {name: value if name in _PII_FIELDS else REDACTED for name, value in details.items()}
-    elif action == "access" and data.get("action"):
-        audit["action"] = str(data["action"])
+    elif str(data.get("status", "")).lower() in _ENDED_BADLY:
+        audit["outcome"] = "failure"
     for name in _COUNTS:
-        if name in data and action in {"detect_pii", "complete_anonymization"}:
+        if name in data:
             details = {**details, name: _numbers(data[name])}
     audit["details"] = details
 
