@@ -195,7 +195,9 @@ class _Router:
         for webhook_id in self._match(event):
             if not shared:
                 origin = f"{record.topic}/{record.partition}/{record.offset}".encode()
-                shared = (_REASON, ("vs-origin", origin), *_trace_header(topic, trace, passage))
+                shared = (_REASON, ("vs-origin", origin))
+                if trace is not None or passage is not None:
+                    shared += _trace_header(topic, trace, passage)
             elif passage is not None:
                 passage.header(topic)
             key = webhook_id.encode()

@@ -162,29 +162,33 @@ def audit_event(event: CloudEvent, timestamp_ms: int) -> dict[str, Any]:
         A JSON object; `["resource"]["id"]` is the key of its record. Fields without a value are absent. It may share
         values with `event.data`, which must not be changed afterwards.
     """
-    type_, data, extensions = event.type, event.data, event.extensions
+    data, extensions = event.data, event.extensions
     fields: dict[str, Any] = data if isinstance(data, dict) else {}
-    if type_ == AUDIT_RECORDED:
+    occurred_at, severity = event.time or format_time(timestamp_ms), fields.get("severity")
+    if not isinstance(severity, str) or not severity:
+        severity = "info"
+    if event.type == AUDIT_RECORDED:
         audit = _stated(event, fields)
+        audit.update(id=event.id, source=event.source, occurred_at=occurred_at, severity=severity)
     else:
-        rule = _rule(type_)
+        rule = _rule(event.type)
         suspect = not isinstance(data, bytes) and may_hold_secrets(data)
+        # Of one piece: to add to it later is to have it copied.
         audit = {
-            "event_type": type_,
+            "event_type": event.type,
             "category": rule.category,
             "actor": _actor(rule, fields, extensions),
-            "resource": _resource(rule, event, fields, suspect=suspect),
+            "resource": _resource(rule, event, fields, suspect),
             "action": rule.action,
             "outcome": rule.outcome,
-            "details": _details(event, suspect=suspect),
+            "details": data if fields is data and not suspect else _details(event, suspect),
+            "id": event.id,
+            "source": event.source,
+            "occurred_at": occurred_at,
+            "severity": severity,
         }
-        if fields is data and rule.action in _BY_DATA:
+        if rule.action in _BY_DATA and fields is data:
             _judge_by_data(audit, fields)
-    audit["id"] = event.id
-    audit["source"] = event.source
-    audit["occurred_at"] = event.time or format_time(timestamp_ms)
-    severity = fields.get("severity")
-    audit["severity"] = severity if isinstance(severity, str) and severity else "info"
     if extensions or "tenant_id" in fields:
         _context(audit, fields, extensions)
     return audit
@@ -233,7 +237,7 @@ def _identity(value: Any, kind: str) -> dict[str, Any]:
     return actor
 
 
-def _resource(rule: _Rule, event: CloudEvent, data: dict[str, Any], *, suspect: bool) -> dict[str, Any]:
+def _resource(rule: _Rule, event: CloudEvent, data: dict[str, Any], suspect: bool) -> dict[str, Any]:
     kind, field = rule.resource
     dataset = data.get("dataset_id")
     found = data.get(field)
@@ -250,7 +254,7 @@ def _resource(rule: _Rule, event: CloudEvent, data: dict[str, Any], *, suspect: 
     return resource
 
 
-def _details(event: CloudEvent, *, suspect: bool) -> dict[str, Any]:
+def _details(event: CloudEvent, suspect: bool) -> dict[str, Any]:
     data = event.data
     if isinstance(data, bytes):
         return {"size_bytes": len(data), "content_type": event.datacontenttype or ""}
