@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
+from msgspec import ValidationError, convert
 
 from app.events.catalog import unknown_type
 from app.events.envelope import CloudEvent
@@ -19,16 +19,16 @@ def decode_payload(event: CloudEvent) -> Payload:
     Raises:
         InvalidEvent: ``unknown_type``; or ``invalid_data``, naming the field that is missing or of another type.
     """
-    payload = PAYLOADS.get(event.type)
-    if payload is None:
+    found = _BY_TYPE.get(event.type)
+    if found is None:
         raise unknown_type(event.type)
+    payload, normalise = found
     data = event.data
     if data.__class__ is not dict:
         raise InvalidEvent("invalid_data", "data is missing" if data is None else "data is not a JSON object")
-    normalise = _NORMALISERS.get(payload)
     try:
-        return msgspec.convert(data if normalise is None else normalise(data), payload)
-    except msgspec.ValidationError as error:
+        return convert(data if normalise is None else normalise(data), payload)
+    except ValidationError as error:
         raise InvalidEvent("invalid_data", f"data: {error}") from error
 
 
@@ -63,3 +63,4 @@ _NORMALISERS: Final[dict[type[Payload], Callable[[dict[str, Any]], dict[str, Any
     for payload in PAYLOADS.values()
     if issubclass(payload, base)
 }
+_BY_TYPE: Final = {type_: (payload, _NORMALISERS.get(payload)) for type_, payload in PAYLOADS.items()}
