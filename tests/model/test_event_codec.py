@@ -2,6 +2,8 @@
 
 import json
 import math
+from base64 import b32encode
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -22,6 +24,7 @@ from app.events import (
     extension_text,
     format_time,
     loads_strict,
+    murmur2,
     parse_time_ms,
     record_key,
 )
@@ -187,3 +190,12 @@ def test_a_delivery_id_has_30_characters_of_a_closed_alphabet(webhook_id: str, s
     found = delivery_id(webhook_id, source, event_id)
     assert len(found) == 30
     assert set(found.removeprefix("dlv_")) <= set("abcdefghijklmnopqrstuvwxyz234567")
+
+
+@given(text, sources, text)
+def test_a_delivery_id_is_the_hash_of_its_webhook_and_a_digest_in_base32(
+    webhook_id: str, source: str, event_id: str
+) -> None:
+    digest = blake2b(f"{source}\0{event_id}\0{webhook_id}".encode(), digest_size=12).digest()
+    encoded = b32encode(murmur2(webhook_id.encode()).to_bytes(4, "big") + digest)
+    assert delivery_id(webhook_id, source, event_id) == f"dlv_{encoded.decode().rstrip('=').lower()}"
