@@ -70,10 +70,11 @@ def test_what_is_not_json_is_refused(raw: bytes) -> None:
         loads_strict(raw)
 
 
-def test_64_levels_are_read_and_65_are_refused() -> None:
-    assert loads_strict(b"[" * 64 + b"]" * 64)
+@pytest.mark.parametrize(("opened", "inmost", "closed"), [(b"[", b"", b"]"), (b'{"k":', b"1", b"}")])
+def test_64_levels_are_read_and_65_are_refused(opened: bytes, inmost: bytes, closed: bytes) -> None:
+    assert loads_strict(opened * 64 + inmost + closed * 64)
     with pytest.raises(JsonRefused, match="nested deeper than 64 levels"):
-        loads_strict(b"[" * 65 + b"]" * 65)
+        loads_strict(opened * 65 + inmost + closed * 65)
 
 
 def test_depth_that_a_duplicate_key_hides_is_refused() -> None:

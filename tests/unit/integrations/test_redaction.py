@@ -33,6 +33,8 @@ def test_a_value_under_the_name_of_a_secret_is_replaced_in_any_spelling(key: str
     assert redact({key: {"nested": ["s3cr3t"]}}) == {key: REDACTED}
     assert may_hold_secrets({key: "s3cr3t"})
     assert may_hold_secrets({"deep": [{key: "s3cr3t"}]})
+    assert may_hold_secrets({"deep": {key: "s3cr3t"}})
+    assert may_hold_secrets({key: "}{["})
 
 
 def test_secrets_are_found_at_any_depth() -> None:
