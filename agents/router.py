@@ -37,7 +37,7 @@ from app.integrations.vault_figures import FIGURES
 from app.observability import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from app.engine import Record, Slice, Table, Unit
     from app.observability.tracing import Messages, Passage
@@ -138,12 +138,12 @@ class _Router:
         self._measured = True
 
     async def route(self, slice_: Slice, unit: Unit) -> None:
-        outcomes: Counter[tuple[str, str]] = Counter()
+        outcomes = []
         for count, record in enumerate(slice_.records, 1):
-            outcomes[self._route(record, unit)] += 1
+            outcomes.append(self._route(record, unit))
             if count % _YIELD_EVERY_RECORDS == 0:
                 await asyncio.sleep(0)
-        unit.on_done(partial(self._measure, partial(_count, outcomes)))
+        unit.on_done(partial(self._measure, partial(_count, Counter(outcomes))))
 
     def _route(self, record: Record, unit: Unit) -> tuple[str, str]:
         """Add the outputs of one record; the type (of a closed list) and the outcome, for the metric."""
@@ -206,8 +206,9 @@ class _Router:
 
     def _audit(self, record: Record, recorded_at: str, event: CloudEvent, unit: Unit, passage: Passage | None) -> None:
         audit = audit_event(event, record.timestamp)
-        resource_id: str = audit["resource"]["id"]
-        self._send_derived(self._topics.audit, "audit.recorded", resource_id, audit, recorded_at, event, unit, passage)
+        key: str = audit["resource"]["id"]
+        value = _derived("audit.recorded", key, audit, recorded_at, event)
+        unit.send(self._topics.audit, key.encode(), value, _derived_headers(self._topics.audit, passage))
 
     def _permit(
         self,
@@ -222,30 +223,10 @@ class _Router:
         if isinstance(payload, PolicyViolation):
             report = violation_report(event, record.timestamp)
             topic, key = self._topics.violations, payload.resource_id
-            self._send_derived(topic, "violation.raised", key, report, recorded_at, event, unit, passage)
+            value = _derived("violation.raised", key, report, recorded_at, event)
+            unit.send(topic, key.encode(), value, _derived_headers(topic, passage))
         if isinstance(payload, _Permission):
             self._invalidate(event, payload, unit)
-
-    def _send_derived(
-        self,
-        topic: str,
-        type_: str,
-        key: str,
-        data: dict[str, Any],
-        recorded_at: str,
-        event: CloudEvent,
-        unit: Unit,
-        passage: Passage | None,
-    ) -> None:
-        """A derived event under the vault event's own source and id (contracts 9.1).
-
-        Its value says where the trace began, and is the same each time; the hop that it comes from is in its header.
-        """
-        value = derived_event(
-            type_, id_=event.id, source=event.source, subject=key, time=recorded_at, data=data, cause=event
-        )
-        headers = STRUCTURED_HEADERS if passage is None else (*STRUCTURED_HEADERS, passage.header(topic))
-        unit.send(topic, key.encode(), value, headers)
 
     def _invalidate(self, event: CloudEvent, payload: _Permission, unit: Unit) -> None:
         """What was decided about this principal and this resource counts no longer, from the broker's time on."""
@@ -280,6 +261,20 @@ def _time_of(record: Record) -> str:
     except ValueError:
         detail = "the record's timestamp is outside the years 1 to 9999: it must be in milliseconds"
         raise InvalidEvent("invalid_envelope", detail) from None
+
+
+def _derived(type_: str, key: str, data: dict[str, Any], recorded_at: str, cause: CloudEvent) -> bytes:
+    """A derived event under the vault event's own source and id (contracts 9.1).
+
+    It says where the trace began, and is the same each time; the hop that it comes from is in its header.
+    """
+    return derived_event(
+        type_, id_=cause.id, source=cause.source, subject=key, time=recorded_at, data=data, cause=cause
+    )
+
+
+def _derived_headers(topic: str, passage: Passage | None) -> Sequence[tuple[str, bytes]]:
+    return STRUCTURED_HEADERS if passage is None else (*STRUCTURED_HEADERS, passage.header(topic))
 
 
 def _trace_header(topic: str, trace: str | None, passage: Passage | None) -> tuple[tuple[str, bytes], ...]:

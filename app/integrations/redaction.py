@@ -34,6 +34,7 @@ _GAPS: Final = b" -()"
 # As integers: Python looks for a byte of that number seven times as fast as for bytes of length one.
 _AT: Final = ord("@")
 _PLUS: Final = ord("+")
+_DOT: Final = ord(".")
 _ARRAY: Final = ord("[")
 _DASHED: Final = bytes.maketrans(b"123456789 .()", b"000000000----")
 
@@ -99,7 +100,11 @@ def _may_hold_personal_data(document: bytes) -> bool:
         return True
     # As text: Python looks for bytes in bytes only after it has tried to take them for a number.
     digits = document.translate(_DIGITS, _GAPS).decode("latin-1")
-    if "000000000" not in digits and "000.0000" not in digits and (_PLUS not in document or "+0" not in digits):
+    if (
+        "000000000" not in digits
+        and (_DOT not in document or "000.0000" not in digits)
+        and (_PLUS not in document or "+0" not in digits)
+    ):
         return False
     small = document.translate(_SMALL, _SEPARATORS)
     dashed = document.translate(_DASHED)
