@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import re
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from app.webhooks.errors import InvalidSecret, MissingKey, UnreadableSecret
 
@@ -61,21 +62,21 @@ class Secret:
             raise InvalidSecret(f"must hold {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, holds {len(key)}")
         self.text: Final = text
         self.key: Final = key
-        self._seed_mac: hmac.HMAC | None = None
-        self._v1_mac: hmac.HMAC | None = None
+        self._seed_mac: HMAC | None = None
+        self._v1_mac: HMAC | None = None
 
     @property
-    def seed_mac(self) -> hmac.HMAC:
+    def seed_mac(self) -> HMAC:
         """HMAC-SHA256 of nothing yet, keyed with the text; to be copied, which costs less than to key one again."""
         if self._seed_mac is None:
-            self._seed_mac = hmac.new(self.text.encode(), digestmod="sha256")
+            self._seed_mac = HMAC(self.text.encode(), SHA256())
         return self._seed_mac
 
     @property
-    def v1_mac(self) -> hmac.HMAC:
+    def v1_mac(self) -> HMAC:
         """The same, keyed with the decoded bytes."""
         if self._v1_mac is None:
-            self._v1_mac = hmac.new(self.key, digestmod="sha256")
+            self._v1_mac = HMAC(self.key, SHA256())
         return self._v1_mac
 
     def __repr__(self) -> str:

@@ -98,19 +98,17 @@ def sign_seed(secret: Secret, body: bytes) -> str:
     """The value of ``X-Webhook-Signature``, keyed with the secret as it is shown."""
     mac = secret.seed_mac.copy()
     mac.update(body)
-    return "sha256=" + mac.hexdigest()
+    return "sha256=" + mac.finalize().hex()
 
 
 def sign_v1(secret: Secret, message_id: str, timestamp_s: int, body: bytes) -> str:
     """One ``v1,`` signature of Standard Webhooks, keyed with the decoded secret."""
-    mac = secret.v1_mac.copy()
-    mac.update(_signed_content(message_id, timestamp_s, body))
-    return "v1," + binascii.b2a_base64(mac.digest(), newline=False).decode()
+    return _v1(secret, _signed_content(message_id, timestamp_s, body))
 
 
 def sign_v1a(key: SigningKey, message_id: str, timestamp_s: int, body: bytes) -> str:
     """One ``v1a,`` signature of Standard Webhooks, by an ed25519 key."""
-    return "v1a," + base64.b64encode(key.sign(_signed_content(message_id, timestamp_s, body))).decode()
+    return _v1a(key, _signed_content(message_id, timestamp_s, body))
 
 
 def sign_headers(
@@ -148,9 +146,12 @@ def sign_headers(
         raise ValueError("secrets: at least one valid secret is needed to sign a delivery")
     if "." in delivery_id:
         raise ValueError("delivery_id: must hold no dot, the separator of the signed content")
-    signatures = [sign_v1(secret, delivery_id, timestamp_s, body) for secret in secrets]
+    content = _signed_content(delivery_id, timestamp_s, body)
+    signatures = _v1(secrets[0], content)
+    for secret in secrets[1:]:
+        signatures += " " + _v1(secret, content)
     if signing_key is not None:
-        signatures.append(sign_v1a(signing_key, delivery_id, timestamp_s, body))
+        signatures += " " + _v1a(signing_key, content)
     headers = [
         ("Content-Type", CONTENT_TYPE),
         ("User-Agent", USER_AGENT),
@@ -162,11 +163,21 @@ def sign_headers(
         ("X-Delivery-Attempt", str(attempt)),
         ("webhook-id", delivery_id),
         ("webhook-timestamp", str(timestamp_s)),
-        ("webhook-signature", " ".join(signatures)),
+        ("webhook-signature", signatures),
     ]
     if traceparent is not None and TRACEPARENT.fullmatch(traceparent):
         headers.append(("traceparent", traceparent))
     return tuple(headers)
+
+
+def _v1(secret: Secret, content: bytes) -> str:
+    mac = secret.v1_mac.copy()
+    mac.update(content)
+    return "v1," + binascii.b2a_base64(mac.finalize(), newline=False).decode()
+
+
+def _v1a(key: SigningKey, content: bytes) -> str:
+    return "v1a," + base64.b64encode(key.sign(content)).decode()
 
 
 def _signed_content(message_id: str, timestamp_s: int, body: bytes) -> bytes:
