@@ -36,16 +36,18 @@ from app.webhooks.http import (
     Proxy,
     Target,
     head_of,
+    head_with,
 )
 from app.webhooks.signing import USER_AGENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from app.webhooks.guard import Resolve, TargetGuard
     from app.webhooks.http import Answer
+    from app.webhooks.signing import SignedHeaders
 
 log = logging.getLogger("app.webhooks.sender")
 
@@ -98,14 +100,14 @@ class OutgoingRequest(msgspec.Struct, frozen=True):
     Attributes:
         url: as registered.
         body: the event, the same bytes at every attempt.
-        protected_headers: of ``signing.sign_headers``; they replace custom ones of the same name.
+        protected_headers: of this attempt; they replace custom ones of the same name.
         custom_headers: of the webhook, checked by ``validate_headers``.
         timeout_s: for all of it, the answer's body included.
     """
 
     url: str
     body: bytes
-    protected_headers: Sequence[tuple[str, str]]
+    protected_headers: SignedHeaders
     custom_headers: Mapping[str, str] = {}
     timeout_s: float = TIMEOUT_S
 
@@ -253,11 +255,11 @@ class Sender:
     async def _exchange(self, request: OutgoingRequest) -> Answer:
         began_s = time.monotonic()
         target = self._target(request.url)
-        head = head_of("POST", target, request.protected_headers, request.custom_headers, body_bytes=len(request.body))
+        data = _head(target, request) + request.body
         timeout_s = request.timeout_s
         connection = await self._pool.take(target.origin, min(CONNECT_TIMEOUT_S, timeout_s))
         try:
-            return await connection.exchange(head + request.body, timeout_s - (time.monotonic() - began_s))
+            return await connection.exchange(data, timeout_s - (time.monotonic() - began_s))
         finally:
             self._pool.give_back(target.origin, connection)
 
@@ -332,6 +334,13 @@ def validate_headers(headers: Mapping[str, str]) -> None:
         if len(value) > MAX_HEADER_VALUE_CHARS:
             raise InvalidHeader(f"the value must have at most {MAX_HEADER_VALUE_CHARS} characters", field=place)
         seen.add(lower)
+
+
+def _head(target: Target, request: OutgoingRequest) -> bytes:
+    headers, custom, body_bytes = request.protected_headers, request.custom_headers, len(request.body)
+    if not custom and (written := headers.written()) is not None:
+        return head_with("POST", target, written, body_bytes=body_bytes)
+    return head_of("POST", target, tuple(headers), custom, body_bytes=body_bytes)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

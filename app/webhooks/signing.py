@@ -13,13 +13,14 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypedDict
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.events import TRACEPARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from app.webhooks.secrets import Secret
 
@@ -111,6 +112,70 @@ def sign_v1a(key: SigningKey, message_id: str, timestamp_s: int, body: bytes) ->
     return _v1a(key, _signed_content(message_id, timestamp_s, body))
 
 
+class SignedHeaders(msgspec.Struct, frozen=True, gc=False):
+    """All headers of an attempt that no custom header may replace: names and values, in the order they are sent in.
+
+    Attributes:
+        seed_signature: Value of ``X-Webhook-Signature``.
+        webhook_id: The webhook.
+        event_id: Of the event, as a header can hold it.
+        event_type: Likewise.
+        delivery_id: Also the ``webhook-id``.
+        attempt: From 1.
+        timestamp_s: Unix time of this attempt.
+        signatures: Value of ``webhook-signature``.
+        traceparent: None: there is no such header.
+    """
+
+    seed_signature: str
+    webhook_id: str
+    event_id: str
+    event_type: str
+    delivery_id: str
+    attempt: int
+    timestamp_s: int
+    signatures: str
+    traceparent: str | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        pairs = (
+            ("Content-Type", CONTENT_TYPE),
+            ("User-Agent", USER_AGENT),
+            ("X-Webhook-Signature", self.seed_signature),
+            ("X-Webhook-Id", self.webhook_id),
+            ("X-Event-Id", self.event_id),
+            ("X-Event-Type", self.event_type),
+            ("X-Delivery-Id", self.delivery_id),
+            ("X-Delivery-Attempt", str(self.attempt)),
+            ("webhook-id", self.delivery_id),
+            ("webhook-timestamp", str(self.timestamp_s)),
+            ("webhook-signature", self.signatures),
+        )
+        return iter(pairs if self.traceparent is None else (*pairs, ("traceparent", self.traceparent)))
+
+    def written(self) -> str | None:
+        """Their lines, as they are sent; None where an id might end one."""
+        delivery_id, traceparent = self.delivery_id, self.traceparent
+        # What else varies is made here, of characters that can do no harm.
+        if not f"{delivery_id}{self.webhook_id}{traceparent}".isprintable():
+            return None
+        last = "" if traceparent is None else f"traceparent: {traceparent}\r\n"
+        return (
+            f"Content-Type: {CONTENT_TYPE}\r\n"
+            f"User-Agent: {USER_AGENT}\r\n"
+            f"X-Webhook-Signature: {self.seed_signature}\r\n"
+            f"X-Webhook-Id: {self.webhook_id}\r\n"
+            f"X-Event-Id: {self.event_id}\r\n"
+            f"X-Event-Type: {self.event_type}\r\n"
+            f"X-Delivery-Id: {delivery_id}\r\n"
+            f"X-Delivery-Attempt: {self.attempt}\r\n"
+            f"webhook-id: {delivery_id}\r\n"
+            f"webhook-timestamp: {self.timestamp_s}\r\n"
+            f"webhook-signature: {self.signatures}\r\n"
+            f"{last}"
+        )
+
+
 def sign_headers(
     body: bytes,
     *,
@@ -123,8 +188,8 @@ def sign_headers(
     secrets: Sequence[Secret],
     signing_key: SigningKey | None = None,
     traceparent: str | None = None,
-) -> tuple[tuple[str, str], ...]:
-    """All headers of an attempt that no custom header may replace, in the order in which they are sent.
+) -> SignedHeaders:
+    """Sign an attempt.
 
     Args:
         body: exactly the bytes that will be sent.
@@ -152,22 +217,19 @@ def sign_headers(
         signatures += " " + _v1(secret, content)
     if signing_key is not None:
         signatures += " " + _v1a(signing_key, content)
-    headers = [
-        ("Content-Type", CONTENT_TYPE),
-        ("User-Agent", USER_AGENT),
-        ("X-Webhook-Signature", sign_seed(secrets[-1], body)),
-        ("X-Webhook-Id", webhook_id),
-        ("X-Event-Id", _header_value(event_id)),
-        ("X-Event-Type", _known_value(event_type)),
-        ("X-Delivery-Id", delivery_id),
-        ("X-Delivery-Attempt", str(attempt)),
-        ("webhook-id", delivery_id),
-        ("webhook-timestamp", str(timestamp_s)),
-        ("webhook-signature", signatures),
-    ]
-    if traceparent is not None and TRACEPARENT.fullmatch(traceparent):
-        headers.append(("traceparent", traceparent))
-    return tuple(headers)
+    if traceparent is not None and not TRACEPARENT.fullmatch(traceparent):
+        traceparent = None
+    return SignedHeaders(
+        sign_seed(secrets[-1], body),
+        webhook_id,
+        _header_value(event_id),
+        _known_value(event_type),
+        delivery_id,
+        attempt,
+        timestamp_s,
+        signatures,
+        traceparent,
+    )
 
 
 def _v1(secret: Secret, content: bytes) -> str:

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TracedSender"]
 
-_HEADER: Final = "traceparent"
-_SHOWN: Final = {
-    "X-Delivery-Id": "vault_stream.delivery.id",
-    "X-Webhook-Id": "vault_stream.webhook.id",
-    "X-Event-Id": "cloudevents.event_id",
-    "X-Event-Type": "cloudevents.event_type",
-}
 _STATUS: Final = "status_"
 
 
@@ -45,17 +38,19 @@ class TracedSender:
 
     async def post(self, request: OutgoingRequest) -> AttemptOutcome:
         """See `Sender.post`."""
-        traceparent = next((value for name, value in request.protected_headers if name == _HEADER), None)
-        span = client_span(self._tracer, "POST", request.url, traceparent=traceparent)
+        headers = request.protected_headers
+        span = client_span(self._tracer, "POST", request.url, traceparent=headers.traceparent)
         if span is None:
             return await self._sender.post(request)
-        headers = dict(request.protected_headers)
-        for header, attribute in _SHOWN.items():
-            span.set(attribute, headers.get(header))
-        span.set("http.request.resend_count", _resends(headers.get("X-Delivery-Attempt", "")))
-        headers[_HEADER] = span.traceparent
+        span.set("vault_stream.delivery.id", headers.delivery_id)
+        span.set("vault_stream.webhook.id", headers.webhook_id)
+        span.set("cloudevents.event_id", headers.event_id)
+        span.set("cloudevents.event_type", headers.event_type)
+        # Nothing for the first time, as the convention has it.
+        span.set("http.request.resend_count", headers.attempt - 1 or None)
+        headers = structs.replace(headers, traceparent=span.traceparent)
         try:
-            outcome = await self._sender.post(structs.replace(request, protected_headers=tuple(headers.items())))
+            outcome = await self._sender.post(structs.replace(request, protected_headers=headers))
         except asyncio.CancelledError:
             span.end("outcome_unknown")
             raise
@@ -63,8 +58,3 @@ class TracedSender:
         # The convention has the bare status, where that is what was wrong.
         span.end(None if outcome.error is None else outcome.error.removeprefix(_STATUS))
         return outcome
-
-
-def _resends(attempt: str) -> int | None:
-    """How often it was sent before; nothing for the first time, as the convention has it."""
-    return int(attempt) - 1 or None if attempt.isascii() and attempt.isdigit() else None

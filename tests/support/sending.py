@@ -15,9 +15,11 @@ from msgspec import structs
 
 from app.webhooks.guard import TargetGuard
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest, Sender
+from app.webhooks.signing import SignedHeaders
 
 NOW_S = 1_700_000_000.0
 BODY = b'{"id":"1"}'
+SIGNED = SignedHeaders("sha256=00", "wh_1", "event-1", "a.b", "dlv_1", 1, 7, "v1,AA==")
 LOOPBACK = TargetGuard(["127.0.0.0/8", "::1"], allow_http=True)
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -34,7 +36,7 @@ async def _ask(resolver: AbstractResolver, host: str, port: int) -> list[str]:
 
 
 def outgoing(url: str, **changes: Any) -> OutgoingRequest:
-    request = OutgoingRequest(url=url, body=BODY, protected_headers=(("webhook-id", "dlv_1"),), timeout_s=5)
+    request = OutgoingRequest(url=url, body=BODY, protected_headers=SIGNED, timeout_s=5)
     return structs.replace(request, **changes)
 
 

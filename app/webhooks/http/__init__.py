@@ -16,7 +16,7 @@ from app.webhooks.http.errors import (
     NotConnected,
 )
 from app.webhooks.http.pool import Pool
-from app.webhooks.http.requests import Origin, Target, head_of
+from app.webhooks.http.requests import Origin, Target, head_of, head_with
 
 __all__ = [
     "Answer",
@@ -32,4 +32,5 @@ __all__ = [
     "Proxy",
     "Target",
     "head_of",
+    "head_with",
 ]

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-__all__ = ["Origin", "Target", "head_of"]
+__all__ = ["Origin", "Target", "head_of", "head_with"]
 
 _ACCEPT: Final = "accept"
+_ACCEPTS_ALL: Final = "Accept: */*\r\n"
 
 
 class Origin(NamedTuple):
@@ -100,10 +101,22 @@ def head_of(
             if lower not in taken:
                 lines.append(f"{name}: {value}\r\n")
     if not accepts:
-        lines.append("Accept: */*\r\n")
+        lines.append(_ACCEPTS_ALL)
     if body_bytes is not None:
         lines.append(f"Content-Length: {body_bytes}\r\n")
     text = "".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header field holds a line break")
     return f"{method}{target.start}{text}\r\n".encode()
+
+
+def head_with(method: str, target: Target, written: str, *, body_bytes: int) -> bytes:
+    """The same without custom fields.
+
+    Args:
+        method: As it is written.
+        target: What is asked.
+        written: Lines of fields that hold no other line break, and no Accept.
+        body_bytes: What follows the head.
+    """
+    return f"{method}{target.start}{written}{_ACCEPTS_ALL}Content-Length: {body_bytes}\r\n\r\n".encode()

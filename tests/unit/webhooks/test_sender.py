@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
+from msgspec import structs
 
 from app.webhooks.guard import TargetGuard
 from tests.support.sending import (
+    SIGNED,
     answering,
     outgoing,
     post_to,
@@ -47,12 +49,16 @@ class TestRequest:
         await post_to(
             answer,
             custom_headers={"user-agent": "custom", "X-Team": "data"},
-            protected_headers=(("User-Agent", "vault-stream"), ("Content-Type", "application/cloudevents+json")),
         )
 
         assert seen["user-agent"] == ["vault-stream"]
-        assert seen["content-type"] == ["application/cloudevents+json"]
+        assert seen["content-type"] == ["application/cloudevents+json; charset=utf-8"]
         assert seen["x-team"] == ["data"]
+
+    async def test_an_id_that_would_add_a_line_is_not_sent(self) -> None:
+        outcome = await post_to(answering(), protected_headers=structs.replace(SIGNED, delivery_id="a\r\nX-Evil: 1"))
+
+        assert (outcome.error, outcome.status) == ("reset", None)
 
     async def test_no_compressed_answer_is_asked_for(self) -> None:
         seen: list[bool] = []

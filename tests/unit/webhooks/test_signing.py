@@ -9,9 +9,13 @@ import pytest
 import standardwebhooks
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
 
+from app.webhooks.http import Target, head_of, head_with
 from app.webhooks.secrets import Secret
-from app.webhooks.signing import SigningKey, sign_headers, sign_seed, sign_v1, sign_v1a
+from app.webhooks.signing import SignedHeaders, SigningKey, sign_headers, sign_seed, sign_v1, sign_v1a
 
 # The golden vectors of contracts 2.
 MESSAGE_ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
@@ -19,6 +23,7 @@ TIMESTAMP_S = 1614265330
 BODY = b'{"test": 2432232314}'
 SECRET = Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 OLDER_SECRET = Secret("whsec_" + base64.b64encode(b"o" * 32).decode())
+TARGET = Target.of(URL("https://receiver.example/hook"))
 V1 = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 KEY_BASE64 = "6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 KEY = SigningKey("key-1:whsk_" + KEY_BASE64)
@@ -109,6 +114,30 @@ class TestHeaders:
     def test_a_delivery_id_with_a_dot_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no dot"):
             signed(delivery_id="dlv.1")
+
+
+class TestWritten:
+    @given(st.text(max_size=9), st.text(max_size=9), st.none() | st.text(max_size=9), st.integers(0))
+    def test_the_lines_are_those_of_the_names_and_values(
+        self, webhook_id: str, delivery_id: str, traceparent: str | None, number: int
+    ) -> None:
+        headers = SignedHeaders("s", webhook_id, "e", "t", delivery_id, number, number, "v1,x", traceparent)
+        written = headers.written()
+        if written is None:
+            assert not all(map(str.isprintable, (webhook_id, delivery_id, traceparent or "")))
+        else:
+            expected = head_of("POST", TARGET, tuple(headers), {}, body_bytes=number)
+            assert head_with("POST", TARGET, written, body_bytes=number) == expected
+
+    @pytest.mark.parametrize("name", ["webhook_id", "delivery_id", "traceparent"])
+    @pytest.mark.parametrize("evil", ["a\r\nX-Evil: 1", "a\n", "\ra", "a\0b"])
+    def test_none_is_where_a_line_could_end_early(self, name: str, evil: str) -> None:
+        values = {"webhook_id": "wh_1", "delivery_id": "dlv_1", "traceparent": None, name: evil}
+        headers = SignedHeaders(
+            "s", event_id="e", event_type="t", attempt=1, timestamp_s=7, signatures="v1,x", **values
+        )
+
+        assert headers.written() is None
 
 
 class TestRotation:
