@@ -28,9 +28,9 @@ class Read:
     flooded: bool = False
 
 
-def read(*pieces: bytes, closes: bool = True) -> tuple[Read, bool]:
+def read(*pieces: bytes, closes: bool = True, reader: AnswerReader | None = None) -> tuple[Read, bool]:
     """Feed the pieces up to the end of the answer, then perhaps close; also whether the connection can go on."""
-    reader = AnswerReader()
+    reader = reader or AnswerReader()
     try:
         done = any(reader.feed(piece) for piece in pieces if piece)
         if not done and closes:
@@ -365,3 +365,27 @@ class TestAgainstAnotherReader:
 
         if reusable and complete.error is None and extra.strip(b"\r\n"):
             assert not again
+
+
+class TestAnswerAfterAnswer:
+    @given(valid_answers(), valid_answers(), st.lists(st.tuples(st.booleans(), st.just([]) | SPLITS), max_size=5))
+    def test_each_is_read_as_if_it_were_the_first(
+        self, one: bytes, other: bytes, asked: list[tuple[bool, list[int]]]
+    ) -> None:
+        reader = AnswerReader()
+        for again, at in asked:
+            pieces = in_pieces(one if again else other, at)
+            reader.begin()
+            answer, reusable = read(*pieces, closes=False, reader=reader)
+
+            assert (answer, reusable) == read(*pieces, closes=False)
+            if not reusable:
+                break
+
+    def test_what_was_read_before_is_not_taken_for_an_answer_without_a_body(self) -> None:
+        reader = AnswerReader()
+        raw = OK + b"Content-Length: 2\r\n\r\nok"
+        assert read(raw, reader=reader) == (Read(None, 200, ((b"Content-Length", b"2"),), b"ok"), True)
+        reader.begin(head_only=True)
+
+        assert read(raw, reader=reader) == (Read(None, 200, ((b"Content-Length", b"2"),), b""), False)
