@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.webhooks.owned import DeliveryOptions
 from app.webhooks.pace import PaceRules
 from app.webhooks.schedule import RetrySchedule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from app.settings import WebhookSettings
     from app.webhooks.handshake import PermissionAnswer
@@ -38,11 +38,11 @@ class LateSender:
     def __init__(self) -> None:
         self.sender: Sender | None = None
 
-    async def post(self, request: OutgoingRequest) -> AttemptOutcome:
+    def post(self, request: OutgoingRequest) -> Coroutine[Any, Any, AttemptOutcome]:
         """One attempt."""
         if self.sender is None:
             raise RuntimeError("no attempt starts before the program does")
-        return await self.sender.post(request)
+        return self.sender.post(request)
 
     async def options(self, url: str, headers: Mapping[str, str], custom: Mapping[str, str]) -> PermissionAnswer:
         """One question for permission."""

@@ -194,23 +194,24 @@ class Sender:
             asyncio.CancelledError: the caller gave up; whether the receiver has the event is unknown then.
             RuntimeError: the sender is closed.
         """
-        if self._pool.closed:
+        pool = self._pool
+        if pool.closed:
             raise RuntimeError("the sender is closed")
         began_s = time.monotonic()
         try:
-            answer = await self._exchange(request)
+            target = self._target(request.url)
+            data = _head(target, request) + request.body
+            origin, timeout_s = target.origin, request.timeout_s
+            connection = pool.take_kept(origin)
+            if connection is None:
+                connection = await pool.take(origin, min(CONNECT_TIMEOUT_S, timeout_s))
+            try:
+                answer = await connection.exchange(data, timeout_s - (time.monotonic() - began_s))
+            finally:
+                pool.give_back(origin, connection)
         except _FAILURES as error:
             return AttemptOutcome(_elapsed_ms(began_s), error_name(error))
-        status = answer.status
-        return AttemptOutcome(
-            duration_ms=_elapsed_ms(began_s),
-            error=None if _OK <= status < _NOT_OK else f"status_{status}",
-            status=status,
-            body=_kept_text(struck_out(answer.body, request.custom_headers)) if answer.body else "",
-            retry_after_s=parse_retry_after(answer.field("Retry-After"), self._now_s())
-            if status in _ASKS_TO_WAIT
-            else None,
-        )
+        return self._outcome(request, answer, _elapsed_ms(began_s))
 
     async def options(self, url: str, headers: Mapping[str, str], custom: Mapping[str, str]) -> PermissionAnswer:
         """Ask a receiver for its permission, with the guard of a delivery.
@@ -252,16 +253,20 @@ class Sender:
     ) -> None:
         await self.close()
 
-    async def _exchange(self, request: OutgoingRequest) -> Answer:
-        began_s = time.monotonic()
-        target = self._target(request.url)
-        data = _head(target, request) + request.body
-        timeout_s = request.timeout_s
-        connection = await self._pool.take(target.origin, min(CONNECT_TIMEOUT_S, timeout_s))
-        try:
-            return await connection.exchange(data, timeout_s - (time.monotonic() - began_s))
-        finally:
-            self._pool.give_back(target.origin, connection)
+    def _outcome(self, request: OutgoingRequest, answer: Answer, duration_ms: int) -> AttemptOutcome:
+        status, body = answer.status, answer.body
+        ok = _OK <= status < _NOT_OK
+        if ok and not body:
+            return AttemptOutcome(duration_ms, None, status)
+        return AttemptOutcome(
+            duration_ms=duration_ms,
+            error=None if ok else f"status_{status}",
+            status=status,
+            body=_kept_text(struck_out(body, request.custom_headers)) if body else "",
+            retry_after_s=parse_retry_after(answer.field("Retry-After"), self._now_s())
+            if status in _ASKS_TO_WAIT
+            else None,
+        )
 
     def _read_target(self, url: str) -> Target:
         """What is asked for and of whom; the guard is asked even where a proxy dials what is not dialled here.

@@ -67,10 +67,10 @@ class Connection(asyncio.Protocol):
         """
         return bool(self._poll.poll(0))
 
-    async def exchange(self, request: bytes, timeout_s: float | None, *, head_only: bool = False) -> Answer:
-        """Send a request and read its answer.
+    def exchange(self, request: bytes, timeout_s: float | None, *, head_only: bool = False) -> asyncio.Future[Answer]:
+        """Send a request and read its answer, which is to be awaited.
 
-        Whatever is raised, the connection is closed then, and whether the receiver has the request is unknown.
+        Without an answer the connection is not `reusable`, and whether the receiver has the request is unknown.
 
         Args:
             request: Head and body.
@@ -88,18 +88,11 @@ class Connection(asyncio.Protocol):
             raise HungUp("closed before the request")
         if timeout_s is not None and timeout_s <= 0:
             raise TimeoutError
-        waiter: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiter = waiter
+        waiter = self._waiter = self._loop.create_future()
         self._reader.begin(head_only=head_only)
         self._limit(timeout_s)
         transport.write(request)
-        try:
-            return await waiter
-        except BaseException:
-            self.abort()
-            raise
-        finally:
-            self._waiter = None
+        return waiter
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Speak TLS from now on, inside of what is there.
@@ -166,6 +159,8 @@ class Connection(asyncio.Protocol):
                 waiter.set_result(self._reader.end() if error is None else _break_off(error))
             except HungUp as hung_up:
                 waiter.set_exception(hung_up)
+        # What it ended with may lead back to who holds this connection.
+        self._waiter = None
         self._reader.close()
         self._stop_timer()
         self._transport = None

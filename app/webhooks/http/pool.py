@@ -54,6 +54,13 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self.closed = False
 
+    def take_kept(self, origin: Origin) -> Connection | None:
+        """A connection that was kept, as `take` has it; None without one, or without a place."""
+        if self._has_place(origin) and (kept := self._kept(origin)) is not None:
+            self._count(origin, 1)
+            return kept
+        return None
+
     async def take(self, origin: Origin, timeout_s: float, *, fresh: bool = False) -> Connection:
         """A connection, kept or new; `give_back` ends its use.
 
@@ -67,8 +74,7 @@ class Pool:
             HungUp: The pool was closed meanwhile.
             Exception: As the dialler.
         """
-        if not fresh and self._has_place(origin) and (kept := self._kept(origin)) is not None:
-            self._count(origin, 1)
+        if not fresh and (kept := self.take_kept(origin)) is not None:
             return kept
         async with asyncio.timeout(timeout_s):
             await self._place(origin)
