@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from app.webhooks.http import Answer, Dialler, Origin, Pool
+from app.webhooks.http.connection import Connection
 
 DEADLINE_S = 30.0
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
@@ -129,9 +130,14 @@ async def ask(pool: Pool, origin: Origin, timeout_s: float = DEADLINE_S) -> Answ
         pool.give_back(origin, connection)
 
 
+def kept(pool: Pool) -> list[Connection]:
+    """The connections that wait for a request."""
+    return [connection for host in pool._hosts.values() for connection, _ in host.idle]
+
+
 def come_unread(pool: Pool, peer: Peer, data: bytes) -> None:
     """Let bytes of the peer, or with none its end, reach the kept connection's socket while the loop does not run."""
-    (connection,) = pool._idle
+    (connection,) = kept(pool)
     transport = connection._transport
     assert transport is not None
     fd = peer.writers[0].get_extra_info("socket").fileno()

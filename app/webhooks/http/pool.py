@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+import math
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from app.webhooks.http.errors import HungUp
@@ -19,6 +20,21 @@ __all__ = ["KEEP_ALIVE_S", "Pool"]
 # Longer than a receiver's pause between two events of a steady stream, shorter than the idle limit of usual proxies.
 KEEP_ALIVE_S: Final = 15.0
 _CLOSE_S: Final = 1.0
+
+
+class _Host:
+    """The connections of one origin, while there are any.
+
+    Attributes:
+        in_use: How many are, those that are being dialled included.
+        idle: Those that are kept, the longest idle first, and when each became idle.
+    """
+
+    __slots__ = ("idle", "in_use")
+
+    def __init__(self) -> None:
+        self.in_use = 0
+        self.idle: list[tuple[Connection, float]] = []
 
 
 class Pool:
@@ -44,22 +60,26 @@ class Pool:
         self._max_per_origin = max_per_origin
         self._keep_alive_s = keep_alive_s
         self._loop = asyncio.get_running_loop()
-        self._in_use: Counter[Origin] = Counter()
+        self._hosts: dict[Origin, _Host] = {}
         self._in_use_count = 0
-        self._waiting: deque[tuple[Origin, asyncio.Future[None]]] = deque()
-        self._open: set[Connection] = set()
-        # The longest idle first, with its origin and when it became idle.
-        self._idle: dict[Connection, tuple[Origin, float]] = {}
-        self._idle_of: dict[Origin, list[Connection]] = {}
+        self._idle_count = 0
+        self._waiting: deque[tuple[Origin, asyncio.Future[_Host]]] = deque()
+        self._open: dict[Connection, Origin] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self.closed = False
 
     def take_kept(self, origin: Origin) -> Connection | None:
         """A connection that was kept, as `take` has it; None without one, or without a place."""
-        if self._has_place(origin) and (kept := self._kept(origin)) is not None:
-            self._count(origin, 1)
-            return kept
-        return None
+        host = self._hosts.get(origin)
+        if host is None or not host.idle or not self._has_place(host):
+            return None
+        kept = self._kept(host)
+        if kept is None:
+            self._forget_host(origin, host)
+        else:
+            host.in_use += 1
+            self._in_use_count += 1
+        return kept
 
     async def take(self, origin: Origin, timeout_s: float, *, fresh: bool = False) -> Connection:
         """A connection, kept or new; `give_back` ends its use.
@@ -77,35 +97,36 @@ class Pool:
         if not fresh and (kept := self.take_kept(origin)) is not None:
             return kept
         async with asyncio.timeout(timeout_s):
-            await self._place(origin)
+            host = await self._place(origin)
             try:
-                if not fresh and (kept := self._kept(origin)) is not None:
+                if not fresh and (kept := self._kept(host)) is not None:
                     return kept
-                if self._in_use_count + len(self._idle) > self._max_connections and self._idle:
-                    self._unkeep(next(iter(self._idle))).close()
+                if self._in_use_count + self._idle_count > self._max_connections and self._idle_count:
+                    self._unkeep_longest_idle()
                 self._check_open()
                 connection = await self._dial(origin)
                 if self.closed:
                     connection.abort()
                 self._check_open()
             except BaseException:
-                self._leave(origin)
+                self._leave(origin, host)
                 raise
         if not connection.gone.done():
             connection.on_gone = self._forget
-            self._open.add(connection)
+            self._open[connection] = origin
         return connection
 
     def give_back(self, origin: Origin, connection: Connection) -> None:
         """The end of a connection's use; it is kept if it can be."""
+        host = self._hosts[origin]
         if connection.reusable and not self.closed:
-            self._idle[connection] = (origin, self._loop.time())
-            self._idle_of.setdefault(origin, []).append(connection)
+            host.idle.append((connection, self._loop.time()))
+            self._idle_count += 1
             if self._sweeper is None:
                 self._sweeper = self._loop.call_later(self._keep_alive_s, self._sweep)
         else:
             connection.abort()
-        self._leave(origin)
+        self._leave(origin, host)
 
     async def close(self) -> None:
         """Close all connections, those in use too."""
@@ -123,76 +144,90 @@ class Pool:
 
     # -- places
 
-    def _has_place(self, origin: Origin) -> bool:
-        return self._in_use_count < self._max_connections and self._in_use[origin] < self._max_per_origin
+    def _has_place(self, host: _Host | None) -> bool:
+        if self._in_use_count >= self._max_connections:
+            return False
+        return (0 if host is None else host.in_use) < self._max_per_origin
 
-    async def _place(self, origin: Origin) -> None:
-        if self._has_place(origin):
-            self._count(origin, 1)
-            return
-        place = self._loop.create_future()
+    async def _place(self, origin: Origin) -> _Host:
+        if self._has_place(self._hosts.get(origin)):
+            return self._enter(origin)
+        place: asyncio.Future[_Host] = self._loop.create_future()
         entry = (origin, place)
         self._waiting.append(entry)
         try:
-            await place
+            return await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
-                self._leave(origin)
+                self._leave(origin, place.result())
             else:
                 self._waiting.remove(entry)
             raise
 
-    def _count(self, origin: Origin, change: int) -> None:
-        self._in_use_count += change
-        self._in_use[origin] += change
+    def _enter(self, origin: Origin) -> _Host:
+        host = self._hosts.setdefault(origin, _Host())
+        host.in_use += 1
+        self._in_use_count += 1
+        return host
 
-    def _leave(self, origin: Origin) -> None:
-        self._count(origin, -1)
-        if not self._in_use[origin]:
-            del self._in_use[origin]
+    def _leave(self, origin: Origin, host: _Host) -> None:
+        host.in_use -= 1
+        self._in_use_count -= 1
+        self._forget_host(origin, host)
         if not self._waiting:
             return
         for entry in self._waiting:
             waits_for, place = entry
-            if self._has_place(waits_for) and not place.done():
+            if self._has_place(self._hosts.get(waits_for)) and not place.done():
                 self._waiting.remove(entry)
-                self._count(waits_for, 1)
-                place.set_result(None)
+                place.set_result(self._enter(waits_for))
                 return
+
+    def _forget_host(self, origin: Origin, host: _Host) -> None:
+        if not host.in_use and not host.idle:
+            del self._hosts[origin]
 
     # -- idle connections
 
-    def _kept(self, origin: Origin) -> Connection | None:
-        while kept := self._idle_of.get(origin):
-            connection = kept.pop()
-            del self._idle[connection]
-            if not kept:
-                del self._idle_of[origin]
+    def _kept(self, host: _Host) -> Connection | None:
+        while host.idle:
+            connection, _ = host.idle.pop()
+            self._idle_count -= 1
             if connection.reusable and not connection.unasked():
                 return connection
             # Its end has come, or what nobody asked for, and is not announced yet.
             connection.abort()
         return None
 
-    def _unkeep(self, connection: Connection) -> Connection:
-        origin, _ = self._idle.pop(connection)
-        kept = self._idle_of[origin]
-        kept.remove(connection)
-        if not kept:
-            del self._idle_of[origin]
+    def _unkeep(self, origin: Origin, host: _Host, place: int = 0) -> Connection:
+        connection, _ = host.idle.pop(place)
+        self._idle_count -= 1
+        self._forget_host(origin, host)
         return connection
 
+    def _unkeep_longest_idle(self) -> None:
+        origin, host = min(
+            ((origin, host) for origin, host in self._hosts.items() if host.idle), key=lambda one: one[1].idle[0][1]
+        )
+        self._unkeep(origin, host).close()
+
     def _forget(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._unkeep(connection)
+        origin = self._open.pop(connection)
+        host = self._hosts.get(origin)
+        if host is None:
+            return
+        for place, (one, _) in enumerate(host.idle):
+            if one is connection:
+                self._unkeep(origin, host, place)
+                return
 
     def _sweep(self) -> None:
         self._sweeper = None
-        now = self._loop.time()
-        while self._idle:
-            connection, (_, since) = next(iter(self._idle.items()))
-            if (left_s := since + self._keep_alive_s - now) > 0:
-                self._sweeper = self._loop.call_later(left_s, self._sweep)
-                return
-            self._unkeep(connection).close()
+        over_s, next_s = self._loop.time() - self._keep_alive_s, math.inf
+        for origin, host in tuple(self._hosts.items()):
+            while host.idle and host.idle[0][1] <= over_s:
+                self._unkeep(origin, host).close()
+            if host.idle:
+                next_s = min(next_s, host.idle[0][1] - over_s)
+        if next_s < math.inf:
+            self._sweeper = self._loop.call_later(next_s, self._sweep)

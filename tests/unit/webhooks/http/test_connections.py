@@ -19,6 +19,7 @@ from tests.support.peers import (
     answers_the_first,
     ask,
     come_unread,
+    kept,
     peering,
     pooling,
     silent,
@@ -52,9 +53,9 @@ class TestKept:
     async def test_one_whose_end_is_not_announced_yet_is_not_used_either(self) -> None:
         async with peering(answering) as peer, pooling() as pool:
             await ask(pool, peer.origin)
-            (connection,) = pool._idle
+            (connection,) = kept(pool)
             connection.close()
-            assert connection in pool._idle
+            assert kept(pool) == [connection]
             answer = await ask(pool, peer.origin)
 
             assert answer.status == 204
@@ -70,7 +71,7 @@ class TestKept:
                     await ask(pool, peer.origin)
             await until(lambda: not pool._open)
 
-            assert not pool._in_use
+            assert not pool._in_use_count
 
     async def test_one_on_which_something_came_unasked_is_not_used(self) -> None:
         async with peering(answering) as peer, pooling() as pool:
@@ -119,8 +120,7 @@ class TestKept:
             await ask(pool, peer.origin)
             await until(lambda: not peer.open)
 
-            assert not pool._idle
-            assert not pool._idle_of
+            assert not pool._hosts
 
     async def test_the_one_used_last_is_used_next(self) -> None:
         async with peering(answering) as peer, pooling() as pool:
@@ -199,12 +199,12 @@ class TestEnds:
                 await ask(pool, peer.origin, 0.1)
             await until(lambda: bool(peer.heads) and not peer.open)
 
-            assert not pool._in_use
+            assert not pool._in_use_count
 
     async def test_the_time_limit_of_an_earlier_request_ends_no_later_one(self) -> None:
         async with peering(answers_the_first) as peer, pooling() as pool:
             await ask(pool, peer.origin, DEADLINE_S)
-            (connection,) = pool._idle
+            (connection,) = kept(pool)
             later = asyncio.create_task(ask(pool, peer.origin, 2 * DEADLINE_S))
             await until(lambda: len(peer.heads) == 2)
             # As the timer of the first one does when it is due.
@@ -225,7 +225,7 @@ class TestEnds:
     async def test_a_time_limit_that_was_looked_at_too_early_still_holds(self) -> None:
         async with peering(answers_the_first) as peer, pooling() as pool:
             await ask(pool, peer.origin, DEADLINE_S)
-            (connection,) = pool._idle
+            (connection,) = kept(pool)
             later = asyncio.create_task(ask(pool, peer.origin, 0.2))
             await until(lambda: len(peer.heads) == 2)
             connection._expire()
@@ -236,7 +236,7 @@ class TestEnds:
     async def test_an_idle_one_keeps_no_timer_beyond_its_end(self) -> None:
         async with peering(answering) as peer, pooling() as pool:
             await ask(pool, peer.origin)
-            (connection,) = pool._idle
+            (connection,) = kept(pool)
             timer = connection._timer
             assert timer is not None
             connection.close()
@@ -263,7 +263,7 @@ class TestEnds:
                 await asking
             await until(lambda: not peer.open)
 
-            assert not pool._in_use
+            assert not pool._in_use_count
 
     async def test_closing_the_pool_ends_what_is_in_use_and_what_is_idle(self) -> None:
         async with peering(silent) as hanging, peering(answering) as peer, pooling() as pool:
@@ -297,7 +297,7 @@ class TestEnds:
             failures = await asyncio.gather(*asking, return_exceptions=True)
 
             assert [type(failure) for failure in failures] == [HungUp] * 2
-            assert not pool._in_use
+            assert not pool._in_use_count
             await until(lambda: not peer.open)
 
     async def test_one_that_nobody_listens_for_takes_no_place(self) -> None:
@@ -306,7 +306,7 @@ class TestEnds:
                 with pytest.raises(NotConnected):
                     await ask(pool, ORIGIN)
 
-            assert not pool._in_use
+            assert not pool._in_use_count
 
 
 class TestLimits:
@@ -326,7 +326,7 @@ class TestLimits:
 
             assert order == [0, 1, 2, 3]
             pool.give_back(peer.origin, held[1])
-            assert not pool._in_use
+            assert not pool._in_use_count
 
     async def test_who_waits_for_one_origin_does_not_stop_another(self) -> None:
         async with peering(answering) as busy, peering(answering) as free, pooling(max_per_origin=1) as pool:
@@ -360,7 +360,7 @@ class TestLimits:
             assert (await second).status == 204
             with pytest.raises(asyncio.CancelledError):
                 await first
-            assert not pool._in_use
+            assert not pool._in_use_count
 
     async def test_an_idle_one_makes_room_for_another_receiver(self) -> None:
         async with peering(answering) as first, peering(answering) as second, pooling(max_connections=1) as pool:
@@ -369,6 +369,22 @@ class TestLimits:
             await until(lambda: not first.open)
 
             assert len(pool._open) == 1
+
+    async def test_it_is_the_one_that_was_idle_for_longest(self) -> None:
+        async with (
+            peering(answering) as first,
+            peering(answering) as second,
+            peering(answering) as third,
+            pooling(max_connections=2) as pool,
+        ):
+            for peer in (first, second, first):
+                await ask(pool, peer.origin)
+                # The finest step of an event loop's clock.
+                await asyncio.sleep(0.002)
+            await ask(pool, third.origin)
+            await until(lambda: not second.open)
+
+            assert (len(first.open), len(third.open)) == (1, 1)
 
     async def test_as_many_as_are_asked_at_once_and_none_more(self) -> None:
         async with peering(answering) as peer, pooling(max_connections=5) as pool:

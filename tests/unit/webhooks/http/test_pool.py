@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.webhooks.http import Origin, Pool
 from app.webhooks.http.connection import Connection
+from tests.support.peers import kept
 
 ORIGINS = [Origin(secure=False, host=f"127.0.0.{last}", port=80) for last in (1, 2, 3)]
 MAX_CONNECTIONS, MAX_PER_ORIGIN = 4, 2
@@ -97,14 +98,15 @@ class World:
     def check(self) -> None:
         pool = self.pool
         dialling = sum(1 for _, done in self.dialled if not done.done())
-        assert pool._in_use_count == sum(pool._in_use.values()) == sum(self.users.values()) + dialling
+        hosts = pool._hosts.values()
+        assert pool._in_use_count == sum(host.in_use for host in hosts) == sum(self.users.values()) + dialling
         assert pool._in_use_count <= MAX_CONNECTIONS
-        assert all(0 < count <= MAX_PER_ORIGIN for count in pool._in_use.values())
+        assert all(host.in_use <= MAX_PER_ORIGIN and (host.in_use or host.idle) for host in hosts)
         assert sum(1 for _, wire in self.wires if not wire.closing) + dialling <= MAX_CONNECTIONS
-        assert sum(map(len, pool._idle_of.values())) == len(pool._idle)
-        assert set(pool._idle) <= pool._open
+        assert pool._idle_count == len(kept(pool))
+        assert set(kept(pool)) <= pool._open.keys()
         # Who waits does so for a reason.
-        assert not [one for one, place in pool._waiting if not place.done() and pool._has_place(one)]
+        assert not [one for one, place in pool._waiting if not place.done() and pool._has_place(pool._hosts.get(one))]
 
 
 KINDS = ["ask"] * 4 + ["connect"] * 3 + ["answer"] * 3 + ["ask fresh", "break", "refuse", "give up"]
@@ -141,7 +143,7 @@ async def live(acts: list[tuple[str, int, bool]], silent: socket.socket) -> None
                 await settle()
     world.check()
     await asyncio.gather(*world.tasks, return_exceptions=True)
-    assert not world.pool._in_use
+    assert not world.pool._in_use_count
     assert not world.pool._waiting
     await world.pool.close()
     await settle()
