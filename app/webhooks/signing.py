@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SIGNING_KEY_PREFIX: Final = "whsk_"
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 USER_AGENT: Final = "vault-stream"
+_SAME_LINES: Final = f"Content-Type: {CONTENT_TYPE}\r\nUser-Agent: {USER_AGENT}\r\n"
 _SEED_BYTES: Final = 32
 _TYPES_KEPT: Final = 256
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -151,20 +152,19 @@ class SignedHeaders(msgspec.Struct, frozen=True, gc=False):
             ("webhook-timestamp", str(self.timestamp_s)),
             ("webhook-signature", self.signatures),
         )
-        return iter(pairs if self.traceparent is None else (*pairs, ("traceparent", self.traceparent)))
+        return iter((*pairs, ("traceparent", self.traceparent)) if self.traceparent else pairs)
 
     def written(self) -> str | None:
         """Their lines, as they are sent; None where an id might end one."""
-        delivery_id, traceparent = self.delivery_id, self.traceparent
+        delivery_id, webhook_id, traceparent = self.delivery_id, self.webhook_id, self.traceparent or ""
         # What else varies is made here, of characters that can do no harm.
-        if not f"{delivery_id}{self.webhook_id}{traceparent}".isprintable():
+        given = delivery_id + webhook_id + traceparent
+        if "\n" in given or "\r" in given or "\0" in given:
             return None
-        last = "" if traceparent is None else f"traceparent: {traceparent}\r\n"
+        last = f"traceparent: {traceparent}\r\n" if traceparent else ""
         return (
-            f"Content-Type: {CONTENT_TYPE}\r\n"
-            f"User-Agent: {USER_AGENT}\r\n"
-            f"X-Webhook-Signature: {self.seed_signature}\r\n"
-            f"X-Webhook-Id: {self.webhook_id}\r\n"
+            f"{_SAME_LINES}X-Webhook-Signature: {self.seed_signature}\r\n"
+            f"X-Webhook-Id: {webhook_id}\r\n"
             f"X-Event-Id: {self.event_id}\r\n"
             f"X-Event-Type: {self.event_type}\r\n"
             f"X-Delivery-Id: {delivery_id}\r\n"
