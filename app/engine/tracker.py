@@ -12,13 +12,14 @@ __all__ = ["Span", "Tracker"]
 
 
 class Span:
-    """The records of one partition in one slice."""
+    """The records of one partition in one slice; those before `offsets[at]` are done."""
 
-    __slots__ = ("bytes_", "delivered_at", "last", "offsets", "undone")
+    __slots__ = ("at", "bytes_", "delivered_at", "last", "offsets", "undone")
 
     def __init__(self, offsets: list[int], bytes_: int, delivered_at: float) -> None:
         self.delivered_at = delivered_at
         self.offsets = offsets
+        self.at = 0
         self.last = offsets[-1]
         self.bytes_ = bytes_
         self.undone = set(offsets)
@@ -118,6 +119,14 @@ class Tracker:
 
     def _advance(self) -> None:
         spans = self._spans
-        while spans and not spans[0].undone:
+        while spans:
+            span = spans[0]
+            if undone := span.undone:
+                offsets, at = span.offsets, span.at
+                while offsets[at] not in undone:
+                    at += 1
+                span.at = at
+                self.position = max(self.position, offsets[at])
+                return
             self.position = spans.popleft().last + 1
-        self.position = max(self.position, min(spans[0].undone)) if spans else self.next
+        self.position = self.next
