@@ -38,6 +38,9 @@ SOURCE = b"\xffsource/"
 _TIME_BYTES = 8
 _CACHE_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 8 << 20
+# Most keys that are asked for are not there yet, and to look for one among those in memory costs four times what this
+# filter does; ten bits or so for each of them.
+_WRITE_BUFFER_FILTER = 0.01
 _shared: list[rocksdict.Cache] = []
 # Damage that comes back as often, in one process, is the disk's and not the file's.
 DAMAGES_LIMIT = 5
@@ -68,6 +71,8 @@ def _options() -> rocksdict.Options:
     options.set_paranoid_checks(True)
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(2)
+    options.set_memtable_prefix_bloom_ratio(_WRITE_BUFFER_FILTER)
+    options.set_memtable_whole_key_filtering(True)
     options.set_keep_log_file_num(1)
     options.set_max_open_files(64)
     blocks = rocksdict.BlockBasedOptions()
