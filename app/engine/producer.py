@@ -9,18 +9,22 @@ Why not `stop()`: it flushes, so with a frozen broker it waits, and leaves tasks
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.codec import zstd_encode
 from aiokafka.conn import CloseReason
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from app.engine import faults
 from app.engine.coordinators import patient
@@ -29,6 +33,8 @@ from app.engine.errors import NotMember, ProducerTaken
 __all__ = ["FencedProducer", "HardProducer", "ProducerId"]
 
 _NO_COMPRESSION = 0
+# A batch of ours is as small by it as by aiokafka's 3, for a tenth to a third less work.
+_ZSTD_LEVEL = 1
 _INIT_PRODUCER_ID = 22
 _INVALID_PRODUCER_EPOCH = 47
 _PRODUCER_FENCED = 90
@@ -222,3 +228,11 @@ def _forget(futures: Iterable[asyncio.Future[Any]]) -> None:
     """Nobody may be left who asks what became of these; asyncio would log each, some time later, with its stack."""
     for future in futures:
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _compress_quickly() -> None:
+    """Have aiokafka's batches, which know no level, compressed at ours; once a process."""
+    vars(sys.modules[DefaultRecordBatchBuilder.__module__])["zstd_encode"] = partial(zstd_encode, level=_ZSTD_LEVEL)
+
+
+_compress_quickly()
