@@ -24,7 +24,7 @@ from aiokafka import errors as kafka_errors
 from app.brokers.refusals import REFUSALS, explain
 from app.engine.cancellation import cancelled
 from app.engine.errors import OutputFailed, OutputTooLarge
-from app.engine.producer import HardProducer
+from app.engine.producer import HardProducer, append_many
 from app.engine.records import Header
 from app.observability import metrics
 from app.observability.clock_skew import PeerClock
@@ -91,21 +91,16 @@ class _Batch:
 
     def add(self, group: _Group) -> None:
         """As many of the group's records as fit; the first of a batch always does, to be refused by the broker."""
-        first, messages, append = group.at, group.messages, self.builder.append
-        end = min(len(messages), first + 1) if group.alone else len(messages)
-        at = first
+        first, builder = group.at, self.builder
         try:
-            while at < end:
-                message = messages[at]
-                if append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers)) is None:
-                    break
-                at += 1
+            append_many(builder, islice(group.messages, first, first + 1 if group.alone else None))
         except Exception as error:  # noqa: BLE001  # a key, value or header of a wrong type: its sender's fault alone
             group.fail(error)
-        if at > first:
+        count = builder.record_count()
+        if count > self.count:
             self.parts.append((group, first, self.count))
-            self.count += at - first
-            group.at = at
+            group.at = first + count - self.count
+            self.count = count
 
 
 class OutputQueue:

@@ -17,7 +17,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
-from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.fetch import FetchRequest
@@ -141,6 +141,8 @@ PRIVATE = dict([
     method(Sender, "_do_txn_commit", "commit_result"),
     method(Sender, "_do_txn_offset_commit", "offsets", "group_id"),
     method(Sender, "_send_produce_req", "node_id", "batches"),
+    attribute("_builder", BatchBuilder, MessageBatch),
+    attribute("_relative_offset", BatchBuilder),
     attribute("_batch_size", MessageAccumulator),
     attribute("_batches", MessageAccumulator),
     attribute("_pending_batches", MessageAccumulator),
