@@ -135,7 +135,8 @@ def create_app(engine: Engine, *, stats_port: int) -> EngineApp:
 def _register(app: EngineApp, agent: Agent) -> None:
     async def body(stream: Any) -> None:
         async for event in stream.events():
-            app.engine.intake.accept(agent.name, event.value)
+            for slice_ in event.value:
+                app.engine.intake.accept(agent.name, slice_)
 
     body.__name__ = agent.name
     app.agent(app.topic(*agent.topics, schema=SliceSchema()), name=agent.name)(body)

@@ -243,8 +243,8 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         fetched = {(tp.topic, tp.partition): taken for tp, taken in records.items()}
         slices = self.engine.intake.slices(fetched, wanted)
         self.engine.intake.pass_by(fetched, wanted)
-        for slice_ in slices:
-            await self.callback(self._message(slice_))
+        for handed in self._by_agent(slices):
+            await self.callback(self._message(handed))
         await asyncio.sleep(0)
 
     async def _idle(self) -> None:
@@ -264,8 +264,15 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         for tp, offset in offsets.items():
             consumer.seek(TopicPartition(*tp), offset)
 
-    def _message(self, slice_: Slice) -> Any:
-        last = slice_.records[-1]
+    def _by_agent(self, slices: list[Slice]) -> Iterable[list[Slice]]:
+        """Each agent's, in order: to Faust they are one message, as each costs it 20 us, whatever it carries."""
+        agents: dict[str, list[Slice]] = {}
+        for slice_ in slices:
+            agents.setdefault(self.engine.agent_of[slice_.records[0].topic].name, []).append(slice_)
+        return agents.values()
+
+    def _message(self, slices: list[Slice]) -> Any:
+        last = slices[-1].records[-1]
         return ConsumerMessage(
             topic=last.topic,
             partition=last.partition,
@@ -274,7 +281,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
             timestamp_type=None,
             headers=(),
             key=None,
-            value=slice_,
+            value=slices,
             checksum=None,
             serialized_key_size=0,
             serialized_value_size=0,

@@ -1,4 +1,4 @@
-"""Faust calls its sensors for each of its messages; ours carry a slice each, so they stay off the way of a record."""
+"""Faust calls its sensors for each of its messages; ours carry all that was fetched for an agent."""
 
 import asyncio
 from types import SimpleNamespace
@@ -14,27 +14,29 @@ from tests.support.engine import FakeRecord
 
 RECORDS = 1200
 SLICE = 512
+PLACES = [("in", 0), ("in", 1), ("other", 1)]
 
 
-async def test_faust_sees_one_message_a_slice_however_many_records_it_has() -> None:
-    records = [FakeRecord("in", 0, offset=offset) for offset in range(RECORDS)]
-    tracker = Tracker(0)
-    tracker.placed = True
+async def test_faust_sees_one_message_an_agent_however_many_records_were_fetched() -> None:
+    trackers = {tp: Tracker(0) for tp in PLACES}
+    for tracker in trackers.values():
+        tracker.placed = True
     handed: list[Any] = []
 
-    async def getmany(_partitions: set[TP], timeout: float) -> dict[TP, list[FakeRecord]]:  # noqa: ASYNC109  # Faust's
+    async def getmany(partitions: set[TP], timeout: float) -> dict[TP, list[FakeRecord]]:  # noqa: ASYNC109  # Faust's
         assert timeout > 0
-        return {TP("in", 0): records}
+        return {tp: [FakeRecord(*tp, offset=offset) for offset in range(RECORDS)] for tp in sorted(partitions)}
 
     async def callback(message: Any) -> None:
         handed.append(message)
 
     def slices(found: Any, _wanted: Any) -> list[Slice]:
-        return cut(0, found["in", 0], SLICE, {("in", 0): tracker}, None, 0.0)
+        return [slice_ for tp, run in found.items() for slice_ in cut(tp[1], run, SLICE, trackers, None, 0.0)]
 
-    intake = SimpleNamespace(wanted=lambda: {("in", 0): tracker}, slices=slices, pass_by=lambda *_: None)
+    intake = SimpleNamespace(wanted=lambda: trackers, slices=slices, pass_by=lambda *_: None)
+    agent_of = {topic: SimpleNamespace(name=f"reads-{topic}") for topic, _ in PLACES}
     consumer = SliceConsumer.__new__(SliceConsumer)
-    consumer.engine = SimpleNamespace(intake=intake, pace=FetchPace())
+    consumer.engine = SimpleNamespace(intake=intake, pace=FetchPace(), agent_of=agent_of)
     consumer.app = SimpleNamespace(consumer_generation_id=1)
     consumer.flow_active = True
     consumer.callback = callback
@@ -44,4 +46,8 @@ async def test_faust_sees_one_message_a_slice_however_many_records_it_has() -> N
 
     await consumer._drain_once()
 
-    assert [len(message.value.records) for message in handed] == [512, 512, 176]
+    assert [message.topic for message in handed] == ["in", "other"]
+    assert [[(s.number, len(s.records)) for s in message.value] for message in handed] == [
+        [(0, 512), (0, 512), (0, 176), (1, 512), (1, 512), (1, 176)],
+        [(1, 512), (1, 512), (1, 176)],
+    ]

@@ -14,6 +14,7 @@ import faust.transport.drivers.aiokafka as driver
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
+from aiokafka.codec import zstd_encode
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
@@ -32,6 +33,8 @@ from tests.unit.engine.private_names import ENGINE, private_names
 
 FILES = ("consumer", "fetch_sessions", "fetching", "header_names", "leaving", "producer", "taking")
 STANDARD_LIBRARY = {"_exit"}
+HEAD_BYTES = 61
+ZSTD = 4
 
 
 def method(owner: type, name: str, *parameters: str) -> tuple[str, Callable[[], None]]:
@@ -268,6 +271,16 @@ def test_aiokafkas_fetcher_parses_what_it_fetched_by_the_name_that_we_replace() 
     assert "records = MemoryRecords(" in inspect.getsource(aiokafka_fetcher.Fetcher)
     assert callable(_DefaultRecordBatchPy._maybe_uncompress)
     assert '.decode("utf-8")' in inspect.getsource(_DefaultRecordBatchPy._read_msg)
+
+
+def test_aiokafkas_batches_are_compressed_by_the_name_that_we_replace_and_at_our_level() -> None:
+    plain, packed = (BatchBuilder(100_000, codec) for codec in (0, ZSTD))
+    for batch in (plain, packed):
+        for count in range(1_000):
+            batch.append(timestamp=count, key=b"%d" % (count * 7919), value=b"%d" % (count * 104_729))
+    records = bytes(plain._build()[HEAD_BYTES:])
+
+    assert bytes(packed._build()[HEAD_BYTES:]) == zstd_encode(records, 1) != zstd_encode(records)
 
 
 def test_faust_hands_its_fetcher_to_our_drain_loop() -> None:
