@@ -233,7 +233,7 @@ class SliceConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
                 for tracker in unplaced.values():
                     tracker.placed = True
                 return
-            records = await self._thread.getmany({TP(*tp) for tp in wanted}, timeout=POLL_S)
+            records = await self._thread.getmany(set(wanted), timeout=POLL_S)
         except (kafka_errors.KafkaError, kafka_errors.IllegalStateError, TimeoutError) as error:
             log.info("fetch: %r", error)
             for tracker in wanted.values():

@@ -12,6 +12,8 @@ from app.engine.records import Slice, cut
 from app.engine.tracker import Tracker
 from tests.support.engine import FakeRecord
 
+Place = tuple[str, int]
+
 RECORDS = 1200
 SLICE = 512
 PLACES = [("in", 0), ("in", 1), ("other", 1)]
@@ -23,9 +25,9 @@ async def test_faust_sees_one_message_an_agent_however_many_records_were_fetched
         tracker.placed = True
     handed: list[Any] = []
 
-    async def getmany(partitions: set[TP], timeout: float) -> dict[TP, list[FakeRecord]]:  # noqa: ASYNC109  # Faust's
+    async def getmany(partitions: set[Place], timeout: float) -> dict[TP, list[FakeRecord]]:  # noqa: ASYNC109  # Faust's
         assert timeout > 0
-        return {tp: [FakeRecord(*tp, offset=offset) for offset in range(RECORDS)] for tp in sorted(partitions)}
+        return {TP(*tp): [FakeRecord(*tp, offset=offset) for offset in range(RECORDS)] for tp in sorted(partitions)}
 
     async def callback(message: Any) -> None:
         handed.append(message)
