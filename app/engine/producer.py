@@ -60,9 +60,11 @@ def append_many(batch: BatchBuilder, messages: Iterable[Message]) -> None:
     Raises:
         TypeError: A key, value or header of a wrong type; those before it are in the batch.
     """
+    if batch.closed():
+        return
     append, count = batch._builder.append, batch._relative_offset
-    headers: Sequence[Header] | None = None
     listed: list[Header] = []
+    headers: Sequence[Header] = listed
     try:
         for message in messages:
             if message.headers is not headers:
