@@ -104,3 +104,15 @@ def test_both_formats_can_be_read_back(accept: str, content_type: str, parse: ob
     samples = {sample for family in parse(body.decode()) for sample in [s.name for s in family.samples]}  # type: ignore[operator]
     assert "vault_stream_outputs_total" in samples
     assert not any(name.endswith("_created") for name in samples)
+
+
+def test_what_adds_to_a_metric_adds_to_one_choice_of_its_labels() -> None:
+    samples = [{"queue_name": name} for name in ("added_to", "left_alone")]
+    add, _ = (metrics.adder(metrics.QUEUE_DEPTH.labels(**labels)) for labels in samples)
+
+    add(3)
+    add(-1)
+
+    assert [metrics.REGISTRY.get_sample_value("queue_depth", labels) for labels in samples] == [2, 0]
+    for labels in samples:
+        metrics.QUEUE_DEPTH.remove(*labels.values())
