@@ -53,10 +53,10 @@ _TIME_BYTES: Final = 8
 _LANE_BYTES: Final = 8
 _SUBJECTS_KEPT: Final = 16_384
 _KEPT_CHARS: Final = 256
-_HASH_BYTES: Final = 16
+_EVENT_HASH: Final = blake2b(digest_size=16)
 _LATEST_MS: Final = 2**63 - 1
 _NO_LANE: Final = bytes(1 + _LANE_BYTES)
-_STATUSES: Final = tuple(Status)
+_STATUS_BYTES: Final = {status: bytes([place]) for place, status in enumerate(Status)}
 _REASONS: Final = tuple(Reason)
 
 
@@ -126,17 +126,20 @@ def id_prefix(delivery_id: str) -> bytes:
 
 def event_prefix(event_id: str) -> bytes:
     """The deliveries of one event, by its id; another event may have the same hash."""
-    return b"e" + blake2b(event_id.encode(), digest_size=_HASH_BYTES).digest()
+    # A copy costs less than one that is made anew.
+    event_hash = _EVENT_HASH.copy()
+    event_hash.update(event_id.encode())
+    return b"e" + event_hash.digest()
 
 
 def status_prefix(webhook_id: str, status: Status) -> bytes:
     """One webhook's deliveries of one status, newest first."""
-    return b"s" + webhook_id.encode() + _NUL + _status(status)
+    return b"s" + webhook_id.encode() + _NUL + _STATUS_BYTES[status]
 
 
 def time_prefix(status: Status) -> bytes:
     """All deliveries of one status, newest first."""
-    return b"u" + _status(status)
+    return b"u" + _STATUS_BYTES[status]
 
 
 def newest_first(created_at_ms: int, delivery_id: str = "") -> bytes:
@@ -171,14 +174,19 @@ def horizon_bytes(at_ms: int, sequence: int) -> bytes:
 
 
 def _index(key: bytes, row: DeliveryRow) -> Iterable[bytes]:
-    by_time = newest_first(row.created_at_ms, row.delivery_id) + _NUL + row.webhook_id.encode()
-    yield id_prefix(row.delivery_id) + key
-    yield event_prefix(row.event_id) + by_time
-    yield status_prefix(row.webhook_id, row.status) + by_time
-    yield time_prefix(row.status) + by_time
-    yield expiry_place(row.expires_at_ms) + key
+    # As the functions above say it, but written out: it is made of each delivery.
+    webhook_id, delivery_id, status = row.webhook_id.encode(), row.delivery_id.encode(), _STATUS_BYTES[row.status]
+    by_time = (_LATEST_MS - row.created_at_ms).to_bytes(_TIME_BYTES, "big") + delivery_id + _NUL + webhook_id
+    keys = [
+        b"i" + delivery_id + _NUL + key,
+        event_prefix(row.event_id) + by_time,
+        b"s" + webhook_id + _NUL + status + by_time,
+        b"u" + status + by_time,
+        EXPIRY_PREFIX + _ms(row.expires_at_ms) + key,
+    ]
     if row.status.waits:
-        yield from _waiting(row)
+        keys += _waiting(row)
+    return keys
 
 
 def _waiting(row: DeliveryRow) -> Iterator[bytes]:
@@ -193,10 +201,6 @@ def _waiting(row: DeliveryRow) -> Iterator[bytes]:
 
 def _class_of(row: DeliveryRow) -> int:
     return 0 if row.status is Status.PENDING else max(1, min(row.attempts, MAX_CLASS))
-
-
-def _status(status: Status) -> bytes:
-    return bytes([_STATUSES.index(status)])
 
 
 def _ms(value: int) -> bytes:

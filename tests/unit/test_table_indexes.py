@@ -11,7 +11,16 @@ from app.integrations.registry import DatasetRow
 from app.webhooks.model import DeliveryRow, Reason, Status
 from tables.datasets import DATASETS, dataset_key
 from tables.decisions import DECISIONS, decision_key
-from tables.deliveries import DELIVERIES, delivery_key
+from tables.deliveries import (
+    DELIVERIES,
+    delivery_key,
+    event_prefix,
+    expiry_place,
+    id_prefix,
+    newest_first,
+    status_prefix,
+    time_prefix,
+)
 
 WAITING = {Status.PENDING: Reason.SLOT, Status.RETRYING: Reason.RETRY}
 
@@ -84,3 +93,22 @@ def test_an_index_makes_the_keys_of_its_version(
     assert any(keys)
     made = sha256(repr(keys).encode()).hexdigest()[:16]
     assert (table.index_version, made) == (version, digest), "another index_version of the table, and its digest here"
+
+
+@pytest.mark.parametrize(("key", "row"), deliveries())
+def test_the_keys_of_a_delivery_lie_where_they_are_looked_for(key: bytes, row: DeliveryRow) -> None:
+    place = newest_first(row.created_at_ms, row.delivery_id)
+    looked_for = [
+        id_prefix(row.delivery_id) + key,
+        event_prefix(row.event_id) + place,
+        status_prefix(row.webhook_id, row.status) + place,
+        time_prefix(row.status) + place,
+        expiry_place(row.expires_at_ms) + key,
+    ]
+
+    made = DELIVERIES.keys_of(key, row)
+
+    assert all(
+        found.startswith(DELIVERIES.index_byte + wanted) for found, wanted in zip(made, looked_for, strict=False)
+    )
+    assert len(made) - len(looked_for) == row.status.waits * (1 + (row.subject is not None))
