@@ -228,9 +228,9 @@ def _known(before: Delivery, row: DeliveryRow, event: Arrived, now_ms: int, term
 
 
 def _answered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> Step:
-    """What comes of it, from the row as it was; then `_with_attempt` adds what every attempt leaves."""
+    """What comes of it, from the row as it was; then `_with_attempt` adds what every attempt that failed leaves."""
     if event.error is None:
-        return _with_attempt(_ended(row, Status.DELIVERED, None, now_ms, terms), event)
+        return _delivered(row, event, now_ms, terms)
     if event.status_code == HTTPStatus.GONE and not event.moved:
         gone = _with_attempt(_ended(row, Status.FAILED, Reason.GONE, now_ms, terms), event)
         return msgspec.structs.replace(gone, disable_webhook=True)
@@ -255,6 +255,35 @@ def _answered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> S
         body=None if dead_letter is None else row.body,
         hold_until_ms=hold_until_ms,
     )
+
+
+def _delivered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> Step:
+    # In one go, as nearly every delivery ends here: it is `_ended`, with what an attempt leaves.
+    attempt = Attempt(
+        attempt=row.attempts + 1,
+        started_ms=event.started_ms,
+        duration_ms=event.duration_ms,
+        result=AttemptResult.DELIVERED,
+        status_code=event.status_code,
+    )
+    after = msgspec.structs.replace(
+        row,
+        status=Status.DELIVERED,
+        reason=None,
+        next_at_ms=None,
+        expires_at_ms=now_ms + terms.history_ms,
+        body=None,
+        attempts=attempt.attempt,
+        first_at_ms=event.started_ms if row.first_at_ms is None else row.first_at_ms,
+        last_at_ms=event.started_ms,
+        delivered_at_ms=event.started_ms + event.duration_ms,
+        status_code=event.status_code,
+        error=None,
+        duration_ms=event.duration_ms,
+        response_body=None,
+        attempt_log=(*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:],
+    )
+    return Step(Delivery(after), changed=True, attempt=attempt)
 
 
 def _time_passed(before: Delivery, row: DeliveryRow, now_ms: int, terms: Terms) -> Step:
@@ -293,17 +322,16 @@ def _gives_up_ms(now_ms: int, event_expires_ms: int | None, terms: Terms) -> int
 
 
 def _rejections(row: DeliveryRow, event: Answered) -> int:
-    return row.rejections + (event.error is not None and event.status_code in _REJECTING)
+    return row.rejections + (event.status_code in _REJECTING)
 
 
 def _with_attempt(row: DeliveryRow, event: Answered) -> Step:
-    """The row with what every attempt leaves in it, whatever came of it."""
-    ok = event.error is None
+    """The row with what every attempt that failed leaves in it, whatever came of it."""
     attempt = Attempt(
         attempt=row.attempts + 1,
         started_ms=event.started_ms,
         duration_ms=event.duration_ms,
-        result=AttemptResult.DELIVERED if ok else AttemptResult.RETRY if row.status.waits else AttemptResult.FAILED,
+        result=AttemptResult.RETRY if row.status.waits else AttemptResult.FAILED,
         status_code=event.status_code,
         error=event.error,
         next_at_ms=row.next_at_ms,
@@ -314,11 +342,11 @@ def _with_attempt(row: DeliveryRow, event: Answered) -> Step:
         rejections=_rejections(row, event),
         first_at_ms=event.started_ms if row.first_at_ms is None else row.first_at_ms,
         last_at_ms=event.started_ms,
-        delivered_at_ms=event.started_ms + event.duration_ms if ok else None,
+        delivered_at_ms=None,
         status_code=event.status_code,
         error=event.error,
         duration_ms=event.duration_ms,
-        response_body=None if ok else event.response_body or None,
+        response_body=event.response_body or None,
         attempt_log=(*row.attempt_log, attempt)[-ATTEMPT_LOG_LIMIT:],
     )
     return Step(Delivery(after), changed=True, attempt=attempt)
