@@ -59,25 +59,24 @@ class Recent:
     __slots__ = ("_buckets",)
 
     def __init__(self) -> None:
-        # Oldest first; five minutes without attempts are not there.
-        self._buckets: list[Bucket] = []
+        # Each as a `Bucket` that counts, oldest first; five minutes without attempts are not there.
+        self._buckets: list[list[int]] = []
 
     def note(self, now_ms: int, *, ok: bool) -> None:
         """An attempt ended. A clock that went back counts into the latest five minutes."""
         start_ms = now_ms - now_ms % _BUCKET_MS
-        if not self._buckets or self._buckets[-1].start_ms < start_ms:
-            self._buckets = [*self._buckets[1 - BUCKETS :], Bucket(start_ms, 0, 0)]
-        last = self._buckets[-1]
-        self._buckets[-1] = Bucket(last.start_ms, last.delivered + ok, last.failed + (not ok))
+        if not self._buckets or self._buckets[-1][0] < start_ms:
+            self._buckets = [*self._buckets[1 - BUCKETS :], [start_ms, 0, 0]]
+        self._buckets[-1][1 if ok else 2] += 1
 
     def over(self, now_ms: int) -> bool:
         """Whether nothing of it is in the last hour, nor will be."""
         end_ms = now_ms - now_ms % _BUCKET_MS
-        return not self._buckets or self._buckets[-1].start_ms <= end_ms - BUCKETS * _BUCKET_MS
+        return not self._buckets or self._buckets[-1][0] <= end_ms - BUCKETS * _BUCKET_MS
 
     def last_hour(self, now_ms: int) -> list[Bucket]:
         """Twelve buckets, oldest first; the last one is not over."""
         end_ms = now_ms - now_ms % _BUCKET_MS
-        known = {bucket.start_ms: bucket for bucket in self._buckets}
+        known = {counted[0]: Bucket(*counted) for counted in self._buckets}
         starts = range(end_ms - (BUCKETS - 1) * _BUCKET_MS, end_ms + 1, _BUCKET_MS)
         return [known.get(start_ms, Bucket(start_ms, 0, 0)) for start_ms in starts]
