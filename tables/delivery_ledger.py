@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from app.observability import metrics
-from app.webhooks.census import attempt_class
 from app.webhooks.derived import EVENT_HEADERS
 from app.webhooks.health import with_health
 from tables.deliveries import DELIVERIES, delivery_key
@@ -25,8 +23,6 @@ __all__ = ["DeliveryLedger"]
 
 # A 429 of each delivery moves the hold a little; only a move that matters is worth a row.
 HOLD_STEP_MS = 1000
-# Looked up once: one is counted at each delivery.
-_attempted = cache(lambda label: metrics.adder(metrics.ATTEMPTS.labels(label)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +60,6 @@ class DeliveryLedger:
         attempt, reason = step.attempt, step.dead_letter
         if attempt is not None:
             unit.send_late(self.attempts, record_key, self.publisher.attempted(row, attempt), EVENT_HEADERS)
-            label = attempt_class(attempt.status_code, attempt.error)
-            unit.on_done(lambda: _attempted(label)(1))
         if reason is not None:
             letter = self.publisher.given_up(row, reason, step.body, now_ms)
             unit.send(self.dead_letters, record_key, letter, EVENT_HEADERS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +12,11 @@ from agents.webhooks.holdings import Flight
 from app.observability import metrics
 from app.observability.logging import TRACE_ID
 from app.observability.trace_ids import exemplar_of, ids_of
+from app.webhooks.census import attempt_class
 from app.webhooks.delivery import Answered, Delivery, transition
 from app.webhooks.derived import HEALTH_TYPES
 from app.webhooks.errors import MissingKey
-from app.webhooks.health import after_attempt, first_news
+from app.webhooks.health import WELL, after_attempt, first_news
 from app.webhooks.model import WebhookState
 from app.webhooks.scheduler import Result
 from app.webhooks.sender import AttemptOutcome
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from app.webhooks.delivery import Step
     from app.webhooks.model import DeliveryRow
     from app.webhooks.owned import OwnedWebhook
-    from app.webhooks.scheduler import Now
 
 __all__ = ["Attempts"]
 
@@ -38,6 +38,8 @@ __all__ = ["Attempts"]
 SLOW_MS: Final = 1000
 # After these answers nothing more may start until they are written: the webhook is held, or disabled.
 _STOPPING: Final = frozenset({HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS})
+# Looked up once: one is counted at each delivery.
+_attempted = cache(lambda label: metrics.adder(metrics.ATTEMPTS.labels(label)))
 
 
 class Attempts:
@@ -86,8 +88,8 @@ class Attempts:
         await holdings.context.submit(partial(self._settle, flight, outcome, started_ms))
 
     def _settle(self, flight: Flight, outcome: AttemptOutcome, started_ms: int, unit: Unit) -> None:
-        holdings = self._holdings
-        now, webhook = holdings.now, holdings.webhooks[flight.row.webhook_id]
+        holdings, row = self._holdings, flight.row
+        now_ms, webhook = holdings.context.clock.now_ms(), holdings.webhooks[row.webhook_id]
         answered = Answered(
             started_ms=started_ms,
             duration_ms=outcome.duration_ms,
@@ -99,26 +101,29 @@ class Attempts:
             moved=flight.url != webhook.row.url,
             uniform=holdings.deps.uniform,
         )
-        step = transition(Delivery(flight.row, in_flight=True), answered, now.wall_ms, webhook.terms)
-        holdings.write_flight(unit, flight, step)
+        step = transition(Delivery(row, in_flight=True), answered, now_ms, webhook.terms)
+        holdings.ledger.write(unit, row, step, now_ms)
         if flight.record is not None:
             unit.finish(flight.record)
-        self._judge(webhook, flight, step, outcome, now, unit)
-        unit.on_done(partial(self._land, flight, _result(outcome)))
+        self._judge(webhook, flight, step, outcome, now_ms, unit)
+        unit.on_done(partial(self._land, flight, step, outcome))
 
     def _judge(
-        self, webhook: OwnedWebhook, flight: Flight, step: Step, outcome: AttemptOutcome, now: Now, unit: Unit
+        self, webhook: OwnedWebhook, flight: Flight, step: Step, outcome: AttemptOutcome, now_ms: int, unit: Unit
     ) -> None:
         """What an attempt says about the webhook."""
+        ok = outcome.delivered
+        webhook.note(now_ms, ok=ok)
+        if ok and webhook.heart is WELL and webhook.proven:
+            return
         holdings, delivery = self._holdings, flight.row
         number = 0 if step.attempt is None else step.attempt.attempt
-        webhook.note(now.wall_ms, ok=outcome.delivered)
         webhook.heart, change = after_attempt(
             webhook.heart,
-            ok=outcome.delivered,
+            ok=ok,
             gone=step.disable_webhook,
             attempt=number,
-            now_ms=now.wall_ms,
+            now_ms=now_ms,
             disable_after_ms=round(holdings.deps.options.disable_after_s * 1000),
             echo=delivery.event_type in HEALTH_TYPES,
         )
@@ -131,13 +136,13 @@ class Attempts:
             return
         if change is not None:
             why = f"{delivery.delivery_id}-{number}"
-            row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, why, now.wall_ms)
+            row = holdings.ledger.write_health(unit, row, webhook.heart, change, outcome.status, why, now_ms)
             holdings.use(row)
-        news = first_news(row, ok=outcome.delivered, now_ms=now.wall_ms)
+        news = first_news(row, ok=ok, now_ms=now_ms)
         if news is not None and flight.url == row.url:
             row = news
             unit.put(WEBHOOKS, key, row)
-            if outcome.delivered:
+            if ok:
                 unit.on_done(webhook.prove)
         if step.hold_until_ms is not None:
             holdings.scheduler.hold(row.webhook_id, step.hold_until_ms)
@@ -146,9 +151,16 @@ class Attempts:
                 unit.put(WEBHOOKS, key, row)
                 holdings.use(row)
 
-    def _land(self, flight: Flight, result: Result) -> None:
-        self._holdings.census.flies(-1)
-        webhook = self._holdings.land(flight, result)
+    def _land(self, flight: Flight, step: Step, outcome: AttemptOutcome) -> None:
+        """What it became is merged; its row may have been written until now (`Holdings.secure_order`)."""
+        holdings = self._holdings
+        _attempted(attempt_class(outcome.status, outcome.error))(1)
+        holdings.census.flies(-1)
+        try:
+            holdings.written(flight.row, flight.stored, step.after.row)
+        finally:
+            # In any case, as its slot is the worker's.
+            webhook = holdings.land(flight, _result(outcome))
         if webhook.row.state is not WebhookState.ACTIVE:
             self._end(webhook.row.webhook_id)
 

@@ -303,7 +303,7 @@ class Holdings:
     def _parked(self, row: DeliveryRow) -> None:
         # Only now: a unit that fails is run again. And once, though two commands of a slice both ask for it.
         if self.brief.take(row.delivery_id) is not None:
-            self._written(row, None, row)
+            self.written(row, None, row)
 
     def write(self, unit: Unit, known: DeliveryRow, stored: DeliveryRow | None, step: Step) -> None:
         """Make a step of a delivery part of a unit.
@@ -315,14 +315,10 @@ class Holdings:
             step: What became of it.
         """
         self.ledger.write(unit, known, step, self.context.clock.now_ms())
-        unit.on_done(partial(self._written, known, stored, step.after.row))
+        unit.on_done(partial(self.written, known, stored, step.after.row))
 
-    def write_flight(self, unit: Unit, flight: Flight, step: Step) -> None:
-        """What an attempt made of a delivery; its row may be written until the unit is done."""
-        self.ledger.write(unit, flight.row, step, self.context.clock.now_ms())
-        unit.on_done(lambda: self._written(flight.row, flight.stored, step.after.row))
-
-    def _written(self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
+    def written(self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
+        """A step that `ledger` wrote is merged; the arguments are as those of `write`, and the row after the step."""
         self._counted(stored, after)
         if after is not None and after.status.waits:
             self.scheduler.offer(entry_of(after))
@@ -338,5 +334,7 @@ class Holdings:
 
     def _counted(self, before: DeliveryRow | None, after: DeliveryRow | None) -> None:
         self.census.row_changed(before, after)
-        self.ages.row_changed(before, after)
-        self.brief.row_changed(before, after)
+        if before is not None or (after is not None and after.status.waits):
+            # They count what waits in the table alone.
+            self.ages.row_changed(before, after)
+            self.brief.row_changed(before, after)

@@ -17,6 +17,7 @@ __all__ = [
     "DISABLE_FAILURES",
     "FAILING_ATTEMPT",
     "FAILING_FAILURES",
+    "WELL",
     "HealthChange",
     "Heart",
     "after_attempt",
@@ -50,7 +51,8 @@ class Heart:
         return cls(row.health, row.failures, row.failing_since_ms, row.unheard)
 
 
-_WELL: Final = Heart()
+WELL: Final = Heart()
+"""Of a webhook whose last attempt was a success; another one changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def after_attempt(
     Returns:
         What to remember, and the change if there is one.
     """
-    if ok and heart is _WELL:
+    if ok and heart is WELL:
         return heart, None
     if heart.health is Health.DISABLED:
         # Calls that were in flight when it was disabled.
@@ -97,7 +99,7 @@ def after_attempt(
     if ok:
         failing = heart.health is Health.FAILING
         change = HealthChange(Health.OK, "success", since_ms, heart.unheard) if failing else None
-        return _WELL, change
+        return WELL, change
     failed = replace(heart, failures=heart.failures + 1, since_ms=since_ms)
     disabled = "gone" if gone else None
     if failed.failures >= DISABLE_FAILURES and now_ms - since_ms >= disable_after_ms:
