@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.engine.errors import OutputTooLarge, Revoked
-from app.engine.unit import Scope, Unit
+from app.engine.unit import Mark, Scope, Unit
 
 __all__ = ["JobQueue"]
 
 JOBS_A_UNIT = 500
 
 Job = Callable[[Unit], Any]
+# Where it began, who awaits it, and what it returned.
+_Ran = tuple[Mark, asyncio.Future[Any], Any]
 
 
 class JobQueue:
@@ -50,18 +52,18 @@ class JobQueue:
     async def run(self) -> None:
         """Run those that wait, as one unit; one that throws takes nothing with it."""
         unit = Unit(self._scope)
-        ran: list[tuple[Unit, asyncio.Future[Any], Any]] = []
+        ran: list[_Ran] = []
         while self._waiting and len(ran) < JOBS_A_UNIT:
             job, future = self._waiting.popleft()
-            child = unit.child()
+            start = unit.mark()
             try:
-                result = job(child)
+                result = job(unit)
             except Exception as error:  # noqa: BLE001  # it is the caller's, who awaits the job
+                unit.rewind(start)
                 if not future.done():
                     future.set_exception(error)
                 continue
-            unit.absorb(child)
-            ran.append((child, future, result))
+            ran.append((start, future, result))
         try:
             await self._commit_all(unit, ran)
         except BaseException:
@@ -70,14 +72,15 @@ class JobQueue:
                     future.set_exception(Revoked(f"{self._scope.agent}: the number is closed"))
             raise
 
-    async def _commit_all(self, unit: Unit, ran: list[tuple[Unit, asyncio.Future[Any], Any]]) -> None:
+    async def _commit_all(self, unit: Unit, ran: list[_Ran]) -> None:
         try:
             await self._commit(unit)
         except OutputTooLarge:
             # However often it is sent, so the one job that sends it must not end the others, nor the process.
-            for child, future, result in ran:
+            stops = [*(start for start, _, _ in ran[1:]), unit.mark()]
+            for (start, future, result), stop in zip(ran, stops, strict=True):
                 try:
-                    await self._commit(child)
+                    await self._commit(unit.part(start, stop))
                 except OutputTooLarge as error:
                     if not future.done():
                         future.set_exception(error)

@@ -31,6 +31,9 @@ __all__ = ["Scope", "Unit"]
 
 R = TypeVar("R")
 
+Mark = tuple[int, int, int, int, int, int]
+_Write = tuple[bytes, bytes | None, Sequence[bytes]]
+
 
 @dataclass(slots=True, eq=False)
 class Scope:
@@ -57,8 +60,8 @@ class Unit:
     """
 
     __slots__ = (
-        "_after", "_base", "_base_index", "_cuts", "_finished", "_held", "_index", "_late", "_messages", "_rows",
-        "_scope", "_slice", "_whole", "quarantined",
+        "_after", "_cuts", "_finished", "_held", "_late", "_messages", "_rows", "_scope", "_slice", "_whole", "_writes",
+        "quarantined",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, slice_: Slice | None = None, *, whole: bool = True) -> None:
@@ -66,9 +69,8 @@ class Unit:
         self._slice = slice_
         self._whole = whole
         self._rows: Changes = {}
-        self._index: dict[bytes, Sequence[bytes]] = {}
-        self._base: Changes = {}
-        self._base_index: IndexKeys = {}
+        # All of them in order, each with its index keys.
+        self._writes: list[_Write] = []
         self._messages: list[Message] = []
         self._late: list[Message] = []
         self._cuts: list[tuple[Message, Callable[[], Message]]] = []
@@ -80,12 +82,8 @@ class Unit:
     def get(self, table: Table[R], key: bytes) -> R | None:
         """The row, own writes included, or None."""
         store_key = table.store_key(key)
-        if store_key in self._rows:
-            data = self._rows[store_key]
-        elif store_key in self._base:
-            data = self._base[store_key]
-        else:
-            data = self._scope.staging.get(store_key)
+        rows = self._rows
+        data = rows[store_key] if store_key in rows else self._scope.staging.get(store_key)
         return None if data is None else table.decode(data)
 
     def scan(
@@ -93,7 +91,7 @@ class Unit:
     ) -> list[tuple[bytes, R]]:
         """Rows whose key begins with `prefix`, in key order, from `start` (included), own writes included."""
         low = table.prefix_byte + max(prefix, start or b"")
-        found = self._scope.staging.items(low, _after_prefix(table.prefix_byte + prefix), self._base | self._rows)
+        found = self._scope.staging.items(low, _after_prefix(table.prefix_byte + prefix), self._rows)
         return [(key[1:], table.decode(data)) for key, data in islice(found, limit)]
 
     def scan_index(
@@ -111,8 +109,7 @@ class Unit:
         high = _after_prefix(mark + prefix)
         if stop is not None:
             high = min(high, mark + stop)
-        own, own_index = self._base | self._rows, {**self._base_index, **self._index}
-        found = self._scope.staging.index_items(low, high, own, own_index)
+        found = self._scope.staging.index_items(low, high, self._rows, self._index())
         return [key[1:] for key in islice(found, limit)]
 
     def put(self, table: Table[R], key: bytes, row: R) -> None:
@@ -122,15 +119,13 @@ class Unit:
             RowTooLarge: Beyond 512 KiB.
         """
         store_key, data = table.store_key(key), table.encode(row)
-        if table.index is not None:
-            self._index[store_key] = table.keys_of(key, row)
+        self._writes.append((store_key, data, table.keys_of(key, row)))
         self._rows[store_key] = data
 
     def delete(self, table: Table[R], key: bytes) -> None:
         """Stage a tombstone."""
         store_key = table.store_key(key)
-        if table.index is not None:
-            self._index[store_key] = ()
+        self._writes.append((store_key, None, ()))
         self._rows[store_key] = None
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
@@ -212,7 +207,7 @@ class Unit:
         if self._messages:
             raise RuntimeError("a unit is done only after its outputs are acknowledged")
         if self._rows or self._late:
-            scope.staging.merge(self._rows, self._late, self._index)
+            scope.staging.merge(self._rows, self._late, self._index())
         if self._slice is not None:
             self._finish_slice(self._slice)
         for key in self._finished:
@@ -228,28 +223,51 @@ class Unit:
                 failed = failed or error
         return failed
 
-    def child(self) -> Unit:
-        """A unit that reads this one's rows and can be thrown away alone: one job of a group."""
-        unit = Unit(self._scope)
-        unit._base, unit._base_index = self._rows, self._index  # of the same class
-        return unit
+    def mark(self) -> Mark:
+        """Where a job of a group begins: what it adds can be taken back from here on, or be a unit of its own."""
+        return (
+            len(self._writes),
+            len(self._messages),
+            len(self._late),
+            len(self._finished),
+            len(self._after),
+            len(self.quarantined),
+        )
 
-    def absorb(self, child: Unit) -> None:
-        """Take over everything of a child that succeeded."""
-        self._rows.update(child._rows)  # of the same class
-        self._index.update(child._index)
-        self._messages += child._messages
-        self._late += child._late
-        self._cuts += child._cuts
-        self._finished += child._finished
-        self._after += child._after
-        self.quarantined += child.quarantined
+    def rewind(self, mark: Mark) -> None:
+        """Take back everything that was added since."""
+        writes, messages, late, finished, after, quarantined = mark
+        del self._writes[writes:]
+        del self._messages[messages:]
+        del self._late[late:]
+        del self._finished[finished:]
+        del self._after[after:]
+        del self._cuts[quarantined:]
+        del self.quarantined[quarantined:]
+        self._rows = _rows_of(self._writes)
+
+    def part(self, start: Mark, stop: Mark) -> Unit:
+        """What was added between the two, as a unit."""
+        part = Unit(self._scope)
+        writes, messages, late, finished, after, quarantined = map(slice, start, stop)
+        part._writes = self._writes[writes]  # of the same class
+        part._messages = self._messages[messages]
+        part._late = self._late[late]
+        part._finished = self._finished[finished]
+        part._after = self._after[after]
+        part._cuts = self._cuts[quarantined]
+        part.quarantined = self.quarantined[quarantined]
+        part._rows = _rows_of(part._writes)
+        return part
 
     @property
     def progressed(self) -> bool:
         """Whether any source record is done by this unit."""
         held = sum(map(len, self._held.values()))
         return bool(self._finished) or (self._slice is not None and held < len(self._slice.records))
+
+    def _index(self) -> IndexKeys:
+        return {store_key: keys for store_key, _, keys in self._writes}
 
     def _finish_slice(self, slice_: Slice) -> None:
         held = self._scope.held
@@ -265,6 +283,10 @@ class Unit:
                 if record.offset not in self._held.get(tp, ()):
                     tracker, span = slice_.parts[tp]
                     tracker.finish(span, record.offset)
+
+
+def _rows_of(writes: list[_Write]) -> Changes:
+    return {store_key: data for store_key, data, _ in writes}
 
 
 def _after_prefix(prefix: bytes) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, invariant
 from app.engine import Message, Revoked, Table, Unit
 from app.engine.staging import Changes, Staging
 from app.engine.store import Store
-from app.engine.unit import Scope
+from app.engine.unit import Mark, Scope
 from tests.support.engine import RecordingOutputs, Row
 from tests.support.machines import Machine, action, caught, new_folder, play
 
@@ -80,62 +80,60 @@ class StagingMachine(Machine):
         self.staged: Staged = {}
         self.sends: list[bytes] = []
         self.after: list[int] = []
-        self.child: Unit | None = None
+        self.job: Mark | None = None
 
     # -- what an agent does
 
     @property
-    def current(self) -> Unit:
-        return self.child or self.unit
-
-    @property
     def seen(self) -> Model:
-        return over(over(self.merged, self.staged), self.child_staged if self.child else {})
+        return over(over(self.merged, self.staged), self.job_staged if self.job else {})
 
     @action(6)
     def write(self, data: st.DataObject) -> None:
         table, key = data.draw(st.sampled_from(self.places))
         row = data.draw(st.none() | rows)
         if row is None:
-            self.current.delete(table, key)
+            self.unit.delete(table, key)
         else:
-            self.current.put(table, key, row)
-        (self.child_staged if self.child else self.staged)[table.name, key] = row
+            self.unit.put(table, key, row)
+        (self.job_staged if self.job else self.staged)[table.name, key] = row
 
     @action()
     def send(self, data: st.DataObject) -> None:
         value = data.draw(st.binary(max_size=3))
-        self.current.send("out", b"k", value)
-        (self.child_sends if self.child else self.sends).append(value)
+        self.unit.send("out", b"k", value)
+        (self.job_sends if self.job else self.sends).append(value)
 
     @action()
     def ask_for_a_call(self, data: st.DataObject) -> None:
         self.calls += 1
         call = self.calls
-        self.current.on_done(lambda: self.called.append(call))
-        (self.child_after if self.child else self.after).append(call)
+        self.unit.on_done(lambda: self.called.append(call))
+        (self.job_after if self.job else self.after).append(call)
 
-    @action(2, when=lambda self: self.child is None)
+    @action(2, when=lambda self: self.job is None)
     def a_job_begins(self, data: st.DataObject) -> None:
-        self.child = self.unit.child()
-        self.child_staged: Staged = {}
-        self.child_sends: list[bytes] = []
-        self.child_after: list[int] = []
+        self.job = self.unit.mark()
+        self.job_staged: Staged = {}
+        self.job_sends: list[bytes] = []
+        self.job_after: list[int] = []
 
-    @action(2, when=lambda self: self.child is not None)
+    @action(2, when=lambda self: self.job is not None)
     def a_job_ends(self, data: st.DataObject) -> None:
         if data.draw(st.booleans(), label="succeeds"):
-            self.unit.absorb(self.child)
-            self.staged |= self.child_staged
-            self.sends += self.child_sends
-            self.after += self.child_after
-        self.child = None
+            self.staged |= self.job_staged
+            self.sends += self.job_sends
+            self.after += self.job_after
+        else:
+            self.unit.rewind(self.job)
+        self.job = None
 
     # -- what the runner does
 
     @action(2)
     def done(self, data: st.DataObject) -> None:
-        self.child = None
+        if self.job is not None:
+            self.unit.rewind(self.job)
         self._flush()
         before = list(self.called)
         self.unit.done()
@@ -199,7 +197,7 @@ class StagingMachine(Machine):
         mine = [(key, row) for (name, key), row in sorted(self.seen.items()) if name == table.name]
         for prefix in PREFIXES:
             found = [(key, row) for key, row in mine if key.startswith(prefix) and (start is None or key >= start)]
-            assert self.current.scan(table, prefix, start=start, limit=limit) == found[:limit]
+            assert self.unit.scan(table, prefix, start=start, limit=limit) == found[:limit]
 
     @action(3)
     def scan_index(self, data: st.DataObject) -> None:
@@ -209,7 +207,7 @@ class StagingMachine(Machine):
         mine = [key for key in self._index(table) if key.startswith(prefix) and (start is None or key >= start)]
         for stop in bounds:
             found = [key for key in mine if stop is None or key < stop]
-            assert self.current.scan_index(table, prefix, start=start, stop=stop, limit=limit) == found[:limit]
+            assert self.unit.scan_index(table, prefix, start=start, stop=stop, limit=limit) == found[:limit]
 
     def _index(self, table: Table) -> list[bytes]:
         if table.index is None:
@@ -223,14 +221,14 @@ class StagingMachine(Machine):
         seen = self.seen
         for table in TABLES:
             mine = {key: row for (name, key), row in sorted(seen.items()) if name == table.name}
-            assert dict(self.current.scan(table)) == mine
-            assert all(self.current.get(table, key) == row for key, row in mine.items())
-            assert self.current.get(table, b"absent") is None
+            assert dict(self.unit.scan(table)) == mine
+            assert all(self.unit.get(table, key) == row for key, row in mine.items())
+            assert self.unit.get(table, b"absent") is None
         for name, key in {**self.merged, **self.staged}.keys() - seen.keys():
             (table,) = [table for table in TABLES if table.name == name]
-            assert self.current.get(table, key) is None
-        assert self.current.scan_index(FIRST) == self._index(FIRST)
-        assert self.current.scan_index(SECOND) == self._index(SECOND)
+            assert self.unit.get(table, key) is None
+        assert self.unit.scan_index(FIRST) == self._index(FIRST)
+        assert self.unit.scan_index(SECOND) == self._index(SECOND)
 
     @invariant()
     def others_see_only_what_is_merged(self) -> None:

@@ -73,11 +73,9 @@ async def test_index_keys_are_made_once_where_the_row_is_put(tmp_path: Path) -> 
     store = Store(tmp_path / "db", [table], 3600)
     staging = Staging(store)
     scope = Scope("agent", staging, RecordingOutputs(), "quarantine", lambda: None)
-    group = Unit(scope)
-    job = group.child()
-    job.put(table, b"a", Row(tag="red"))
-    group.absorb(job)
-    group.done()
+    unit = Unit(scope)
+    unit.put(table, b"a", Row(tag="red"))
+    unit.done()
 
     assert Unit(scope).scan_index(table, b"red") == [b"reda"]
     store.write(staging.freeze(), {}, index=staging.frozen_index)
@@ -148,21 +146,84 @@ async def test_a_unit_is_not_done_while_its_outputs_are_not_acknowledged(tmp_pat
     assert [m.value for m in outputs.sent] == [b"v"]
 
 
+class Jobs:
+    """A group of jobs that each add one of everything, and what became real of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.outputs = RecordingOutputs()
+        self.scope = new_scope(new_store(path), self.outputs)
+        self.called: list[int] = []
+        slice_, self.tracker = a_slice(1, 2, 3)
+        self.records = slice_.records
+        before = Unit(self.scope, slice_)
+        for record in self.records:
+            before.hold(record)
+        before.done()
+        self.unit = Unit(self.scope)
+
+    def run(self, job: int) -> None:
+        self.unit.put(ROWS, b"a", Row(n=job, tag=str(job)))
+        self.unit.put(ROWS, b"b%d" % job, Row(n=job))
+        self.unit.send("out", b"k", b"%d" % job)
+        self.unit.send_late("late", b"k", b"%d" % job)
+        self.unit.quarantine(FakeRecord(value=b"%d" % job), "handler_error", "")
+        self.unit.finish(self.records[job - 1])
+        self.unit.on_done(lambda: self.called.append(job))
+
+    async def commit(self, unit: Unit) -> list[object]:
+        """Rows, index keys, outputs, late ones, reasons of quarantine, unfinished records, and calls."""
+        await unit.flush()
+        unit.done()
+        real = Unit(self.scope)
+        return [
+            [(key, row.n) for key, row in real.scan(ROWS)],
+            real.scan_index(ROWS),
+            [(message.topic, message.value) for message in self.outputs.sent],
+            [message.value for message in self.scope.staging.late],
+            list(unit.quarantined),
+            self.tracker.unfinished,
+            self.called,
+        ]
+
+
 async def test_a_failed_job_of_a_group_leaves_the_others_whole(tmp_path: Path) -> None:
-    scope = new_scope(new_store(tmp_path))
-    group = Unit(scope)
-    first = group.child()
-    first.put(ROWS, b"a", Row(n=1))
-    group.absorb(first)
-    failed = group.child()
-    failed.put(ROWS, b"a", Row(n=99))
-    third = group.child()
+    jobs = Jobs(tmp_path)
+    jobs.run(1)
+    failed = jobs.unit.mark()
+    jobs.run(2)
+    jobs.unit.rewind(failed)
 
-    assert third.get(ROWS, b"a") == Row(n=1)
-    group.absorb(third)
-    group.done()
+    assert jobs.unit.get(ROWS, b"a") == Row(n=1, tag="1")
+    assert jobs.unit.get(ROWS, b"b2") is None
+    jobs.run(3)
 
-    assert Unit(scope).get(ROWS, b"a") == Row(n=1)
+    assert await jobs.commit(jobs.unit) == [
+        [(b"a", 3), (b"b1", 1), (b"b3", 3)],
+        [b"tag/3/a"],
+        [("out", b"1"), ("quarantine", b"1"), ("out", b"3"), ("quarantine", b"3")],
+        [b"1", b"3"],
+        ["handler_error"] * 2,
+        1,
+        [1, 3],
+    ]
+
+
+async def test_what_one_job_of_a_group_has_added_can_be_a_unit_of_its_own(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    marks = [jobs.unit.mark()]
+    for job in (1, 2, 3):
+        jobs.run(job)
+        marks.append(jobs.unit.mark())
+
+    assert await jobs.commit(jobs.unit.part(marks[1], marks[2])) == [
+        [(b"a", 2), (b"b2", 2)],
+        [b"tag/2/a"],
+        [("out", b"2"), ("quarantine", b"2")],
+        [b"2"],
+        ["handler_error"],
+        2,
+        [2],
+    ]
 
 
 async def test_what_must_start_after_the_merge_starts_after_the_merge(tmp_path: Path) -> None:
