@@ -175,7 +175,7 @@ class Program:
             readers=self.readers,
             options=delivery_options(chosen),
             signing_key=self.signing_keys[0] if self.signing_keys else None,
-            busy=self.watch.busy,
+            busy=lambda: self.engine.pace.busy,
         )
 
     def _matched(self, key: bytes, row: WebhookRow | None) -> None:

@@ -7,6 +7,7 @@ slices are as long as it has slots. Nobody else's share is held back by that: mo
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
     from app.webhooks.scheduler import Now, Scheduler
 
-__all__ = ["HOLD_S", "LEAST", "Appetite"]
+__all__ = ["FEWEST", "HOLD_S", "LEAST", "Appetite"]
 
 LEAST: Final = 24
-"""Records, as each slice has costs of its own."""
+"""Records, as each slice has costs of its own; or a quarter of the webhook's slots, so that the others stay in use."""
+FEWEST: Final = 8
+"""What is less than this costs more than it saves."""
 HOLD_S: Final = 0.02
 """So long a slice waits for as many slots; a webhook whose attempts end more slowly is not what keeps a worker busy."""
+_ANY: Final = (sys.maxsize, 0)
 
 
 class Appetite:
@@ -49,7 +53,7 @@ class Appetite:
         self._met.append(webhook_id)
 
     def waits(self, webhook_id: str) -> None:
-        """One of this webhook had to wait."""
+        """One of this webhook had to wait for a slot."""
         self._waited.add(webhook_id)
 
     def ends(self, now: Now) -> None:
@@ -61,18 +65,18 @@ class Appetite:
                     self._short = webhook_id
 
     def takes(self, limit: int, now: Now) -> int:
-        """Of how many records the next slice should be."""
-        room = self._room(now)
-        return limit if room is None else min(limit, max(LEAST, room))
+        """Of how many records the next slice should be; where too few slots came free, of as many as ever."""
+        free, least = self._room(now)
+        return min(limit, free) if free >= least else limit
 
     def holds_back_s(self, now: Now) -> float:
         """How long it should wait for slots; 0: no longer."""
-        room = self._room(now)
-        if room is None or room >= LEAST:
-            return 0.0
-        return max(0.0, self._ended_s + HOLD_S - now.monotonic_s)
+        free, least = self._room(now)
+        return 0.0 if free >= least else max(0.0, self._ended_s + HOLD_S - now.monotonic_s)
 
-    def _room(self, now: Now) -> int | None:
-        if self._short is None or not self._busy():
-            return None
-        return self._scheduler.room(self._short, now)
+    def _room(self, now: Now) -> tuple[int, int]:
+        """Slots that are free, and how many should be; as many as anybody may ask for where it does not matter."""
+        room = self._scheduler.room(self._short, now) if self._short is not None and self._busy() else None
+        if room is None or room.slots // 4 < FEWEST:
+            return _ANY
+        return room.free, min(LEAST, room.slots // 4)

@@ -244,7 +244,8 @@ class WebhooksProcessor(Processor):
     def _wait_briefly(self, webhook: OwnedWebhook, row: DeliveryRow, record: Record, unit: Unit) -> None:
         now = self._holdings.now
         unit.hold(record)
-        self._appetite.waits(row.webhook_id)
+        if row.reason is Reason.SLOT:
+            self._appetite.waits(row.webhook_id)
         self._holdings.brief.add(row, record, now)
         self._scheduler.offer(entry_of(row))
         webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)

@@ -18,6 +18,8 @@ __all__ = ["FetchPace", "ThreadClock"]
 
 # The part of its thread's time that a worker may need before it begins to wait.
 AIM_LOAD: Final = 0.7
+# Paced as it is, only one that has more to do than time needs so much.
+BUSY_LOAD: Final = 0.85
 # Each event is fetched twice, as itself and as a delivery.
 LONGEST_S: Final = 0.06
 # By how much longer or shorter fetches wait after a second of so much too much or too little load: at once when there
@@ -62,7 +64,7 @@ class ThreadClock:
 class FetchPace:
     """Says when the next fetch may be sent.
 
-    The load is noted, and `gather_s` asked, by the thread that works; all else is for the one that fetches.
+    The load is noted, and `busy` and `gather_s` asked, by the thread that works; all else is for the one that fetches.
     """
 
     def __init__(self) -> None:
@@ -92,6 +94,11 @@ class FetchPace:
             excess = self._load - AIM_LOAD
             change_s = (LONGER_S if excess > 0 else SHORTER_S) * excess * min(window_s, LONGEST_WINDOW_S)
             self._apart_s = min(LONGEST_S, max(0.0, self._apart_s + change_s))
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread has had more to do than time for some tenths of a second."""
+        return self._load >= BUSY_LOAD
 
     def wait_s(self, now_s: float) -> float:
         """How long the next fetch waits; 0 when it may be sent."""

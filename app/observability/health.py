@@ -17,7 +17,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from app.observability.addresses import unaddressed
@@ -242,9 +241,7 @@ class LoopWatch:
 
     INTERVAL_S: Final = 0.25
     LIVE_WITHIN_S: Final = 10.0
-    BUSY_LAG_S: Final = 0.002
     _BEATS_KEPT: Final = 60
-    _BEATS_OF_A_SECOND: Final = 4
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -267,11 +264,6 @@ class LoopWatch:
     def live(self) -> bool:
         """Whether the loop turned within the last 10 s. May be asked from any thread."""
         return self._clock() - self._beat_at < self.LIVE_WITHIN_S
-
-    def busy(self) -> bool:
-        """Whether the loop has had more to do than time for about a second: its timers were late on the average."""
-        lags_s = list(islice(reversed(self._lags_s), self._BEATS_OF_A_SECOND))
-        return sum(lags_s) >= self.BUSY_LAG_S * self._BEATS_OF_A_SECOND
 
     def _beat(self) -> None:
         now = self._clock()

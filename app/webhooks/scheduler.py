@@ -44,6 +44,13 @@ class Refill(NamedTuple):
     limit: int
 
 
+class Room(NamedTuple):
+    """The slots of a webhook: those that something new would get, and all that it may have now."""
+
+    free: int
+    slots: int
+
+
 class Learnt(NamedTuple):
     """What is kept of a webhook that was put away: its slots, and whether it was in trouble (`GlobalSlots`)."""
 
@@ -166,12 +173,14 @@ class Scheduler:
         block, idle_s = found.block(now), now.monotonic_s - found.progress_s
         return idle_s <= GETS_ON_S and (block is None or block.reason is Reason.SLOT)
 
-    def room(self, webhook_id: str, now: Now) -> int | None:
+    def room(self, webhook_id: str, now: Now) -> Room | None:
         """How many that are new could about start now; None: not slots are what it lacks, or no attempt ends."""
         if not self.gets_on(webhook_id, now):
             return None
         found = self._receivers[webhook_id]
-        return 0 if found.backlog.first_waits(now.wall_ms) else min(found.slots.cap - found.in_flight, self._slots.free)
+        cap = found.slots.cap
+        waits = found.backlog.first_waits(now.wall_ms)
+        return Room(0 if waits else max(0, min(cap - found.in_flight, self._slots.free)), cap)
 
     def keeps(self, webhook_id: str, lane: bytes | None) -> bool:
         """Whether a delivery that is offered stays in memory until it starts, be it in the index or not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.webhooks.appetite import HOLD_S, LEAST
+from agents.webhooks.appetite import FEWEST, HOLD_S
 from app.webhooks.owned import DeliveryOptions
 from tests.support.webhooks import SCHEDULE, Desk, webhook_row
 
@@ -12,9 +12,9 @@ LIMIT = 64
 SLOTS = 40
 
 
-async def busy_desk() -> Desk:
+async def busy_desk(slots: int = SLOTS) -> Desk:
     """Two webhooks with 40 slots each, whose receivers hang from now on."""
-    options = DeliveryOptions(schedule=SCHEDULE, max_in_flight=SLOTS)
+    options = DeliveryOptions(schedule=SCHEDULE, max_in_flight=slots)
     desk = await Desk(options=options).open(webhook_row("wh_a"), webhook_row("wh_b"))
     # Slots grow with each success.
     for id_ in ("wh_a", "wh_b"):
@@ -31,7 +31,7 @@ async def test_whose_slots_were_too_few_gets_as_many_as_it_has_slots() -> None:
     assert desk.processor.takes(LIMIT) == LIMIT
 
     await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 1)))
-    assert desk.processor.takes(LIMIT) == LEAST, "there are none"
+    assert desk.processor.takes(LIMIT) == LIMIT, "there are none, and to take less would help nobody"
     desk.receiver.release()
     await desk.settle()
     assert desk.processor.takes(LIMIT) == SLOTS
@@ -59,14 +59,15 @@ async def test_only_of_one_that_gets_most_of_it_a_slice_takes_less() -> None:
     await desk.deliver(*(desk.intent(f"first-{n}") for n in range(SLOTS // 2)))
     await desk.deliver(*smaller, *larger)
     assert len(desk.processor._holdings.brief) == 1
-    assert desk.processor.takes(LIMIT) == LIMIT, "the larger part of it has slots"
+    assert desk.processor.holds_back_s() == 0, "the larger part of it has slots"
 
     await desk.deliver(*(desk.intent(f"c{n}") for n in range(3)), desk.intent("d", "wh_b"))
-    assert desk.processor.takes(LIMIT) == LEAST
+    assert desk.processor.holds_back_s() > 0
     await desk.deliver(desk.intent("e"), *(desk.intent(f"f{n}", "wh_gone") for n in range(3)))
-    assert desk.processor.takes(LIMIT) == LEAST, "of those that nobody has, none needs a slot"
+    assert desk.processor.holds_back_s() > 0, "of those that nobody has, none needs a slot"
     desk.receiver.release()
     await desk.settle()
+    assert desk.processor.takes(LIMIT) == SLOTS
     await desk.deliver(desk.intent("g"), *(desk.intent(f"h{n}", "wh_b") for n in range(3)))
     assert desk.processor.takes(LIMIT) == LIMIT
     await desk.context.close(desk.processor)
@@ -86,6 +87,25 @@ async def test_nobody_waits_for_a_receiver_that_answers_nobody() -> None:
     desk = await busy_desk()
     await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 1)))
     desk.clock.advance(0.5)
+
+    assert desk.processor.takes(LIMIT) == LIMIT
+    assert desk.processor.holds_back_s() == 0
+    await desk.context.close(desk.processor)
+
+
+@pytest.mark.parametrize("slots", [4, 4 * FEWEST - 1])
+async def test_of_one_with_few_slots_a_slice_waits_for_none(slots: int) -> None:
+    desk = await busy_desk(slots)
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 1)))
+
+    assert desk.processor.takes(LIMIT) == LIMIT
+    assert desk.processor.holds_back_s() == 0
+    await desk.context.close(desk.processor)
+
+
+async def test_what_waits_for_those_of_its_subject_is_not_short_of_slots() -> None:
+    desk = await busy_desk()
+    await desk.deliver(*(desk.intent(f"e{n}", subject="one") for n in range(SLOTS // 2)))
 
     assert desk.processor.takes(LIMIT) == LIMIT
     assert desk.processor.holds_back_s() == 0

@@ -47,6 +47,24 @@ def test_where_the_load_stays_high_fetches_are_as_far_apart_as_they_may_be(load:
     assert pace.wait_s(100.0 + LONGEST_S) == 0.0
 
 
+@pytest.mark.parametrize(("load", "busy"), [(0.0, False), (AIM_LOAD, False), (0.8, False), (0.9, True), (1.0, True)])
+def test_a_worker_is_busy_where_pacing_does_not_leave_it_time(load: float, busy: bool) -> None:
+    assert paced(load).busy is busy
+
+
+def test_a_worker_is_not_busy_for_one_moment_and_no_longer_when_it_is_over() -> None:
+    pace = FetchPace()
+    pace.note(0.0, 0.0)
+    pace.note(WINDOW_S, WINDOW_S)
+    assert not pace.busy
+
+    pace.note(WINDOW_S * 4, WINDOW_S * 4)
+    pace.note(WINDOW_S * 8, WINDOW_S * 8)
+    assert pace.busy
+    pace.note(WINDOW_S * 10, WINDOW_S * 8)
+    assert not pace.busy
+
+
 def test_one_busy_moment_changes_little() -> None:
     pace = FetchPace()
     pace.note(0.0, 0.0)
