@@ -22,7 +22,7 @@ LEAST: Final = 24
 """Records, as each slice has costs of its own; or a quarter of the webhook's slots, so that the others stay in use."""
 FEWEST: Final = 8
 """What is less than this costs more than it saves."""
-HOLD_S: Final = 0.02
+HOLD_S: Final = 0.003
 """So long a slice waits for as many slots; a webhook whose attempts end more slowly is not what keeps a worker busy."""
 _ANY: Final = (sys.maxsize, 0)
 

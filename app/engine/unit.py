@@ -237,14 +237,15 @@ class Unit:
     def rewind(self, mark: Mark) -> None:
         """Take back everything that was added since."""
         writes, messages, late, finished, after, quarantined = mark
-        del self._writes[writes:]
+        if len(self._writes) > writes:
+            del self._writes[writes:]
+            self._rows = _rows_of(self._writes)
         del self._messages[messages:]
         del self._late[late:]
         del self._finished[finished:]
         del self._after[after:]
         del self._cuts[quarantined:]
         del self.quarantined[quarantined:]
-        self._rows = _rows_of(self._writes)
 
     def part(self, start: Mark, stop: Mark) -> Unit:
         """What was added between the two, as a unit."""

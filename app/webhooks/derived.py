@@ -7,7 +7,6 @@ sends the same event twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -67,8 +66,6 @@ class _AttemptEvent(msgspec.Struct, kw_only=True, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
-# A worker that delivers thousands a second begins and ends several attempts in each millisecond.
-_time_text = lru_cache(1024)(format_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ class Publisher:
             event_source=row.event_source,
             event_type=row.event_type,
             attempt=attempt.attempt,
-            started_at=_time_text(attempt.started_ms),
+            started_at=format_time(attempt.started_ms),
             duration_ms=attempt.duration_ms,
             outcome=attempt.result,
             status_code=attempt.status_code,
@@ -104,7 +101,7 @@ class Publisher:
             id=f"{row.delivery_id}-{attempt.attempt}-{attempt.started_ms}",
             source=self.source,
             subject=row.webhook_id,
-            time=_time_text(attempt.started_ms + attempt.duration_ms),
+            time=format_time(attempt.started_ms + attempt.duration_ms),
             traceparent=msgspec.UNSET if row.traceparent is None else row.traceparent,
             correlationid=msgspec.UNSET if row.correlation_id is None else row.correlation_id,
             data=told,

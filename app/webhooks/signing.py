@@ -155,10 +155,10 @@ class SignedHeaders(msgspec.Struct, frozen=True, gc=False):
         return iter((*pairs, ("traceparent", self.traceparent)) if self.traceparent else pairs)
 
     def written(self) -> str | None:
-        """Their lines, as they are sent; None where an id might end one."""
+        """Their lines, as they are sent; None where one might end early."""
         delivery_id, webhook_id, traceparent = self.delivery_id, self.webhook_id, self.traceparent or ""
-        # What else varies is made here, of characters that can do no harm.
-        given = delivery_id + webhook_id + traceparent
+        # What else varies are numbers and signatures.
+        given = delivery_id + webhook_id + self.event_id + self.event_type + traceparent
         if "\n" in given or "\r" in given or "\0" in given:
             return None
         last = f"traceparent: {traceparent}\r\n" if traceparent else ""

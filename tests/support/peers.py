@@ -132,7 +132,7 @@ async def ask(pool: Pool, origin: Origin, timeout_s: float = DEADLINE_S) -> Answ
 
 def kept(pool: Pool) -> list[Connection]:
     """The connections that wait for a request."""
-    return [connection for host in pool._hosts.values() for connection, _ in host.idle]
+    return [connection for host in pool._hosts.values() for connection in host.idle]
 
 
 def come_unread(pool: Pool, peer: Peer, data: bytes) -> None:

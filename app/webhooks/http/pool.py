@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -27,14 +26,14 @@ class _Host:
 
     Attributes:
         in_use: How many are, those that are being dialled included.
-        idle: Those that are kept, the longest idle first, and when each became idle.
+        idle: Those that are kept, the longest idle first.
     """
 
     __slots__ = ("idle", "in_use")
 
     def __init__(self) -> None:
         self.in_use = 0
-        self.idle: list[tuple[Connection, float]] = []
+        self.idle: list[Connection] = []
 
 
 class Pool:
@@ -62,7 +61,8 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._hosts: dict[Origin, _Host] = {}
         self._in_use_count = 0
-        self._idle_count = 0
+        # Whose each that is kept is and since when, over all origins: the longest idle first.
+        self._idle: dict[Connection, tuple[Origin, float]] = {}
         self._waiting: deque[tuple[Origin, asyncio.Future[_Host]]] = deque()
         self._open: dict[Connection, Origin] = {}
         self._sweeper: asyncio.TimerHandle | None = None
@@ -101,8 +101,8 @@ class Pool:
             try:
                 if not fresh and (kept := self._kept(host)) is not None:
                     return kept
-                if self._in_use_count + self._idle_count > self._max_connections and self._idle_count:
-                    self._unkeep_longest_idle()
+                if self._in_use_count + len(self._idle) > self._max_connections and self._idle:
+                    self._unkeep(next(iter(self._idle))).close()
                 self._check_open()
                 connection = await self._dial(origin)
                 if self.closed:
@@ -120,8 +120,8 @@ class Pool:
         """The end of a connection's use; it is kept if it can be."""
         host = self._hosts[origin]
         if connection.reusable and not self.closed:
-            host.idle.append((connection, self._loop.time()))
-            self._idle_count += 1
+            host.idle.append(connection)
+            self._idle[connection] = origin, self._loop.time()
             if self._sweeper is None:
                 self._sweeper = self._loop.call_later(self._keep_alive_s, self._sweep)
         else:
@@ -191,43 +191,32 @@ class Pool:
 
     def _kept(self, host: _Host) -> Connection | None:
         while host.idle:
-            connection, _ = host.idle.pop()
-            self._idle_count -= 1
+            connection = host.idle.pop()
+            del self._idle[connection]
             if connection.reusable and not connection.unasked():
                 return connection
             # Its end has come, or what nobody asked for, and is not announced yet.
             connection.abort()
         return None
 
-    def _unkeep(self, origin: Origin, host: _Host, place: int = 0) -> Connection:
-        connection, _ = host.idle.pop(place)
-        self._idle_count -= 1
+    def _unkeep(self, connection: Connection) -> Connection:
+        origin, _ = self._idle.pop(connection)
+        host = self._hosts[origin]
+        host.idle.remove(connection)
         self._forget_host(origin, host)
         return connection
 
-    def _unkeep_longest_idle(self) -> None:
-        origin, host = min(
-            ((origin, host) for origin, host in self._hosts.items() if host.idle), key=lambda one: one[1].idle[0][1]
-        )
-        self._unkeep(origin, host).close()
-
     def _forget(self, connection: Connection) -> None:
-        origin = self._open.pop(connection)
-        host = self._hosts.get(origin)
-        if host is None:
-            return
-        for place, (one, _) in enumerate(host.idle):
-            if one is connection:
-                self._unkeep(origin, host, place)
-                return
+        del self._open[connection]
+        if connection in self._idle:
+            self._unkeep(connection)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        over_s, next_s = self._loop.time() - self._keep_alive_s, math.inf
-        for origin, host in tuple(self._hosts.items()):
-            while host.idle and host.idle[0][1] <= over_s:
-                self._unkeep(origin, host).close()
-            if host.idle:
-                next_s = min(next_s, host.idle[0][1] - over_s)
-        if next_s < math.inf:
-            self._sweeper = self._loop.call_later(next_s, self._sweep)
+        over_s = self._loop.time() - self._keep_alive_s
+        while self._idle:
+            connection, (_, since_s) = next(iter(self._idle.items()))
+            if since_s > over_s:
+                self._sweeper = self._loop.call_later(since_s - over_s, self._sweep)
+                return
+            self._unkeep(connection).close()

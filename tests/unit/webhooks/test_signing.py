@@ -129,13 +129,11 @@ class TestWritten:
             expected = head_of("POST", TARGET, tuple(headers), {}, body_bytes=number)
             assert head_with("POST", TARGET, written, body_bytes=number) == expected
 
-    @pytest.mark.parametrize("name", ["webhook_id", "delivery_id", "traceparent"])
+    @pytest.mark.parametrize("name", ["webhook_id", "delivery_id", "event_id", "event_type", "traceparent"])
     @pytest.mark.parametrize("evil", ["a\r\nX-Evil: 1", "a\n", "\ra", "a\0b"])
     def test_none_is_where_a_line_could_end_early(self, name: str, evil: str) -> None:
-        values = {"webhook_id": "wh_1", "delivery_id": "dlv_1", "traceparent": None, name: evil}
-        headers = SignedHeaders(
-            "s", event_id="e", event_type="t", attempt=1, timestamp_s=7, signatures="v1,x", **values
-        )
+        ids = {"webhook_id": "wh_1", "delivery_id": "dlv_1", "event_id": "e", "event_type": "t", "traceparent": None}
+        headers = SignedHeaders("s", attempt=1, timestamp_s=7, signatures="v1,x", **(ids | {name: evil}))
 
         assert headers.written() is None
 

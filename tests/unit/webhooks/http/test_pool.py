@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
+from operator import itemgetter
 from typing import Any
 
 from hypothesis import given
@@ -103,7 +104,9 @@ class World:
         assert pool._in_use_count <= MAX_CONNECTIONS
         assert all(host.in_use <= MAX_PER_ORIGIN and (host.in_use or host.idle) for host in hosts)
         assert sum(1 for _, wire in self.wires if not wire.closing) + dialling <= MAX_CONNECTIONS
-        assert pool._idle_count == len(kept(pool))
+        assert set(pool._idle) == set(kept(pool))
+        assert len(pool._idle) == len(kept(pool))
+        assert list(pool._idle.values()) == sorted(pool._idle.values(), key=itemgetter(1))
         assert set(kept(pool)) <= pool._open.keys()
         # Who waits does so for a reason.
         assert not [one for one, place in pool._waiting if not place.done() and pool._has_place(pool._hosts.get(one))]
