@@ -7,24 +7,24 @@ slices are as long as it has slots. Nobody else's share is held back by that: mo
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.webhooks.scheduler import Now, Scheduler
+    from app.webhooks.scheduler import Now, Room, Scheduler
 
-__all__ = ["FEWEST", "HOLD_S", "LEAST", "Appetite"]
+__all__ = ["FEWEST", "HOLD_S", "LEAST", "WORK_OFF_S", "Appetite"]
 
 LEAST: Final = 24
 """Records, as each slice has costs of its own; or a quarter of the webhook's slots, so that the others stay in use."""
 FEWEST: Final = 8
 """What is less than this costs more than it saves."""
+WORK_OFF_S: Final = 0.02
+"""So long a slice waits for those that wait already: they have every slot that comes free meanwhile."""
 HOLD_S: Final = 0.003
-"""So long a slice waits for as many slots; a webhook whose attempts end more slowly is not what keeps a worker busy."""
-_ANY: Final = (sys.maxsize, 0)
+"""So long it waits, then, for slots that nobody uses; where attempts end more slowly, slots are what is scarce."""
 
 
 class Appetite:
@@ -42,6 +42,7 @@ class Appetite:
         self._waited: set[str] = set()
         self._short: str | None = None
         self._ended_s = 0.0
+        self._worked_off_s = 0.0
 
     def begins(self) -> None:
         """A slice begins."""
@@ -66,17 +67,23 @@ class Appetite:
 
     def takes(self, limit: int, now: Now) -> int:
         """Of how many records the next slice should be; where too few slots came free, of as many as ever."""
-        free, least = self._room(now)
-        return min(limit, free) if free >= least else limit
+        room = self._room(now)
+        return limit if room is None or room.free < _least(room) else min(limit, room.free)
 
     def holds_back_s(self, now: Now) -> float:
         """How long it should wait for slots; 0: no longer."""
-        free, least = self._room(now)
-        return 0.0 if free >= least else max(0.0, self._ended_s + HOLD_S - now.monotonic_s)
+        room = self._room(now)
+        if room is None or room.free >= _least(room):
+            return 0.0
+        if room.waits:
+            self._worked_off_s = now.monotonic_s
+            return max(0.0, self._ended_s + WORK_OFF_S - now.monotonic_s)
+        return max(0.0, max(self._ended_s, self._worked_off_s) + HOLD_S - now.monotonic_s)
 
-    def _room(self, now: Now) -> tuple[int, int]:
-        """Slots that are free, and how many should be; as many as anybody may ask for where it does not matter."""
+    def _room(self, now: Now) -> Room | None:
         room = self._scheduler.room(self._short, now) if self._short is not None and self._busy() else None
-        if room is None or room.slots // 4 < FEWEST:
-            return _ANY
-        return room.free, min(LEAST, room.slots // 4)
+        return room if room is not None and room.slots >= 4 * FEWEST else None
+
+
+def _least(room: Room) -> int:
+    return min(LEAST, room.slots // 4)

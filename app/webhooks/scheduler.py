@@ -22,7 +22,7 @@ from app.webhooks.receiver_state import Limits, Now, Receiver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ENTRIES_LIMIT", "Limits", "Now", "Refill", "Result", "Scheduler"]
+__all__ = ["ENTRIES_LIMIT", "Limits", "Now", "Refill", "Result", "Room", "Scheduler"]
 
 ENTRIES_LIMIT: Final = 10_000
 # A webhook with attempts in flight of which none has ended for so long may be one that hangs.
@@ -45,10 +45,14 @@ class Refill(NamedTuple):
 
 
 class Room(NamedTuple):
-    """The slots of a webhook: those that something new would get, and all that it may have now."""
+    """The slots of a webhook: those that something new would get, and all that it may have now.
+
+    With what waits already, nothing new gets any.
+    """
 
     free: int
     slots: int
+    waits: bool
 
 
 class Learnt(NamedTuple):
@@ -180,7 +184,7 @@ class Scheduler:
         found = self._receivers[webhook_id]
         cap = found.slots.cap
         waits = found.backlog.first_waits(now.wall_ms)
-        return Room(0 if waits else max(0, min(cap - found.in_flight, self._slots.free)), cap)
+        return Room(0 if waits else max(0, min(cap - found.in_flight, self._slots.free)), cap, waits)
 
     def keeps(self, webhook_id: str, lane: bytes | None) -> bool:
         """Whether a delivery that is offered stays in memory until it starts, be it in the index or not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.webhooks.appetite import FEWEST, HOLD_S
+from agents.webhooks.appetite import FEWEST, HOLD_S, LEAST, WORK_OFF_S
 from app.webhooks.owned import DeliveryOptions
 from tests.support.webhooks import SCHEDULE, Desk, webhook_row
 
@@ -39,15 +39,32 @@ async def test_whose_slots_were_too_few_gets_as_many_as_it_has_slots() -> None:
     await desk.context.close(desk.processor)
 
 
-async def test_the_next_slice_waits_for_slots_but_not_for_long() -> None:
+async def test_the_next_slice_waits_for_what_waits_already_and_then_for_slots_but_not_for_long() -> None:
     desk = await busy_desk()
     await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 1)))
+    assert desk.processor.holds_back_s() == pytest.approx(WORK_OFF_S)
+    desk.clock.advance(WORK_OFF_S)
+    assert desk.processor.holds_back_s() == 0
+
+    desk.receiver.release()
+    await desk.settle()
+    assert desk.processor.holds_back_s() == 0
+    await desk.context.close(desk.processor)
+
+
+async def test_slots_that_nobody_uses_are_waited_for_a_moment() -> None:
+    desk = await busy_desk()
+    await desk.deliver(*(desk.intent(f"e{n}") for n in range(SLOTS + 1)))
+    desk.receiver.release()
+    await desk.settle()
+    desk.receiver.hold()
+    least = min(LEAST, SLOTS // 4)
+    await desk.deliver(*(desk.intent(f"f{n}") for n in range(SLOTS - least + 1)))
+    assert not desk.processor._holdings.brief
+    assert desk.processor.takes(LIMIT) == LIMIT, "too few are free"
     assert desk.processor.holds_back_s() == pytest.approx(HOLD_S)
 
     desk.clock.advance(HOLD_S)
-    assert desk.processor.holds_back_s() == 0
-    desk.receiver.release()
-    await desk.settle()
     assert desk.processor.holds_back_s() == 0
     await desk.context.close(desk.processor)
 
