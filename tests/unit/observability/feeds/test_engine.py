@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from aiokafka import TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
 from app.engine import Slice, Unit
@@ -103,8 +104,8 @@ class Producer:
     async def hard_close(self) -> bool:
         return True
 
-    def create_plain_batch(self) -> Any:
-        return SimpleNamespace(append=lambda **_: object(), close=lambda: None)
+    def create_plain_batch(self) -> BatchBuilder:
+        return BatchBuilder(16384, 0)
 
     async def send_batch(self, _batch: Any, topic: str, *, partition: int) -> asyncio.Future[RecordMetadata]:
         sent: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
