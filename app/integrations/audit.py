@@ -307,7 +307,7 @@ def _stated(event: CloudEvent, data: dict[str, Any]) -> dict[str, Any]:
         "actor": _identity(data.get("actor") or _SYSTEM, "user"),
         "resource": named,
         "action": redact_text(str(data.get("action") or "record")),
-        "outcome": outcome if outcome in _OUTCOMES else "success",
+        "outcome": outcome if isinstance(outcome, str) and outcome in _OUTCOMES else "success",
         "details": redact(details) if isinstance(details, dict) else {},
     }
 

@@ -192,6 +192,11 @@ def test_an_audit_event_of_a_service_that_says_nothing_still_has_every_field() -
     assert audited["actor"]["id"] == "system"
 
 
+@pytest.mark.parametrize("outcome", ["odd", ["denied"], {"is": "denied"}, 7, True, None])
+def test_an_audit_event_of_a_service_with_an_outcome_of_another_kind_is_audited_all_the_same(outcome: object) -> None:
+    assert audit_event(event("audit.recorded", {"outcome": outcome}), AT_MS)["outcome"] == "success"
+
+
 def test_an_audit_record_gives_back_the_audit_event() -> None:
     assert read_audit_record(audit_value(7), AT_MS) == audit(7)
 
