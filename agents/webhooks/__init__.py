@@ -3,6 +3,7 @@
 *Whether* anything starts, retries or ends is decided in `app.webhooks`; here it happens:
 
 - `processor`: commands and intents in, what is due out;
+- `appetite`: how many intents at once;
 - `attempts`: one POST, and what came of it, as one job;
 - `endings`: what ends without an attempt;
 - `resting`: what has had nothing to do for long is held no longer;

@@ -2,7 +2,7 @@
 
 What finds a slot starts from its record. What does not must wait, be looked for and be taken out again, which costs
 about a tenth of all that a delivery does. So where most of a slice is of a webhook that was short of slots, the next
-slices are as long as it has slots. Nobody else's share is held back by that: most is of this one.
+slices are as long as it has slots. What comes for others of the number waits for that, too, some twenty milliseconds.
 """
 
 from __future__ import annotations
