@@ -171,6 +171,32 @@ async def test_a_slice_that_is_longer_than_the_agent_takes_is_run_in_parts(tmp_p
     await rig.runner.close()
 
 
+async def test_a_slice_that_is_held_back_runs_when_it_is_held_back_no_longer(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send("out", None, r.value))
+    waits_s = [0.01, 0.01]
+    rig.runner.processor.holds_back_s = lambda: waits_s.pop() if waits_s else 0.0
+    rig.feed(b"a")
+    await rig.until(lambda: rig.tracker.position == 1)
+
+    assert waits_s == []
+    await rig.runner.close()
+
+
+async def test_a_slice_that_is_held_back_keeps_no_drain_waiting_and_is_left_to_the_next_owner(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda r, u: u.send("out", None, r.value), slice_records=4)
+    rig.runner.processor.takes = lambda limit: limit // 2
+    held_back_s = 0.0
+    rig.runner.processor.holds_back_s = lambda: held_back_s
+    rig.feed(b"a", b"b", b"c")
+    held_back_s = 60.0
+    assert await rig.runner.drain(5)
+
+    assert rig.runner.processor.slices == []
+    assert (rig.tracker.position, rig.tracker.unfinished) == (0, 3)
+    await rig.runner.close()
+    assert rig.outputs.sent == []
+
+
 async def test_a_unit_does_not_wait_for_what_it_sends_late(tmp_path: Path) -> None:
     rig = Rig(tmp_path, lambda r, u: u.send_late("log", b"k", r.value), failures=[OutputFailed("never")])
     rig.feed(b"a", b"b")
