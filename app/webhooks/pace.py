@@ -18,6 +18,10 @@ __all__ = ["FIRST_SLOTS", "GlobalSlots", "Pace", "PaceRules", "Result", "Slots",
 
 FIRST_SLOTS: Final = 4
 FIRST_GAP_S: Final = 1.0
+# Before it is known for how long a webhook has failed: ten attempts a second find out as well as a thousand do, and
+# each of the others would cost the healthy ones time, and its delivery a step of the schedule.
+EARLY_AFTER_S: Final = 1.0
+EARLY_GAP_S: Final = 0.1
 # A timer that fires so much too late costs a rate limit nothing.
 LATENESS_S: Final = 0.05
 
@@ -67,10 +71,11 @@ class PaceRules:
 
 
 class Pace:
-    """Slows a webhook down that only fails: one attempt in flight, with a growing gap between attempts.
+    """Slows a webhook down that only fails: one attempt in flight, with a gap between attempts.
 
-    Unlike a breaker it never stops: a receiver that fails the first attempts of each delivery gets through, because the
-    row with most attempts goes first.
+    The gap is short until it has failed for `after_s`, so that an absence of some seconds costs no more than that, and
+    grows from then on. Unlike a breaker it never stops: a receiver that fails the first attempts of each delivery gets
+    through, because the row with most attempts goes first.
     """
 
     __slots__ = ("_failures", "_first_s", "_gap_s", "_next_s", "_rules")
@@ -116,16 +121,21 @@ class Pace:
         if self._failures == 0:
             self._first_s = now_s
         self._failures += 1
-        rules = self._rules
-        if self._gap_s is not None:
-            if not last:
-                return
-            self._gap_s = min(self._gap_s * 2, rules.max_gap_s)
-        elif 0 < rules.after_failures <= self._failures and now_s - self._first_s >= rules.after_s:
-            self._gap_s = min(FIRST_GAP_S, rules.max_gap_s)
-        else:
-            return
-        self._next_s = now_s + self._gap_s
+        gap_s = self._widened_s(now_s - self._first_s, last=last)
+        if gap_s is not None:
+            self._gap_s, self._next_s = gap_s, now_s + gap_s
+
+    def _widened_s(self, lasted_s: float, *, last: bool) -> float | None:
+        """The gap after a failure, with failures since `lasted_s`; None: nothing changes."""
+        rules, gap_s = self._rules, self._gap_s
+        if gap_s is None and not 0 < rules.after_failures <= self._failures:
+            return None
+        if lasted_s < rules.after_s:
+            begins = gap_s is None and lasted_s >= EARLY_AFTER_S
+            return EARLY_GAP_S if begins or (gap_s is not None and last) else None
+        if gap_s is None or gap_s < FIRST_GAP_S:
+            return min(FIRST_GAP_S, rules.max_gap_s)
+        return min(gap_s * 2, rules.max_gap_s) if last else None
 
 
 class TokenBucket:

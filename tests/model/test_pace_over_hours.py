@@ -8,7 +8,19 @@ import pytest
 
 from app.webhooks.model import Status
 from tests.support.report import report
-from tests.support.simulation import DAY_S, Behaviour, Hook, Reply, World, from_then_on, hangs, refuses, well
+from tests.support.simulation import (
+    DAY_S,
+    Behaviour,
+    Hook,
+    Reply,
+    World,
+    breaks,
+    from_then_on,
+    hangs,
+    refuses,
+    resets,
+    well,
+)
 
 HOUR_S = 3600.0
 
@@ -110,6 +122,34 @@ def test_a_short_absence_costs_a_few_seconds(blip_s: float) -> None:
 
     assert world.waiting(hook) <= hook.attempts - hook.delivered
     assert hook.started[-1] > world.now.monotonic_s - 1
+
+
+@pytest.mark.parametrize("behaviour", [refuses, resets, breaks])
+def test_a_receiver_that_fails_at_once_is_asked_ten_times_a_second_while_nobody_knows_for_how_long(
+    behaviour: Behaviour,
+) -> None:
+    world, hook = fed(behaviour, Load(200, 10))
+    world.run_until(1)
+    first_second = hook.attempts
+    world.run_until(10)
+
+    assert first_second == pytest.approx(200, abs=5)
+    assert hook.attempts - first_second <= 10 * 9 + 5
+
+
+def test_after_some_seconds_of_absence_what_waited_starts_at_once_and_few_wait_for_the_schedule() -> None:
+    away_s = 5.0
+    hook = Hook("wh_a", lambda attempt, now_s: refuses(attempt, now_s) if 60 <= now_s < 60 + away_s else Reply(0.01))
+    world = World([hook])
+    world.feed(hook, 200, 100)
+    world.run_until(100)
+    back = [at_s for at_s in hook.started if at_s >= 60 + away_s]
+    failed = hook.attempts - hook.delivered
+
+    # A thousand came meanwhile.
+    assert back[0] <= 60 + away_s + 0.1
+    assert failed <= 200 + 10 * away_s
+    assert max(hook.waited_s) <= away_s
 
 
 @pytest.mark.parametrize("behaviour", [refuses, hangs()], ids=["refuses", "hangs"])

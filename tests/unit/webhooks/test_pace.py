@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Slots, TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def test_slots_start_at_four_double_to_the_limit_and_halve_to_one() -> None:
@@ -27,15 +32,45 @@ def test_slots_never_pass_a_lower_limit() -> None:
     assert slots.cap == 2
 
 
-def test_pace_begins_after_ten_failures_over_ten_seconds() -> None:
-    fast, slow = Pace(PaceRules()), Pace(PaceRules())
-    for n in range(10):
-        fast.failed(n * 0.5)
-        slow.failed(n * 1.2)
+def gaps_of(times_s: Iterable[float], rules: PaceRules | None = None) -> list[float | None]:
+    """After failures at these times, each the only attempt in flight: the gap; None: not paced."""
+    pace = Pace(rules or PaceRules())
+    gaps: list[float | None] = []
+    for now_s in times_s:
+        pace.failed(now_s)
+        gaps.append(round(pace.next_s - now_s, 6) if pace.paced else None)
+    return gaps
 
-    assert not fast.paced
-    assert slow.paced
-    assert slow.next_s == 9 * 1.2 + 1
+
+def test_ten_failures_over_a_second_let_attempts_go_one_by_one_ten_a_second() -> None:
+    assert gaps_of(n * 0.12 for n in range(12)) == [None] * 9 + [0.1] * 3
+
+
+@pytest.mark.parametrize(
+    "times_s",
+    [
+        pytest.param([n * 0.01 for n in range(50)], id="a moment"),
+        pytest.param([n * 1.2 for n in range(9)], id="nine failures"),
+    ],
+)
+def test_a_moment_or_a_few_failures_slow_nothing_down(times_s: list[float]) -> None:
+    assert gaps_of(times_s) == [None] * len(times_s)
+
+
+def test_ten_seconds_of_failures_begin_the_gaps_that_grow() -> None:
+    assert gaps_of([n * 1.2 for n in range(10)] + [12.0, 14.0, 18.0]) == [None] * 9 + [1, 2, 4, 8]
+    assert gaps_of([n * 0.5 for n in range(22)])[18:] == [0.1, 0.1, 1, 2]
+
+
+def test_a_shorter_limit_than_a_second_begins_them_sooner() -> None:
+    assert gaps_of([n * 0.1 for n in range(12)], PaceRules(after_s=0.5)) == [None] * 9 + [1, 2, 4]
+
+
+def test_what_was_under_way_when_attempts_began_to_go_one_by_one_moves_none_of_them() -> None:
+    pace = Pace(PaceRules())
+    for n in range(40):
+        pace.failed(n * 0.12, last=False)
+    assert pace.next_s == pytest.approx(9 * 0.12 + 0.1)
 
 
 def test_the_gap_doubles_up_to_its_maximum_and_one_success_ends_it() -> None:
