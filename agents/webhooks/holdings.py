@@ -179,6 +179,8 @@ class Holdings:
     def _take_in(self, row: WebhookRow) -> OwnedWebhook:
         webhook = self.webhooks[row.webhook_id] = OwnedWebhook(row, self.deps.options, self.deps.keys)
         self.scheduler.configure(row.webhook_id, webhook.limits, self.now)
+        # From the next tick on it is looked at whether it is needed any longer; there may be no other reason for one.
+        self.context.tick_now()
         return webhook
 
     def use(self, row: WebhookRow) -> bool:

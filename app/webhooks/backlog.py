@@ -109,9 +109,14 @@ class Backlog:
         return len(self._known)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits, here or in the index."""
+        return not self._known and self.all_here
+
+    @property
     def empty(self) -> bool:
-        """Whether nothing waits, here or in the index, and no lane is busy: it does what a new one would."""
-        return not self._known and not self._lanes and self.all_here
+        """Whether it is idle and no lane is busy: it does what a new one would."""
+        return not self._lanes and self.idle
 
     @property
     def classes(self) -> int:

@@ -9,8 +9,6 @@ Pure: the clock comes in as `Now`. Whoever calls `next` or `admit` and gets a de
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,6 +16,7 @@ from app.webhooks.backlog import DEFAULT_SHARE, Backlog, Entry, Horizon
 from app.webhooks.model import Ordering, Reason
 from app.webhooks.pace import GlobalSlots, PaceRules, Result, TokenBucket
 from app.webhooks.receiver_state import Limits, Now, Receiver
+from app.webhooks.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +29,6 @@ STALLED_S: Final = 1.0
 # One that answers is not far from its next answer.
 GETS_ON_S: Final = 0.25
 _LANE_REFILL: Final = 8
-# Timers that an earlier one replaced stay in the heap until there are more of them than this.
-_STALE_TIMERS: Final = 32
 
 
 class Refill(NamedTuple):
@@ -84,15 +81,12 @@ class Scheduler:
         self._wake = wake
         self._receivers: dict[str, Receiver] = {}
         self._put_away: dict[str, Learnt] = {}
-        self._ring: deque[str] = deque()
-        self._in_ring: set[str] = set()
+        self._turns = Turns()
         self._parked: dict[str, None] = {}
         self._touched: set[str] = set()
         self._entries_limit = entries_limit
         self._classes = 0
         self._share = max(1, min(DEFAULT_SHARE, entries_limit // 2))
-        self._timers: list[tuple[float, str]] = []
-        self._timer_of: dict[str, float] = {}
 
     def configure(self, webhook_id: str, limits: Limits, now: Now) -> None:
         """A webhook is there, or its configuration changed; what was learnt of it stays.
@@ -192,19 +186,14 @@ class Scheduler:
 
     def next(self, now: Now) -> Entry | None:
         """Pull the next delivery; it has started. None: nothing can start now."""
-        while self._timers and self._timers[0][0] <= now.monotonic_s:
-            at_s, webhook_id = heapq.heappop(self._timers)
-            if self._timer_of.get(webhook_id) == at_s:
-                del self._timer_of[webhook_id]
-                self._enqueue(webhook_id, wake=False)
-        for _ in range(len(self._ring)):
-            webhook_id = self._ring.popleft()
-            self._in_ring.discard(webhook_id)
-            found = self._receivers.get(webhook_id)
+        turns = self._turns
+        turns.wake_up(now.monotonic_s)
+        for _ in range(len(turns)):
+            found = self._receivers.get(turns.leave())
             if found is not None and (entry := self._pull(found, now)) is not None:
                 return entry
             if self._slots.free <= 0:
-                if self._ring:
+                if len(turns):
                     # Nobody has looked whether these could start, so nobody stands in the queue for them.
                     self._slots.wait(self._unpark)
                 break
@@ -212,7 +201,7 @@ class Scheduler:
 
     def next_at_s(self) -> float | None:
         """When `next` should be asked again, by the monotonic clock; None: not before `wake`."""
-        return self._timers[0][0] if self._timers else None
+        return self._turns.next_at_s()
 
     def pass_on(self) -> None:
         """What this number does not use, another one may."""
@@ -243,13 +232,13 @@ class Scheduler:
         if result is not Result.NOTHING:
             self._slots.mark(webhook_id, troubled=found.pace.troubled or result is Result.SLOW)
         self._slots.give_back(webhook_id)
-        self._enqueue(webhook_id)
+        self._enqueue_if_any(found)
 
     def settled(self, webhook_id: str, lane: bytes | None) -> None:
         """What became of an attempt is written, so that the next of its lane may start."""
         if (found := self._receivers.get(webhook_id)) is not None:
             found.backlog.release(lane)
-            self._enqueue(webhook_id)
+            self._enqueue_if_any(found)
 
     def stop(self, webhook_id: str, change: int) -> None:
         """A receiver said that nothing more may start (1), or what it said is written, so that all know (-1)."""
@@ -264,7 +253,10 @@ class Scheduler:
         if (found := self._receivers.get(entry.webhook_id)) is not None:
             found.backlog.share = self._share
             found.backlog.offer(entry)
-            self._enqueue(entry.webhook_id)
+            if self._looked_at_later(found):
+                self._touched.add(entry.webhook_id)
+            else:
+                self._enqueue(entry.webhook_id)
 
     def forget(self, webhook_id: str, delivery_id: str) -> None:
         """A row ended without an attempt."""
@@ -349,14 +341,14 @@ class Scheduler:
     def _pull(self, found: Receiver, now: Now) -> Entry | None:
         if (block := found.block(now)) is not None:
             if block.until_s is not None and len(found.backlog):
-                self._sleep(found.webhook_id, block.until_s)
+                self._turns.sleep(found.webhook_id, block.until_s)
             return None
         entry = found.backlog.pick(now.wall_ms, most_tries=found.pace.paced)
         if entry is None:
             # What cannot start may have made room for more of the index.
             self._touched.add(found.webhook_id)
             if (due_ms := found.backlog.next_due_ms()) is not None:
-                self._sleep(found.webhook_id, now.monotonic_s + (due_ms - now.wall_ms) / 1000)
+                self._turns.sleep(found.webhook_id, now.monotonic_s + (due_ms - now.wall_ms) / 1000)
             return None
         if not self._available(found, now):
             if self._slots.fair(found.webhook_id):
@@ -378,18 +370,23 @@ class Scheduler:
             self._enqueue(webhook_id, wake=False)
         self._wake()
 
-    def _sleep(self, webhook_id: str, until_s: float) -> None:
-        known = self._timer_of.get(webhook_id)
-        if known is None or until_s < known:
-            self._timer_of[webhook_id] = until_s
-            heapq.heappush(self._timers, (until_s, webhook_id))
-            if len(self._timers) > 2 * len(self._timer_of) + _STALE_TIMERS:
-                self._timers = sorted((at_s, of) for of, at_s in self._timer_of.items())
+    def _enqueue_if_any(self, found: Receiver) -> None:
+        # After most attempts nothing waits, and to wake the pump costs as much as to route an event.
+        self._touched.add(found.webhook_id)
+        if not found.backlog.idle:
+            self._enqueue(found.webhook_id)
+
+    def _looked_at_later(self, found: Receiver) -> bool:
+        """Whether it can start nothing before an attempt of it ends, or a timer fires, and either enqueues it."""
+        if found.in_flight >= found.slots.cap or found.stops:
+            return True
+        if not found.pace.paced:
+            return False
+        timer_s = self._turns.sleeps_until_s(found.webhook_id)
+        return found.in_flight > 0 or (timer_s is not None and timer_s <= found.pace.next_s)
 
     def _enqueue(self, webhook_id: str, *, wake: bool = True) -> None:
         self._touched.add(webhook_id)
-        if webhook_id not in self._in_ring:
-            self._in_ring.add(webhook_id)
-            self._ring.append(webhook_id)
+        self._turns.join(webhook_id)
         if wake:
             self._wake()

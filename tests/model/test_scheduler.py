@@ -42,11 +42,20 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def open_scheduler(self) -> None:
         self.slots = GlobalSlots(WORKER_CAP)
-        self.scheduler = Scheduler(self.slots, RULES, lambda: None, entries_limit=12)
+        self.awake = True
+        self.scheduler = Scheduler(self.slots, RULES, self.woken, entries_limit=12)
         for webhook, ordering in WEBHOOKS.items():
             self.scheduler.configure(webhook, Limits(CAP, ordering=ordering), self.now)
         for webhook, tries in {(e.webhook_id, e.tries) for e in self.waiting.values()}:
             self.scheduler.expect(webhook, tries, (0, 0))
+
+    def woken(self) -> None:
+        self.awake = True
+
+    @property
+    def would_pump(self) -> bool:
+        timer_s = self.scheduler.next_at_s()
+        return self.awake or (timer_s is not None and timer_s <= self.now.monotonic_s)
 
     # -- the agent's part
 
@@ -75,6 +84,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.flying[entry.delivery_id] = Flying(entry, stored)
 
     def pump(self) -> None:
+        self.awake = False
         for _ in range(2000):
             refills = list(self.scheduler.refills())
             for asked in refills:
@@ -177,10 +187,18 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # -- what holds
 
-    def nothing_startable_is_left(self) -> None:
+    @invariant()
+    def what_could_start_wakes_the_pump(self) -> None:
+        if not self.would_pump:
+            # One that has attempts in flight is looked at when the next of them ends.
+            self.nothing_startable_is_left(in_flight=0)
+
+    def nothing_startable_is_left(self, in_flight: int = WORKER_CAP) -> None:
         for webhook, ordering in WEBHOOKS.items():
             receiver = self.scheduler._receivers[webhook]
             if receiver.block(self.now) is not None or not self.slots.available(webhook):
+                continue
+            if receiver.in_flight > in_flight:
                 continue
             strict = ordering is Ordering.STRICT
             busy = {f.entry.lane for f in self.flying.values() if f.entry.webhook_id == webhook}
@@ -220,7 +238,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(5000):
             if not self.waiting and not self.flying:
                 return
-            self.pump()
+            if self.would_pump:
+                self.pump()
             for delivery_id in sorted(self.flying):
                 self.end(delivery_id, Result.SUCCESS)
             self.time_passes(0.5)

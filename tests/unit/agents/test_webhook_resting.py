@@ -38,6 +38,17 @@ async def test_a_webhook_that_was_needed_once_is_held_no_longer_and_the_next_eve
     assert held(desk) == {"wh_a"}
 
 
+async def test_one_that_is_read_for_an_event_that_was_delivered_before_is_held_no_longer_either(desk: Desk) -> None:
+    await desk.deliver(desk.intent("e1"))
+    await desk.pass_time(LONG_S)
+    await desk.deliver(desk.intent("e1"))
+    assert held(desk) == {"wh_a"}
+
+    # Sooner than the next sweep, which is a tick, too.
+    await desk.pass_time(2 * UNNEEDED_S)
+    assert held(desk) == set()
+
+
 async def test_many_that_matched_once_each_are_held_no_longer_a_few_at_a_time() -> None:
     hooks = [f"wh_{place}" for place in range(5 * LOOKED_AT)]
     desk = await Desk().open(*map(webhook_row, hooks))

@@ -29,7 +29,7 @@ def test_a_retry_that_is_far_off_leaves_one_timer_however_much_happens_before_it
         scheduler.finish("wh", started.lane, Result.SUCCESS, at(second + 1))
         assert scheduler.next(at(second + 1)) is None
 
-    assert len(scheduler._timers) < 50
+    assert len(scheduler._turns._timers) < 50
 
 
 def test_a_number_that_is_gone_is_not_woken_in_the_place_of_another() -> None:
@@ -82,3 +82,80 @@ def test_what_waits_without_a_row_stays_in_memory_when_a_retry_of_its_subject_st
         scheduler.refill(asked, [], None)
 
     assert scheduler.admit("a", b"R", now) is not None
+
+
+class Wakes:
+    """A scheduler with one webhook that failed long enough to be paced, and how often it woke its pump."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.scheduler = Scheduler(GlobalSlots(8), PaceRules(after_failures=1, after_s=0), self.wake)
+        self.scheduler.configure("wh", Limits(max_in_flight=4), at(0))
+        self.fail_once(at(0))
+        assert self.scheduler.next(at(0)) is None
+        self.count = 0
+
+    def wake(self) -> None:
+        self.count += 1
+
+    def fail_once(self, now: Now) -> None:
+        assert self.scheduler.admit("wh", None, now) is None
+        self.scheduler.finish("wh", None, Result.FAILURE, now)
+
+    def starts(self, now: Now) -> str | None:
+        found = self.scheduler.next(now)
+        return None if found is None else found.delivery_id
+
+
+def test_what_comes_for_a_paced_webhook_wakes_nobody_before_its_gap_is_over() -> None:
+    wakes = Wakes()
+    wakes.scheduler.offer(entry("first", at(0.1)))
+    assert wakes.count == 1
+    assert wakes.starts(at(0.1)) is None
+    for n in range(50):
+        wakes.scheduler.offer(entry(f"d{n}", at(0.2)))
+
+    assert wakes.count == 1
+    assert wakes.scheduler.next_at_s() == 1
+    assert wakes.starts(at(1)) == "first"
+
+
+def test_what_comes_for_a_paced_webhook_without_a_timer_wakes_the_pump() -> None:
+    wakes = Wakes()
+    wakes.scheduler.offer(entry("resent", at(5), tries=1))
+
+    assert wakes.count == 1
+    assert wakes.starts(at(5)) == "resent"
+
+
+def test_a_timer_for_what_is_due_later_than_the_gap_does_not_keep_the_next_one_waiting() -> None:
+    wakes = Wakes()
+    wakes.scheduler.offer(entry("retry", at(300), tries=1))
+    assert wakes.starts(at(2)) is None
+    assert wakes.scheduler.next_at_s() == 300
+    wakes.scheduler.offer(entry("resent", at(3), tries=2))
+
+    assert wakes.count == 2
+    assert wakes.starts(at(3)) == "resent"
+
+
+def test_what_comes_for_a_webhook_without_a_slot_is_looked_at_when_an_attempt_ends() -> None:
+    wakes = Wakes()
+    wakes.scheduler.reset("wh")
+    for _ in range(4):
+        assert wakes.scheduler.admit("wh", None, at(0)) is None
+    wakes.count = 0
+    wakes.scheduler.offer(entry("waits", at(0)))
+    assert wakes.count == 0
+
+    wakes.scheduler.finish("wh", None, Result.SUCCESS, at(1))
+    assert wakes.count
+    assert wakes.starts(at(1)) == "waits"
+
+
+def test_an_attempt_that_ends_with_nothing_waiting_wakes_nobody() -> None:
+    wakes = Wakes()
+    assert wakes.scheduler.admit("wh", None, at(2)) is None
+    wakes.scheduler.finish("wh", None, Result.SUCCESS, at(2))
+
+    assert wakes.count == 0
