@@ -18,10 +18,10 @@ __all__ = ["FIRST_SLOTS", "GlobalSlots", "Pace", "PaceRules", "Result", "Slots",
 
 FIRST_SLOTS: Final = 4
 FIRST_GAP_S: Final = 1.0
-# Before it is known for how long a webhook has failed: ten attempts a second find out as well as a thousand do, and
-# each of the others would cost the healthy ones time, and its delivery a step of the schedule.
-EARLY_AFTER_S: Final = 1.0
-EARLY_GAP_S: Final = 0.1
+# From here on a webhook that only fails shares `FAILING_PER_S` with the others that do, until it is paced. To give each
+# of them a gap of its own would starve one that fails most of its deliveries for good, and takes the others.
+STEADY_AFTER_S: Final = 1.0
+FAILING_PER_S: Final = 200
 # A timer that fires so much too late costs a rate limit nothing.
 LATENESS_S: Final = 0.05
 
@@ -71,19 +71,19 @@ class PaceRules:
 
 
 class Pace:
-    """Slows a webhook down that only fails: one attempt in flight, with a gap between attempts.
+    """Slows a webhook down that only fails: one attempt in flight, with a growing gap between attempts.
 
-    The gap is short until it has failed for `after_s`, so that an absence of some seconds costs no more than that, and
-    grows from then on. Unlike a breaker it never stops: a receiver that fails the first attempts of each delivery gets
-    through, because the row with most attempts goes first.
+    Unlike a breaker it never stops: a receiver that fails the first attempts of each delivery gets through, because the
+    row with most attempts goes first.
     """
 
-    __slots__ = ("_failures", "_first_s", "_gap_s", "_next_s", "_rules")
+    __slots__ = ("_failures", "_first_s", "_gap_s", "_last_s", "_next_s", "_rules")
 
     def __init__(self, rules: PaceRules) -> None:
         self._rules = rules
         self._failures = 0
         self._first_s = 0.0
+        self._last_s = 0.0
         self._gap_s: float | None = None
         self._next_s = 0.0
 
@@ -91,6 +91,12 @@ class Pace:
     def paced(self) -> bool:
         """Whether attempts go one by one."""
         return self._gap_s is not None
+
+    @property
+    def steady(self) -> bool:
+        """Whether it fails as often as `paced` asks for, and for a second, but not yet for as long."""
+        enough = 0 < self._rules.after_failures <= self._failures
+        return enough and self._gap_s is None and self._last_s - self._first_s >= STEADY_AFTER_S
 
     @property
     def troubled(self) -> bool:
@@ -120,22 +126,18 @@ class Pace:
         """
         if self._failures == 0:
             self._first_s = now_s
+        self._last_s = now_s
         self._failures += 1
-        gap_s = self._widened_s(now_s - self._first_s, last=last)
-        if gap_s is not None:
-            self._gap_s, self._next_s = gap_s, now_s + gap_s
-
-    def _widened_s(self, lasted_s: float, *, last: bool) -> float | None:
-        """The gap after a failure, with failures since `lasted_s`; None: nothing changes."""
-        rules, gap_s = self._rules, self._gap_s
-        if gap_s is None and not 0 < rules.after_failures <= self._failures:
-            return None
-        if lasted_s < rules.after_s:
-            begins = gap_s is None and lasted_s >= EARLY_AFTER_S
-            return EARLY_GAP_S if begins or (gap_s is not None and last) else None
-        if gap_s is None or gap_s < FIRST_GAP_S:
-            return min(FIRST_GAP_S, rules.max_gap_s)
-        return min(gap_s * 2, rules.max_gap_s) if last else None
+        rules = self._rules
+        if self._gap_s is not None:
+            if not last:
+                return
+            self._gap_s = min(self._gap_s * 2, rules.max_gap_s)
+        elif 0 < rules.after_failures <= self._failures and now_s - self._first_s >= rules.after_s:
+            self._gap_s = min(FIRST_GAP_S, rules.max_gap_s)
+        else:
+            return
+        self._next_s = now_s + self._gap_s
 
 
 class TokenBucket:
@@ -184,6 +186,9 @@ class GlobalSlots:
     hold at most half of it together. And one webhook never gets a slot beyond as many as are free, so that something
     is left for others even while nobody knows yet who hangs.
 
+    Nor must those that fail at once be all that the worker does: each attempt costs it more than one that succeeds. So
+    those that fail *steadily* and are not paced yet share `FAILING_PER_S` attempts a second.
+
     Args:
         max_concurrent: `WEBHOOKS__MAX_CONCURRENT`.
     """
@@ -194,6 +199,7 @@ class GlobalSlots:
         self._held: dict[str, int] = {}
         self._troubled: set[str] = set()
         self._troubled_held = 0
+        self._steady: set[str] = set()
         # Those that found no slot free, and those that found the troubled half taken.
         self._waiting: deque[Callable[[], None]] = deque()
         self._waiting_troubled: deque[Callable[[], None]] = deque()
@@ -247,6 +253,18 @@ class GlobalSlots:
             self._troubled.discard(webhook_id)
             self._troubled_held -= held
         self.wake()
+
+    def mark_steady(self, webhook_id: str, *, steady: bool) -> None:
+        """Note whether a webhook fails steadily."""
+        (self._steady.add if steady else self._steady.discard)(webhook_id)
+
+    @property
+    def failing_gap_s(self) -> float:
+        """From one attempt of a webhook that fails steadily to its next; 0 where no other one does.
+
+        Never more than the first gap of a pace.
+        """
+        return min(max(0, len(self._steady) - 1) / FAILING_PER_S, FIRST_GAP_S)
 
     def wait(self, call: Callable[[], None]) -> None:
         """Call this once when a slot may be free for one that just found none; who does not use it calls `wake`."""

@@ -44,7 +44,7 @@ class Receiver:
 
     __slots__ = (
         "backlog", "bucket", "classes", "hold_until_ms", "in_flight", "limits", "no_key_until_s", "pace", "progress_s",
-        "slots", "stops", "webhook_id",
+        "slots", "spaced_until_s", "stops", "webhook_id",
     )  # fmt: skip
 
     def __init__(self, webhook_id: str, limits: Limits, rules: PaceRules, now: Now) -> None:
@@ -59,6 +59,7 @@ class Receiver:
         self.in_flight = 0
         self.stops = 0
         self.progress_s = 0.0
+        self.spaced_until_s = 0.0
         self.classes = 0
 
     def block(self, now: Now) -> Block | None:
@@ -70,6 +71,13 @@ class Receiver:
         if self.pace.paced and self.in_flight:
             return Block(Reason.PACE)
         return _NO_SLOT if self.in_flight >= self.slots.cap else None
+
+    @property
+    def pause_s(self) -> float:
+        """As long as it fails: no attempt before this time."""
+        if self.pace.paced:
+            return self.pace.next_s
+        return self.spaced_until_s if self.pace.steady else 0.0
 
     def spare(self, now: Now) -> bool:
         """Whether a new one would do the same, with these slots: nothing of it is under way, waits or counts."""
@@ -89,8 +97,8 @@ class Receiver:
             return Block(Reason.NO_KEY, self.no_key_until_s)
         if self.hold_until_ms > now.wall_ms:
             return Block(Reason.HOLD, now_s + (self.hold_until_ms - now.wall_ms) / 1000)
-        if self.pace.paced and self.pace.next_s > now_s:
-            return Block(Reason.PACE, self.pace.next_s)
+        if self.pause_s > now_s:
+            return Block(Reason.PACE, self.pause_s)
         if self.bucket is not None and (ready_s := self.bucket.ready_at_s(now_s)) > now_s:
             return Block(Reason.RATE, ready_s)
         return None

@@ -114,6 +114,7 @@ class Scheduler:
         if (found := self._receivers.pop(webhook_id, None)) is not None:
             self._classes -= found.classes
             self._slots.mark(webhook_id, troubled=False)
+            self._slots.mark_steady(webhook_id, steady=False)
             for _ in range(found.in_flight):
                 self._slots.give_back(webhook_id)
 
@@ -140,6 +141,7 @@ class Scheduler:
         found.pace.succeeded()
         found.backlog = Backlog(strict=found.backlog.strict)
         self._slots.mark(webhook_id, troubled=False)
+        self._slots.mark_steady(webhook_id, steady=False)
         self._enqueue(webhook_id)
 
     def blocked(self, webhook_id: str, now: Now) -> tuple[Reason | None, bool]:
@@ -231,6 +233,7 @@ class Scheduler:
             found.slots.shrink()
         if result is not Result.NOTHING:
             self._slots.mark(webhook_id, troubled=found.pace.troubled or result is Result.SLOW)
+            self._slots.mark_steady(webhook_id, steady=found.pace.steady)
         self._slots.give_back(webhook_id)
         self._enqueue_if_any(found)
 
@@ -334,6 +337,7 @@ class Scheduler:
         if not found.in_flight:
             found.progress_s = now.monotonic_s
         found.in_flight += 1
+        found.spaced_until_s = now.monotonic_s + self._slots.failing_gap_s
         self._slots.take(found.webhook_id)
         if found.bucket is not None:
             found.bucket.take(now.monotonic_s)
@@ -380,10 +384,9 @@ class Scheduler:
         """Whether it can start nothing before an attempt of it ends, or a timer fires, and either enqueues it."""
         if found.in_flight >= found.slots.cap or found.stops:
             return True
-        if not found.pace.paced:
-            return False
         timer_s = self._turns.sleeps_until_s(found.webhook_id)
-        return found.in_flight > 0 or (timer_s is not None and timer_s <= found.pace.next_s)
+        one_by_one = found.pace.paced and found.in_flight > 0
+        return one_by_one or (timer_s is not None and timer_s <= found.pause_s)
 
     def _enqueue(self, webhook_id: str, *, wake: bool = True) -> None:
         self._touched.add(webhook_id)

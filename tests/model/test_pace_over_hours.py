@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 
 from app.webhooks.model import Status
+from app.webhooks.pace import FAILING_PER_S
 from tests.support.report import report
 from tests.support.simulation import (
     DAY_S,
@@ -124,32 +126,40 @@ def test_a_short_absence_costs_a_few_seconds(blip_s: float) -> None:
     assert hook.started[-1] > world.now.monotonic_s - 1
 
 
-@pytest.mark.parametrize("behaviour", [refuses, resets, breaks])
-def test_a_receiver_that_fails_at_once_is_asked_ten_times_a_second_while_nobody_knows_for_how_long(
-    behaviour: Behaviour,
-) -> None:
-    world, hook = fed(behaviour, Load(200, 10))
-    world.run_until(1)
-    first_second = hook.attempts
-    world.run_until(10)
+@pytest.mark.parametrize("dead", [0, 18, 100])
+def test_a_receiver_that_fails_four_of_five_deliveries_gets_the_others_also_while_many_are_dead(dead: int) -> None:
+    mixed = Hook("wh_a", well(0.02), poison=lambda number: number % 5 != 0)
+    storm = [Hook(f"wh_{n:03}", refuses) for n in range(dead)]
+    world = World([mixed, *storm])
+    world.feed(mixed, 20, 200)
+    for hook in storm:
+        world.feed(hook, 576 / dead, 60)
+    world.run_until(201)
 
-    assert first_second == pytest.approx(200, abs=5)
-    assert hook.attempts - first_second <= 10 * 9 + 5
+    assert mixed.delivered >= 0.95 * mixed.healthy
 
 
-def test_after_some_seconds_of_absence_what_waited_starts_at_once_and_few_wait_for_the_schedule() -> None:
-    away_s = 5.0
-    hook = Hook("wh_a", lambda attempt, now_s: refuses(attempt, now_s) if 60 <= now_s < 60 + away_s else Reply(0.01))
-    world = World([hook])
-    world.feed(hook, 200, 100)
-    world.run_until(100)
-    back = [at_s for at_s in hook.started if at_s >= 60 + away_s]
-    failed = hook.attempts - hook.delivered
+@pytest.mark.parametrize("dead", [18, 100])
+def test_receivers_that_fail_at_once_share_their_attempts_until_they_are_paced(dead: int) -> None:
+    hooks = [Hook(f"wh_{n:03}", (refuses, resets, breaks)[n % 3]) for n in range(dead)]
+    world = World(hooks, numbers=4)
+    for hook in hooks:
+        world.feed(hook, 576 / dead, 10)
+    world.run_until(2.5)
+    before = Counter({hook.id: hook.attempts for hook in hooks})
+    world.run_until(9.5)
+    later = [hook.attempts - before[hook.id] for hook in hooks]
 
-    # A thousand came meanwhile.
-    assert back[0] <= 60 + away_s + 0.1
-    assert failed <= 200 + 10 * away_s
-    assert max(hook.waited_s) <= away_s
+    # 576 events a second, and each of them again after five seconds.
+    assert sum(later) <= 7 * FAILING_PER_S * 1.5
+    assert min(later) >= 0.5 * sum(later) / dead
+
+
+def test_one_that_fails_alone_is_not_slowed_down_before_it_is_paced() -> None:
+    world, hook = fed(refuses, Load(200, 10))
+    world.run_until(4.9)
+
+    assert hook.attempts >= 200 * 4.9 - 5
 
 
 @pytest.mark.parametrize("behaviour", [refuses, hangs()], ids=["refuses", "hangs"])

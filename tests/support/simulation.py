@@ -77,6 +77,8 @@ class Hook:
     """One webhook, and what became of its deliveries.
 
     Attributes:
+        poison: Deliveries that it always answers with 500, by their sequence.
+        healthy: How many of those that arrived are not such ones.
         waited_s: From the intent to the first attempt, of each delivery.
         started: When attempts began.
     """
@@ -84,9 +86,11 @@ class Hook:
     id: str
     behaviour: Behaviour
     timeout_s: float = 15.0
+    poison: Callable[[int], bool] = lambda number: False
     limits: Limits = field(default_factory=lambda: Limits(max_in_flight=32))
     heart: Heart = field(default_factory=Heart)
     arrived: int = 0
+    healthy: int = 0
     ended: Counter[Status] = field(default_factory=Counter)
     attempts: int = 0
     waited_s: list[float] = field(default_factory=list)
@@ -150,6 +154,7 @@ class Number:
     def arrive(self, hook: Hook, name: str, sequence: int, subject: str | None) -> None:
         world = self._world
         hook.arrived += 1
+        hook.healthy += not hook.poison(sequence)
         intent = Intent(
             delivery_id=name,
             webhook_id=hook.id,
@@ -242,6 +247,8 @@ class Number:
         hook.started.append(now_s)
         self._flying.add(row.delivery_id)
         reply = hook.behaviour(row.attempts + 1, now_s)
+        if hook.poison(row.sequence):
+            reply = Reply(reply.after_s, 500)
         if reply.after_s > hook.timeout_s:
             reply = Reply(hook.timeout_s, None, "timeout")
         world.later(now_s + reply.after_s, lambda: self.land(hook, row, reply, now_s))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from app.webhooks.pace import GlobalSlots, Pace, PaceRules, Slots, TokenBucket
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from app.webhooks.pace import FAILING_PER_S, FIRST_GAP_S, GlobalSlots, Pace, PaceRules, Slots, TokenBucket
 
 
 def test_slots_start_at_four_double_to_the_limit_and_halve_to_one() -> None:
@@ -32,45 +27,15 @@ def test_slots_never_pass_a_lower_limit() -> None:
     assert slots.cap == 2
 
 
-def gaps_of(times_s: Iterable[float], rules: PaceRules | None = None) -> list[float | None]:
-    """After failures at these times, each the only attempt in flight: the gap; None: not paced."""
-    pace = Pace(rules or PaceRules())
-    gaps: list[float | None] = []
-    for now_s in times_s:
-        pace.failed(now_s)
-        gaps.append(round(pace.next_s - now_s, 6) if pace.paced else None)
-    return gaps
+def test_pace_begins_after_ten_failures_over_ten_seconds() -> None:
+    fast, slow = Pace(PaceRules()), Pace(PaceRules())
+    for n in range(10):
+        fast.failed(n * 0.5)
+        slow.failed(n * 1.2)
 
-
-def test_ten_failures_over_a_second_let_attempts_go_one_by_one_ten_a_second() -> None:
-    assert gaps_of(n * 0.12 for n in range(12)) == [None] * 9 + [0.1] * 3
-
-
-@pytest.mark.parametrize(
-    "times_s",
-    [
-        pytest.param([n * 0.01 for n in range(50)], id="a moment"),
-        pytest.param([n * 1.2 for n in range(9)], id="nine failures"),
-    ],
-)
-def test_a_moment_or_a_few_failures_slow_nothing_down(times_s: list[float]) -> None:
-    assert gaps_of(times_s) == [None] * len(times_s)
-
-
-def test_ten_seconds_of_failures_begin_the_gaps_that_grow() -> None:
-    assert gaps_of([n * 1.2 for n in range(10)] + [12.0, 14.0, 18.0]) == [None] * 9 + [1, 2, 4, 8]
-    assert gaps_of([n * 0.5 for n in range(22)])[18:] == [0.1, 0.1, 1, 2]
-
-
-def test_a_shorter_limit_than_a_second_begins_them_sooner() -> None:
-    assert gaps_of([n * 0.1 for n in range(12)], PaceRules(after_s=0.5)) == [None] * 9 + [1, 2, 4]
-
-
-def test_what_was_under_way_when_attempts_began_to_go_one_by_one_moves_none_of_them() -> None:
-    pace = Pace(PaceRules())
-    for n in range(40):
-        pace.failed(n * 0.12, last=False)
-    assert pace.next_s == pytest.approx(9 * 0.12 + 0.1)
+    assert not fast.paced
+    assert slow.paced
+    assert slow.next_s == 9 * 1.2 + 1
 
 
 def test_the_gap_doubles_up_to_its_maximum_and_one_success_ends_it() -> None:
@@ -97,6 +62,49 @@ def test_what_was_under_way_when_the_pace_began_does_not_widen_the_gap() -> None
 
     pace.failed(12.0)
     assert pace.next_s == 14
+
+
+def steady_after(failures: int, over_s: float, rules: PaceRules | None = None) -> bool:
+    pace = Pace(rules or PaceRules())
+    for n in range(failures):
+        pace.failed(n * over_s / (failures - 1))
+    return pace.steady
+
+
+def test_a_webhook_fails_steadily_after_ten_failures_over_a_second_until_it_is_paced() -> None:
+    assert steady_after(10, 1.0)
+    assert not steady_after(10, 0.9)
+    assert not steady_after(9, 5.0)
+    assert steady_after(20, 9.9)
+    assert not steady_after(20, 10.0)
+    assert not steady_after(20, 5.0, PaceRules(after_failures=0))
+    assert not steady_after(20, 5.0, PaceRules(after_s=2))
+
+
+def test_one_success_is_the_end_of_failing_steadily() -> None:
+    pace = Pace(PaceRules())
+    for n in range(20):
+        pace.failed(n * 0.1)
+    pace.succeeded()
+    assert not pace.steady
+
+    pace.failed(2.1)
+    assert not pace.steady
+
+
+def test_those_that_fail_steadily_share_their_attempts_and_one_alone_has_nobody_to_share_with() -> None:
+    slots, gaps_s = GlobalSlots(8), []
+    for n in range(3):
+        slots.mark_steady(f"wh_{n}", steady=True)
+        slots.mark_steady(f"wh_{n}", steady=True)
+        gaps_s.append(slots.failing_gap_s)
+    assert gaps_s == [0, 1 / FAILING_PER_S, 2 / FAILING_PER_S]
+
+    slots.mark_steady("wh_1", steady=False)
+    assert slots.failing_gap_s == 1 / FAILING_PER_S
+    for n in range(10_000):
+        slots.mark_steady(f"wh_{n}", steady=True)
+    assert slots.failing_gap_s == FIRST_GAP_S
 
 
 def test_no_failures_turn_pace_off() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.webhooks.backlog import Entry
+from app.webhooks.model import Reason
 from app.webhooks.pace import GlobalSlots, PaceRules
 from app.webhooks.scheduler import Limits, Now, Result, Scheduler
 
@@ -159,3 +160,45 @@ def test_an_attempt_that_ends_with_nothing_waiting_wakes_nobody() -> None:
     wakes.scheduler.finish("wh", None, Result.SUCCESS, at(2))
 
     assert wakes.count == 0
+
+
+def storm_of_two() -> tuple[Scheduler, GlobalSlots]:
+    """Two webhooks that have failed for a second."""
+    slots = GlobalSlots(8)
+    scheduler = Scheduler(slots, PaceRules(), lambda: None)
+    for webhook in ("wh", "wh_2"):
+        scheduler.configure(webhook, Limits(max_in_flight=4), at(0))
+    for n in range(11):
+        for webhook in ("wh", "wh_2"):
+            assert scheduler.admit(webhook, None, at(n / 10)) is None
+            scheduler.finish(webhook, None, Result.FAILURE, at(n / 10))
+    return scheduler, slots
+
+
+def test_webhooks_that_fail_steadily_leave_a_gap_between_two_starts_that_a_timer_ends() -> None:
+    scheduler, slots = storm_of_two()
+    gap_s = slots.failing_gap_s
+    assert gap_s > 0
+    assert scheduler.admit("wh", None, at(1.2)) is None
+    assert scheduler.admit("wh", None, at(1.2)) is Reason.PACE
+    scheduler.offer(entry("waits", at(1.2)))
+
+    assert scheduler.next(at(1.2)) is None
+    assert scheduler.next_at_s() == 1.2 + gap_s
+    started = scheduler.next(at(1.2 + gap_s))
+    assert started is not None
+    assert started.delivery_id == "waits"
+
+
+def test_the_gap_is_gone_with_the_first_success_and_with_the_others_that_fail() -> None:
+    scheduler, slots = storm_of_two()
+    assert scheduler.admit("wh", None, at(1.2)) is None
+    scheduler.finish("wh", None, Result.SUCCESS, at(1.2))
+    assert slots.failing_gap_s == 0
+    assert [scheduler.admit("wh", None, at(1.2)) for _ in range(2)] == [None, None]
+
+    scheduler, slots = storm_of_two()
+    scheduler.remove("wh_2")
+    assert slots.failing_gap_s == 0
+    scheduler.reset("wh")
+    assert not slots._steady
