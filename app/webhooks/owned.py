@@ -158,9 +158,10 @@ class OwnedWebhook:
     @property
     def limits(self) -> Limits:
         """For the scheduler."""
-        row, options = self.row, self._options
+        row, most = self.row, self._options.max_in_flight
         return Limits(
-            max_in_flight=row.max_in_flight or options.max_in_flight,
+            # The setting may be lower now than when the webhook was made.
+            max_in_flight=most if row.max_in_flight is None else min(row.max_in_flight, most),
             rate_per_s=row.rate_limit_per_s,
             ordering=row.ordering,
             hold_until_ms=row.hold_until_ms,
