@@ -72,6 +72,7 @@ _RESERVED: Final = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "user-agent",
     }
 )
 _RESERVED_PREFIXES: Final = ("content-", "proxy-", "webhook-", "x-webhook-", "x-event-", "x-delivery-", "ce-")
@@ -226,8 +227,7 @@ class Sender:
         """
         try:
             target = self._target(url)
-            given = {name.lower() for name in (*headers, *custom)}
-            ours = headers if "user-agent" in given else {**headers, "User-Agent": USER_AGENT}
+            ours = {**headers, "User-Agent": USER_AGENT}
             head = head_of("OPTIONS", target, ours.items(), custom, body_bytes=None)
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 connection = await self._pool.take(target.origin, CONNECT_TIMEOUT_S, fresh=True)

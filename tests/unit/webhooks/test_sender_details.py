@@ -92,7 +92,7 @@ class TestCustomHeaders:
         "name",
         ["Host", "Content-Type", "content-length", "Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade",
          "Expect", "Keep-Alive", "Proxy-Authorization", "Cookie", "Webhook-Signature", "X-Webhook-Id", "X-Event-Id",
-         "X-Delivery-Attempt", "Ce-Id", "Traceparent", "tracestate"],
+         "X-Delivery-Attempt", "Ce-Id", "Traceparent", "tracestate", "User-Agent"],
     )  # fmt: skip
     def test_the_reserved_ones_are_refused_in_any_case(self, name: str) -> None:
         for written in (name, name.upper(), name.lower()):

@@ -178,7 +178,9 @@ class TestNothingIsSentTwice:
 
         async with peering(allows) as peer, sender() as one:
             answer = await one.options(
-                peer.url, {"WebHook-Request-Origin": "a.example"}, {"X-Key": "k", "webhook-request-origin": "no"}
+                peer.url,
+                {"WebHook-Request-Origin": "a.example"},
+                {"X-Key": "k", "webhook-request-origin": "no", "user-agent": "no"},
             )
 
             assert (answer.status, answer.error) == (200, None)
