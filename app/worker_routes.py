@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from app.engine import TopicLog
 from app.redrive.operator import Transactions
@@ -47,7 +46,7 @@ class _Asks:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self.origin = urlsplit(program.settings.public_url).hostname or "localhost"
+        self.origin = program.settings.webhooks.origin
 
     async def options(self, url: str, headers: Mapping[str, str], custom: Mapping[str, str]) -> PermissionAnswer:
         return await self._program.sender.options(url, headers, custom)

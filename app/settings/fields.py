@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict
 T = TypeVar("T")
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?\Z")
+_DNS_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
@@ -75,6 +76,12 @@ def _json_list(value: Any) -> Any:
 def _host(value: str) -> str:
     if not (is_ip_address(value) or _HOST_NAME.match(value)):
         raise ValueError("must be a host name or an IP address, without port and brackets")
+    return value
+
+
+def _dns_name(value: str) -> str:
+    if is_ip_address(value) or not _DNS_NAME.match(value):
+        raise ValueError("must be a DNS name, as in vault.example.com: no scheme, port or path")
     return value
 
 
@@ -197,6 +204,7 @@ def seconds(least: float, most: float) -> Any:
 
 JsonList = BeforeValidator(_json_list)
 Host = Annotated[str, AfterValidator(_host)]
+DnsName = Annotated[str, AfterValidator(_dns_name)]
 Brokers = Annotated[str, AfterValidator(_brokers)]
 PlainName = Annotated[str, _matching(_PLAIN_NAME, "must be 1 to 100 letters, digits, dots, hyphens or underscores")]
 HeaderName = Annotated[str, _matching(_HEADER_NAME, "must be the name of an HTTP header")]

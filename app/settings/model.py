@@ -9,12 +9,14 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from app.observability.logging import LogError, parse_levels, parse_output
 from app.settings.fields import (
     Brokers,
+    DnsName,
     EncryptionKeys,
     FaultPoint,
     Folder,
@@ -100,6 +102,7 @@ class WebhookSettings(_Group):
     allow_http: bool = False
     allow_targets: Targets = ()
     egress_proxy: ProxyUrl | None = None
+    origin: DnsName = ""
     ssl_ca: ReadableFile | None = None
     signing_keys: SigningKeys = ()
     encryption_keys: EncryptionKeys = ()
@@ -247,7 +250,7 @@ class Settings(_Group):
 
     @model_validator(mode="after")
     def _derived_addresses(self) -> Settings:
-        """Where this worker is reached, when nobody said so: the listener's own address."""
+        """Where this worker is reached and what it is called, when nobody said so: by the listener's own address."""
         listener = f"http://{in_url(self.web_host)}:{self.web_port}"
         if not self.public_url:
             object.__setattr__(self, "public_url", listener)
@@ -257,4 +260,7 @@ class Settings(_Group):
                 loopback = "[::1]" if ":" in self.web_host else "127.0.0.1"
                 reached = f"http://{loopback}:{self.web_port}"
             object.__setattr__(self, "api", self.api.model_copy(update={"url": reached}))
+        if not self.webhooks.origin:
+            origin = urlsplit(self.public_url).hostname
+            object.__setattr__(self, "webhooks", self.webhooks.model_copy(update={"origin": origin}))
         return self

@@ -121,6 +121,13 @@ def loaded() -> dict[str, Any]:
     return project
 
 
+def test_receivers_know_all_workers_by_one_name() -> None:
+    names = [COMPOSE["services"][worker]["environment"]["VAULT_STREAM_WEBHOOKS__ORIGIN"] for worker in WORKERS]
+
+    assert len(set(names)) == 1
+    assert names[0] not in COMPOSE["services"]
+
+
 @pytest.mark.foreign
 @pytest.mark.parametrize(
     ("right", "wrong"),

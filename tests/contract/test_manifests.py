@@ -263,6 +263,7 @@ def test_a_worker_takes_the_settings_of_the_manifests(tmp_path: Path, overlay: s
 
     assert settings.public_url == "http://vault-stream-0.vault-stream:8088"
     assert settings.instance_id == "vault-stream-0"
+    assert settings.webhooks.origin == "vault-stream"
     assert str(settings.data_dir) == "/data"
     assert settings.partitions == PARTITIONS
     assert settings.replication == (1 if overlay == "dev" else REPLICATION)

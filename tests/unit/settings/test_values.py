@@ -97,6 +97,24 @@ def test_every_problem_has_its_own_line_and_names_its_variable() -> None:
         ("WEBHOOKS__RETRY_SCHEDULE_S", '["5"]', "[0] must be a valid number"),
         ("WEBHOOKS__RETRY_SCHEDULE_S", "[-1]", "[0] must be greater"),
         ("WEBHOOKS__ALLOW_TARGETS", '["10.0.0.1/8"]', "no host bits"),
+        *(
+            ("WEBHOOKS__ORIGIN", text, "must be a DNS name, as in vault.example.com: no scheme, port or path")
+            for text in (
+                "https://a.example",
+                "a.example:443",
+                "a.example/",
+                "a.example.",
+                "a..b",
+                "-a",
+                "a_b",
+                "10.0.0.1",
+                "::1",
+                "a b",
+                "größe.example",
+                "a" * 64,
+                ".".join(["a" * 49] * 6),
+            )
+        ),
         ("WEBHOOKS__ENCRYPTION_KEYS", '["k1:c2hvcnQ="]', "base64 of 32 bytes"),
         ("WEBHOOKS__ENCRYPTION_KEYS", json.dumps([f"k:{KEY}", f"k:{KEY}"]), "its own kid"),
         ("WEBHOOKS__SIGNING_KEYS", json.dumps([f"k:{KEY}"]), "whsk_"),
@@ -207,6 +225,14 @@ def test_a_wildcard_host_needs_a_public_url(host: str) -> None:
 
 def test_an_ipv6_listener_has_brackets_in_its_url() -> None:
     assert load(WEB_HOST="::1").public_url == "http://[::1]:8088"
+
+
+def test_receivers_are_told_one_name_for_all_workers_or_the_host_of_each() -> None:
+    assert load().webhooks.origin == "127.0.0.1"
+    assert load(PUBLIC_URL="http://worker-0:8088").webhooks.origin == "worker-0"
+    assert load(PUBLIC_URL="http://worker-0:8088", WEBHOOKS__ORIGIN="vault-1.Example.com").webhooks.origin == (
+        "vault-1.Example.com"
+    )
 
 
 def test_admin_and_viewer_must_not_share_a_token() -> None:
