@@ -29,6 +29,7 @@ def delivery_options(chosen: WebhookSettings) -> DeliveryOptions:
         max_age_s=chosen.max_age_s,
         disable_after_s=chosen.disable_after_s,
         pace=PaceRules(chosen.pace_after_failures, chosen.pace_after_s, chosen.pace_max_gap_s),
+        origin=chosen.origin,
     )
 
 

@@ -42,6 +42,7 @@ class DeliveryOptions:
     max_age_s: float = 604_800.0
     disable_after_s: float = 432_000.0
     pace: PaceRules = field(default_factory=PaceRules)
+    origin: str = "localhost"
 
     def terms(self, steps_s: tuple[float, ...] | None = None, timeout_s: float | None = None) -> Terms:
         """For the deliveries of a webhook, with its own schedule and timeout if it has them."""
@@ -188,6 +189,7 @@ class OwnedWebhook:
             secrets=secrets,
             signing_key=signing_key if _ED25519 in self.row.signatures else None,
             traceparent=delivery.traceparent,
+            origin=self._options.origin if self.row.handshake else None,
         )
         timeout_s = self._options.timeout_s if self.row.timeout_s is None else self.row.timeout_s
         return OutgoingRequest(self.row.url, body, headers, self._headers, timeout_s)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.events import TRACEPARENT
+from app.webhooks.handshake import REQUEST_ORIGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,6 +127,7 @@ class SignedHeaders(msgspec.Struct, frozen=True, gc=False):
         timestamp_s: Unix time of this attempt.
         signatures: Value of ``webhook-signature``.
         traceparent: None: there is no such header.
+        origin: Likewise. Value of ``WebHook-Request-Origin``.
     """
 
     seed_signature: str
@@ -137,9 +139,10 @@ class SignedHeaders(msgspec.Struct, frozen=True, gc=False):
     timestamp_s: int
     signatures: str
     traceparent: str | None = None
+    origin: str | None = None
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        pairs = (
+        pairs: tuple[tuple[str, str], ...] = (
             ("Content-Type", CONTENT_TYPE),
             ("User-Agent", USER_AGENT),
             ("X-Webhook-Signature", self.seed_signature),
@@ -152,16 +155,23 @@ class SignedHeaders(msgspec.Struct, frozen=True, gc=False):
             ("webhook-timestamp", str(self.timestamp_s)),
             ("webhook-signature", self.signatures),
         )
-        return iter((*pairs, ("traceparent", self.traceparent)) if self.traceparent else pairs)
+        if self.traceparent:
+            pairs += (("traceparent", self.traceparent),)
+        if self.origin:
+            pairs += ((REQUEST_ORIGIN, self.origin),)
+        return iter(pairs)
 
     def written(self) -> str | None:
         """Their lines, as they are sent; None where one might end early."""
         delivery_id, webhook_id, traceparent = self.delivery_id, self.webhook_id, self.traceparent or ""
+        origin = self.origin or ""
         # What else varies are numbers and signatures.
-        given = delivery_id + webhook_id + self.event_id + self.event_type + traceparent
+        given = delivery_id + webhook_id + self.event_id + self.event_type + traceparent + origin
         if "\n" in given or "\r" in given or "\0" in given:
             return None
         last = f"traceparent: {traceparent}\r\n" if traceparent else ""
+        if origin:
+            last += f"{REQUEST_ORIGIN}: {origin}\r\n"
         return (
             f"{_SAME_LINES}X-Webhook-Signature: {self.seed_signature}\r\n"
             f"X-Webhook-Id: {webhook_id}\r\n"
@@ -188,6 +198,7 @@ def sign_headers(
     secrets: Sequence[Secret],
     signing_key: SigningKey | None = None,
     traceparent: str | None = None,
+    origin: str | None = None,
 ) -> SignedHeaders:
     """Sign an attempt.
 
@@ -203,6 +214,7 @@ def sign_headers(
         secrets: those still valid, newest first; at least one.
         signing_key: our ed25519 key, where the webhook asks for v1a.
         traceparent: W3C trace context; left out where it is malformed, since it comes from the event.
+        origin: our DNS name, where the receiver was asked for its permission under it.
 
     Raises:
         ValueError: no secret, or a delivery id with a dot, which would make the signed content ambiguous.
@@ -229,6 +241,7 @@ def sign_headers(
         timestamp_s,
         signatures,
         traceparent,
+        origin,
     )
 
 

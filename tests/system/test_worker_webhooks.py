@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -28,6 +27,8 @@ pytestmark = pytest.mark.kafka
 
 REQUEST_DEADLINE_S = 60.0
 RACES = 5
+ORIGIN = "vault.example.com"
+ORIGIN_HEADER = "WebHook-Request-Origin"
 LATER = format_time(time.time_ns() // 1_000_000 + 86_400_000)
 CHANGES: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("PATCH", "", {"rate_limit_per_s": 50, "headers": {"X-Api-Key": "hunter2"}}, {"rate_limit_per_s": 50}),
@@ -49,17 +50,26 @@ EVENT = {
 
 
 class ConsentingReceiver(TimedReceiver):
-    """One that agrees to the OPTIONS handshake."""
+    """One that agrees to the OPTIONS handshake.
 
-    origins: list[str]
+    Attributes:
+        origins: Those that asked, and `delivering`: those that sent something.
+    """
+
+    origins: list[str | None]
+    delivering: list[str | None]
 
     def _routes(self) -> list[web.RouteDef]:
-        self.origins = []
+        self.origins, self.delivering = [], []
         return [*super()._routes(), web.options("/hook", self._consent)]
 
     async def _consent(self, request: web.Request) -> web.Response:
-        self.origins.append(request.headers["WebHook-Request-Origin"])
-        return web.Response(headers={"WebHook-Allowed-Origin": "*", "WebHook-Allowed-Rate": "*"})
+        self.origins.append(request.headers.get(ORIGIN_HEADER))
+        return web.Response(headers={"WebHook-Allowed-Origin": ORIGIN, "WebHook-Allowed-Rate": "*"})
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self.delivering.append(request.headers.get(ORIGIN_HEADER))
+        return await super()._take(request)
 
 
 @asynccontextmanager
@@ -143,11 +153,12 @@ async def race(callers: list[Caller], path: str, *, if_match: bool) -> int:
 
 async def test_every_change_is_made_on_any_of_two_workers_and_a_race_has_one_winner(deployment: Deployment) -> None:
     deployment.settings["WEBHOOKS__SIGNING_KEYS"] = json.dumps([signing_key()])
+    deployment.settings["WEBHOOKS__ORIGIN"] = ORIGIN
     workers = await deployment.start("w1", "w2")
     receiver = ConsentingReceiver("honest", deployment.observations)
     async with listening(receiver), calling(*workers) as callers:
         path = await create_on_all(callers, receiver)
-        assert set(receiver.origins) == {urlsplit(worker.url).hostname for worker in workers}
+        assert receiver.origins == [ORIGIN] * len(workers)
         told = Counter(created=1, deleted=1)
         for one, other in (callers, callers[::-1]):
             told += await change_everything(one, other, path, receiver)
@@ -164,6 +175,7 @@ async def test_every_change_is_made_on_any_of_two_workers_and_a_race_has_one_win
 
     await deployment.idle()
     assert receiver.signatures_bad == 0
+    assert set(receiver.delivering) == {ORIGIN}
     announced = [json.loads(message.value()) for message in await deployment.read(deployment.topics.events)]
     assert Counter(one["type"].removeprefix("llm.data-vault.webhook.") for one in announced) == told
     assert await deployment.read(deployment.topics.quarantine) == []

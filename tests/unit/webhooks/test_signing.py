@@ -117,19 +117,25 @@ class TestHeaders:
 
 
 class TestWritten:
-    @given(st.text(max_size=9), st.text(max_size=9), st.none() | st.text(max_size=9), st.integers(0))
+    @given(
+        st.text(max_size=9),
+        st.text(max_size=9),
+        st.none() | st.text(max_size=9),
+        st.none() | st.text(max_size=9),
+        st.integers(0),
+    )
     def test_the_lines_are_those_of_the_names_and_values(
-        self, webhook_id: str, delivery_id: str, traceparent: str | None, number: int
+        self, webhook_id: str, delivery_id: str, traceparent: str | None, origin: str | None, number: int
     ) -> None:
-        headers = SignedHeaders("s", webhook_id, "e", "t", delivery_id, number, number, "v1,x", traceparent)
+        headers = SignedHeaders("s", webhook_id, "e", "t", delivery_id, number, number, "v1,x", traceparent, origin)
         written = headers.written()
         if written is None:
-            assert set("\r\n\0") & set(f"{webhook_id}{delivery_id}{traceparent}")
+            assert set("\r\n\0") & set(f"{webhook_id}{delivery_id}{traceparent}{origin}")
         else:
             expected = head_of("POST", TARGET, tuple(headers), {}, body_bytes=number)
             assert head_with("POST", TARGET, written, body_bytes=number) == expected
 
-    @pytest.mark.parametrize("name", ["webhook_id", "delivery_id", "event_id", "event_type", "traceparent"])
+    @pytest.mark.parametrize("name", ["webhook_id", "delivery_id", "event_id", "event_type", "traceparent", "origin"])
     @pytest.mark.parametrize("evil", ["a\r\nX-Evil: 1", "a\n", "\ra", "a\0b"])
     def test_none_is_where_a_line_could_end_early(self, name: str, evil: str) -> None:
         ids = {"webhook_id": "wh_1", "delivery_id": "dlv_1", "event_id": "e", "event_type": "t", "traceparent": None}
