@@ -9,6 +9,7 @@ from app.brokers import REFUSALS
 from app.observability import metrics
 from app.observability.health import CheckOutcome, HealthStatus
 from app.webhooks.census import webhooks_without_key
+from app.webhooks.owned import KeySetting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +27,10 @@ MORE_WITHOUT_KEY: Final = "The keys of {:,} webhooks are missing, and their deli
 ADD_KEY: Final = (
     "Put the key back into VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS, behind the active one if there is another, and"
     " restart the workers; then vault-stream webhooks rekey. If it is lost, vault-stream webhooks rotate-secret."
+)
+ADD_SIGNING_KEY: Final = (
+    "To sign v1a, put a key into VAULT_STREAM_WEBHOOKS__SIGNING_KEYS, and restart the workers; or have v1 alone:"
+    " vault-stream webhooks update --signature v1."
 )
 
 
@@ -108,12 +113,17 @@ def _kafka(engine: Engine) -> CheckOutcome:
 
 def _keys_check(*, has_key: bool) -> Callable[[], Awaitable[CheckOutcome]]:
     async def run() -> CheckOutcome:
-        without = webhooks_without_key()
+        lacking = webhooks_without_key()
+        without = lacking.total()
         details = {"webhooks_without_key": without}
         if has_key and not without:
             return CheckOutcome(HealthStatus.HEALTHY, None, details)
-        told = NO_KEY if not has_key else (ONE_WITHOUT_KEY if without == 1 else MORE_WITHOUT_KEY.format(without))
-        return CheckOutcome(HealthStatus.DEGRADED, f"{told} {ADD_KEY}", details)
+        told = [NO_KEY if not has_key else (ONE_WITHOUT_KEY if without == 1 else MORE_WITHOUT_KEY.format(without))]
+        if not has_key or lacking[KeySetting.ENCRYPTION]:
+            told.append(ADD_KEY)
+        if lacking[KeySetting.SIGNING]:
+            told.append(ADD_SIGNING_KEY)
+        return CheckOutcome(HealthStatus.DEGRADED, " ".join(told), details)
 
     return run
 

@@ -78,9 +78,9 @@ class Attempts:
         flight.url = holdings.webhooks[row.webhook_id].row.url
         holdings.census.flies(1)
         try:
-            request = holdings.webhooks[row.webhook_id].request(row, started_ms, holdings.deps.signing_key)
+            request = holdings.webhooks[row.webhook_id].request(row, started_ms)
         except MissingKey:
-            # There was a key when the slot was given; the secrets were rotated since, with one that is not here.
+            # There was a key when the slot was given; it was changed since, and needs one that is not here.
             outcome = AttemptOutcome(0, "no_key")
         else:
             outcome = await holdings.deps.sender.post(request)

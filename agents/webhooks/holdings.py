@@ -177,7 +177,8 @@ class Holdings:
         return Activity(self.since_ms, buckets, webhook.flights, webhook.heart.failures, blocked, paced)
 
     def _take_in(self, row: WebhookRow) -> OwnedWebhook:
-        webhook = self.webhooks[row.webhook_id] = OwnedWebhook(row, self.deps.options, self.deps.keys)
+        deps = self.deps
+        webhook = self.webhooks[row.webhook_id] = OwnedWebhook(row, deps.options, deps.keys, deps.signing_key)
         self.scheduler.configure(row.webhook_id, webhook.limits, self.now)
         # From the next tick on it is looked at whether it is needed any longer; there may be no other reason for one.
         self.context.tick_now()
@@ -195,7 +196,7 @@ class Holdings:
             return False
         before = webhook.row
         webhook.use(row)
-        self.census.key(row.webhook_id, missing=False)  # its secrets may be others; the next attempt tells
+        self.census.key(row.webhook_id, None)  # its secrets may be others; the next attempt tells
         self.census.webhook(before.health, row.health)
         self.scheduler.configure(row.webhook_id, webhook.limits, self.now)
         enabled = row.enabled and not before.enabled
@@ -213,7 +214,7 @@ class Holdings:
     def drop(self, webhook_id: str) -> None:
         """The last of a webhook is gone."""
         self.census.webhook(self.webhooks.pop(webhook_id).row.health, None)
-        self.census.key(webhook_id, missing=False)
+        self.census.key(webhook_id, None)
         self.scheduler.remove(webhook_id)
         self.brief.drop(webhook_id)
 

@@ -344,7 +344,7 @@ class WebhooksProcessor(Processor):
 
     def _has_key(self, webhook: OwnedWebhook, now: Now) -> bool:
         has = self._can_sign(webhook, now)
-        self._holdings.census.key(webhook.row.webhook_id, missing=not has)
+        self._holdings.census.key(webhook.row.webhook_id, None if has else webhook.missing_key)
         return has
 
     def _can_sign(self, webhook: OwnedWebhook, now: Now) -> bool:
@@ -356,7 +356,8 @@ class WebhooksProcessor(Processor):
         if webhook.can_sign(now.wall_ms):
             return True
         log.error(
-            "the secrets of a webhook cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing; its events wait",
+            "the events of a webhook wait: a key of %s is missing",
+            webhook.missing_key,
             extra={"webhook_id": webhook.row.webhook_id},
         )
         self._scheduler.without_key(webhook.row.webhook_id, now.monotonic_s + KEY_RETRY_S)

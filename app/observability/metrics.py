@@ -253,7 +253,7 @@ WEBHOOKS = _gauge(f"{PREFIX}webhooks", "Webhooks owned by this worker, by health
 # reason: exhausted, rejected, gone, expired.
 DEAD_LETTERS = _counter(f"{PREFIX}dead_letters_total", "Deliveries given up, by reason", "reason")
 ENCRYPTION_KEY_MISSING = _gauge(
-    f"{PREFIX}encryption_key_missing", "1 while webhook secrets cannot be read or stored for want of a key"
+    f"{PREFIX}encryption_key_missing", "1 while webhooks wait, or none can be made, for want of a key"
 )
 
 # --- Upstreams --------------------------------------------------------------------------------------------------------

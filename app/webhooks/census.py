@@ -10,6 +10,7 @@ from app.observability import metrics
 
 if TYPE_CHECKING:
     from app.webhooks.model import DeliveryRow, Health, Reason
+    from app.webhooks.owned import KeySetting
 
 __all__ = ["Census", "attempt_class", "webhooks_without_key"]
 
@@ -19,8 +20,8 @@ _add_in_flight: Final = metrics.adder(metrics.QUEUE_DEPTH.labels(queue_name="web
 _waiting_for = cache(lambda reason: metrics.adder(metrics.DELIVERIES_WAITING.labels(reason=reason.value)))
 _became = cache(lambda status: metrics.adder(metrics.DELIVERIES.labels(status=status.value)))
 
-_keyless: Final[set[tuple[int, str]]] = set()
-"""The webhooks of all numbers whose key is missing, each with the census that has it."""
+_keyless: Final[dict[tuple[int, str], KeySetting]] = {}
+"""Where a key is missing, for the webhooks of all numbers, each with the census that has it."""
 
 
 class Census:
@@ -65,21 +66,21 @@ class Census:
                 self._health[health] += change
                 metrics.WEBHOOKS.labels(health=health.value).inc(change)
 
-    def key(self, webhook_id: str, *, missing: bool) -> None:
-        """Whether the key of a webhook's secrets is missing here."""
-        if missing:
+    def key(self, webhook_id: str, missing: KeySetting | None) -> None:
+        """Whether a key that a webhook needs is missing here."""
+        if missing is not None:
             self._keyless.add(webhook_id)
-            _keyless.add((id(self), webhook_id))
+            _keyless[id(self), webhook_id] = missing
             metrics.ENCRYPTION_KEY_MISSING.set(1)
         elif webhook_id in self._keyless:
             self._keyless.discard(webhook_id)
-            _keyless.discard((id(self), webhook_id))
+            del _keyless[id(self), webhook_id]
             metrics.ENCRYPTION_KEY_MISSING.set(self._without_key or bool(_keyless))
 
     def close(self) -> None:
         """The number is counted elsewhere from now on."""
         for webhook_id in list(self._keyless):
-            self.key(webhook_id, missing=False)
+            self.key(webhook_id, None)
         for reason, count in list(self._waiting.items()):
             self.waits(reason, -count)
         for health, count in list(self._health.items()):
@@ -88,9 +89,9 @@ class Census:
         self.flies(-self._in_flight)
 
 
-def webhooks_without_key() -> int:
-    """How many webhooks of this worker have deliveries that wait for a key, as far as those were tried."""
-    return len(_keyless)
+def webhooks_without_key() -> Counter[KeySetting]:
+    """How many webhooks of this worker have deliveries that wait for a key, by where it is missing, as far as tried."""
+    return Counter(_keyless.values())
 
 
 def attempt_class(status_code: int | None, error: str | None) -> str:

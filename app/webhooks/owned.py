@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
     from app.webhooks.secrets import KeyRing, Secret
     from app.webhooks.signing import SigningKey
 
-__all__ = ["DeliveryOptions", "OwnedWebhook"]
+__all__ = ["DeliveryOptions", "KeySetting", "OwnedWebhook"]
 
 _ED25519 = "v1a"
+
+
+class KeySetting(StrEnum):
+    """Where the keys are without which a webhook is not served."""
+
+    ENCRYPTION = "WEBHOOKS__ENCRYPTION_KEYS"
+    SIGNING = "WEBHOOKS__SIGNING_KEYS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +81,16 @@ class OwnedWebhook:
     """
 
     __slots__ = (
-        "_headers", "_keys", "_lasting", "_options", "_secrets", "flights", "heart", "needed", "parked_at_ms",
-        "proven", "recent", "row", "terms", "unjudged",
+        "_headers", "_keys", "_lasting", "_options", "_secrets", "_signing_key", "flights", "heart", "needed",
+        "parked_at_ms", "proven", "recent", "row", "terms", "unjudged",
     )  # fmt: skip
 
-    def __init__(self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing) -> None:
+    def __init__(
+        self, row: WebhookRow, options: DeliveryOptions, keys: KeyRing, signing_key: SigningKey | None = None
+    ) -> None:
         self._options = options
         self._keys = keys
+        self._signing_key = signing_key
         self.parked_at_ms = 0
         self.flights = 0
         self.unjudged = 0
@@ -100,7 +111,7 @@ class OwnedWebhook:
         before, self.row = self.row, row
         self.proven = row.first_success_ms is not None
         self.terms = self._options.terms(row.retry_schedule_s, row.timeout_s)
-        if (row.secrets, row.headers, row.sealed_headers) != (before.secrets, before.headers, before.sealed_headers):
+        if _signed_with(row) != _signed_with(before):
             self.open_secrets()
 
     def rests(self, now_ms: int) -> bool:
@@ -141,14 +152,26 @@ class OwnedWebhook:
         self._lasting = self._valid(0) if lasting else None
 
     def can_sign(self, now_ms: int) -> bool:
-        """Whether all that the next attempt needs could be read: headers, and each secret that is still valid."""
+        """Whether all that the next attempt needs is here: headers, each secret that is still valid, the key of v1a."""
         return bool(self._lasting or self._valid(now_ms))
 
+    @property
+    def missing_key(self) -> KeySetting:
+        """Where a key is missing, of one that cannot sign."""
+        return KeySetting.SIGNING if self._asks_for_ed25519 and self._signing_key is None else KeySetting.ENCRYPTION
+
+    @property
+    def _asks_for_ed25519(self) -> bool:
+        return _ED25519 in self.row.signatures
+
     def _valid(self, now_ms: int) -> tuple[Secret, ...]:
-        """The secrets that sign at this time; none where one of them, or a header, could not be read."""
+        """The secrets that sign at this time; none where it could not be signed in full, or a header not be read."""
+        # A receiver may verify v1a alone, and would refuse all that comes without it.
+        if self._headers is None or (self._asks_for_ed25519 and self._signing_key is None):
+            return ()
         valid = [secret for secret, until_ms in self._secrets if until_ms is None or now_ms < until_ms]
         found = tuple(secret for secret in valid if secret is not None)
-        return found if self._headers is not None and len(found) == len(valid) else ()
+        return found if len(found) == len(valid) else ()
 
     def _opened(self, one: SealedSecret) -> Secret | None:
         try:
@@ -168,11 +191,11 @@ class OwnedWebhook:
             hold_until_ms=row.hold_until_ms,
         )
 
-    def request(self, delivery: DeliveryRow, now_ms: int, signing_key: SigningKey | None) -> OutgoingRequest:
+    def request(self, delivery: DeliveryRow, now_ms: int) -> OutgoingRequest:
         """The next attempt of a delivery.
 
         Raises:
-            MissingKey: Its secrets cannot be read here.
+            MissingKey: It cannot be signed here.
         """
         secrets = self._lasting or self._valid(now_ms)
         if self._headers is None or not secrets:
@@ -187,9 +210,13 @@ class OwnedWebhook:
             attempt=delivery.attempts + 1,
             timestamp_s=now_ms // 1000,
             secrets=secrets,
-            signing_key=signing_key if _ED25519 in self.row.signatures else None,
+            signing_key=self._signing_key if self._asks_for_ed25519 else None,
             traceparent=delivery.traceparent,
             origin=self._options.origin if self.row.handshake else None,
         )
         timeout_s = self._options.timeout_s if self.row.timeout_s is None else self.row.timeout_s
         return OutgoingRequest(self.row.url, body, headers, self._headers, timeout_s)
+
+
+def _signed_with(row: WebhookRow) -> tuple[object, ...]:
+    return row.secrets, row.headers, row.sealed_headers, row.signatures

@@ -273,7 +273,7 @@ class Scheduler:
         found.hold_until_ms = max(found.hold_until_ms, until_ms)
 
     def without_key(self, webhook_id: str, until_s: float) -> None:
-        """Its secrets cannot be read here; 0: they can."""
+        """A key that it needs is not here; 0: it is."""
         self._receivers[webhook_id].no_key_until_s = until_s
         self._enqueue(webhook_id)
 

@@ -79,6 +79,6 @@ async def _arrived(secrets: list[Secret], signing_key: SigningKey, at_ms: int) -
             expires_at_ms=at_ms + 1,
             body=EVENT,
         )
-        request = OwnedWebhook(row, DeliveryOptions(), KEYS).request(delivery, at_ms, signing_key)
+        request = OwnedWebhook(row, DeliveryOptions(), KEYS, signing_key).request(delivery, at_ms)
         assert (await one.post(request)).delivered
     return seen[0]

@@ -24,6 +24,7 @@ from app.webhooks.pace import GlobalSlots
 from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing, Secret
 from app.webhooks.sender import AttemptOutcome, OutgoingRequest
+from app.webhooks.signing import SigningKey
 from tables.deliveries import DELIVERIES, delivery_key
 from tables.delivery_queries import Readers
 from tables.webhooks import WEBHOOKS, webhook_key
@@ -132,6 +133,7 @@ class Desk:
         options: DeliveryOptions | None = None,
         slots: GlobalSlots | None = None,
         keys: KeyRing = KEYS,
+        signing_key: SigningKey | None = None,
         uniform: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.context = MemoryContext(rows=rows, clock=clock, agent="webhooks")
@@ -142,6 +144,7 @@ class Desk:
         self.deps = WebhooksDeps(
             sender=self.receiver,
             keys=keys,
+            signing_key=signing_key,
             slots=self.slots,
             publisher=Publisher("/vault-stream/test", "worker-1"),
             readers=self.readers,

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from jsonschema import ValidationError, validate
 
-from app.cli.webhook_actions import webhook_actions
+from app.cli.webhooks import webhooks
 from app.engine.recovery import Recovery
 from app.observability.health import HealthRegistry, HealthStatus
-from app.readiness import ADD_KEY, NO_KEY, add_checks
+from app.readiness import ADD_KEY, ADD_SIGNING_KEY, NO_KEY, add_checks
 from app.settings import Settings
 from app.web.openapi import AREAS, openapi_document
 from app.webhooks.census import Census
+from app.webhooks.owned import KeySetting
 
 
 class Engine(SimpleNamespace):
@@ -91,25 +92,29 @@ async def test_an_upstream_that_is_down_only_degrades(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("without", "told"),
+    ("missing", "told"),
     [
-        (1, "The key of 1 webhook is missing, and its deliveries wait."),
-        (2, "The keys of 2 webhooks are missing, and their deliveries wait."),
+        ([KeySetting.ENCRYPTION], f"The key of 1 webhook is missing, and its deliveries wait. {ADD_KEY}"),
+        ([KeySetting.SIGNING], f"The key of 1 webhook is missing, and its deliveries wait. {ADD_SIGNING_KEY}"),
+        (
+            [KeySetting.ENCRYPTION, KeySetting.SIGNING],
+            f"The keys of 2 webhooks are missing, and their deliveries wait. {ADD_KEY} {ADD_SIGNING_KEY}",
+        ),
     ],
 )
 async def test_webhooks_that_wait_for_a_key_degrade_with_how_many_and_what_to_do(
-    tmp_path: Path, without: int, told: str
+    tmp_path: Path, missing: list[KeySetting], told: str
 ) -> None:
     census = Census()
-    for number in range(without):
-        census.key(f"wh_{number}", missing=True)
+    for number, setting in enumerate(missing):
+        census.key(f"wh_{number}", setting)
     health = checks_of(Engine(), tmp_path)
     waits = await shown(health, "webhook_keys")
     assert await health.ready()
-    assert (waits["status"], waits["details"]) == ("degraded", {"webhooks_without_key": without})
-    assert waits["message"] == f"{told} {ADD_KEY}"
+    assert (waits["status"], waits["details"]) == ("degraded", {"webhooks_without_key": len(missing)})
+    assert waits["message"] == told
 
-    census.key("wh_0", missing=False)
+    census.key("wh_0", None)
     census.close()
     again = await shown(checks_of(Engine(), tmp_path), "webhook_keys")
     assert (again["status"], again["details"]) == ("healthy", {"webhooks_without_key": 0})
@@ -122,13 +127,23 @@ async def test_a_worker_without_any_key_says_that_no_webhook_can_be_made(tmp_pat
     assert (waits["status"], waits["message"]) == ("degraded", f"{NO_KEY} {ADD_KEY}")
 
 
-def test_what_to_do_about_a_missing_key_are_a_setting_and_commands_that_are_there() -> None:
-    (setting,) = re.findall(r"VAULT_STREAM_(\w+)", ADD_KEY)
+@pytest.mark.parametrize(
+    ("told", "where", "commands"),
+    [
+        (ADD_KEY, KeySetting.ENCRYPTION, ["rekey", "rotate-secret"]),
+        (ADD_SIGNING_KEY, KeySetting.SIGNING, ["update"]),
+    ],
+)
+def test_what_to_do_about_a_missing_key_are_a_setting_and_commands_that_are_there(
+    told: str, where: KeySetting, commands: list[str]
+) -> None:
+    (setting,) = re.findall(r"VAULT_STREAM_(\w+)", told)
+    assert setting == where
     group, _, name = setting.lower().partition("__")
     assert name in type(getattr(Settings(), group)).model_fields
-    named = re.findall(r"vault-stream webhooks ([a-z-]+)", ADD_KEY)
-    assert named == ["rekey", "rotate-secret"]
-    assert set(named) <= {command.name for command in webhook_actions}
+    named = re.findall(r"vault-stream webhooks ([a-z-]+)", told)
+    assert named == commands
+    assert set(named) <= set(webhooks.commands)
 
 
 async def test_a_restore_is_told_in_rows_by_table_and_with_the_time_that_is_left(tmp_path: Path) -> None:

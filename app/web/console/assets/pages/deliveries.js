@@ -18,7 +18,7 @@ const WHY = {
   pace: "its webhook fails, so attempts go one by one",
   hold: "its webhook is held",
   order: "an earlier event of its subject comes first",
-  no_key: "the secrets of its webhook cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing",
+  no_key: "a key that its webhook needs is missing: of WEBHOOKS__ENCRYPTION_KEYS or, for v1a, of WEBHOOKS__SIGNING_KEYS",
   retry: "the last attempt failed, and the next one is due later",
   resend: "it was asked for again",
   exhausted: "all attempts of its schedule failed",

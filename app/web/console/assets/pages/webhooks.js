@@ -16,7 +16,7 @@ const BLOCKED = {
   rate: "its rate limit",
   pace: "it fails, so attempts go one by one, with a growing gap between them",
   hold: "it is held",
-  no_key: "its secrets cannot be read: a key of WEBHOOKS__ENCRYPTION_KEYS is missing",
+  no_key: "a key that it needs is missing: of WEBHOOKS__ENCRYPTION_KEYS or, for v1a, of WEBHOOKS__SIGNING_KEYS",
 };
 
 function HealthBadge({ webhook }) {
