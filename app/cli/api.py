@@ -139,6 +139,7 @@ def call(
     path: str,
     json: Any = None,
     params: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Any:
     """`ApiClient.call` at the API of the settings.
@@ -147,7 +148,7 @@ def call(
         ApiError: As there.
         SettingsError: The settings cannot be used.
     """
-    return ApiClient.of(load_settings()).call(method, path, json, params, timeout_s=timeout_s)
+    return ApiClient.of(load_settings()).call(method, path, json, params, headers, timeout_s)
 
 
 def _decoded(body: bytes) -> Any:

@@ -11,6 +11,7 @@ import click
 from app.cli.api import ApiClient, call
 from app.cli.output import json_option, print_json, print_table
 from app.cli.replays import replay
+from app.cli.resending import keyed_run, resend_key_option
 from app.cli.webhook_actions import WHAT_NEXT, webhook_actions
 from app.cli.webhook_options import configured, fields_of
 from app.settings import load_settings
@@ -191,13 +192,15 @@ def show_delivery(delivery_id: str, *, as_json: bool) -> None:
 
 @deliveries.command("resend")
 @click.argument("delivery_id")
+@resend_key_option
 @json_option
-def resend_delivery(delivery_id: str, *, as_json: bool) -> None:
+def resend_delivery(delivery_id: str, idempotency_key: str | None, *, as_json: bool) -> None:
     """Make one delivery again, with the same event, bytes and id.
 
     Example: vault-stream deliveries resend dlv_abc
     """
-    sent = call("POST", f"/v1/deliveries/{quote(delivery_id, safe='')}/resend", {})
+    with keyed_run(idempotency_key) as run:
+        sent = run.post(f"/v1/deliveries/{quote(delivery_id, safe='')}/resend", {})
     if as_json:
         print_json(sent)
     else:
