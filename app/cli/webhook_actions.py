@@ -9,6 +9,7 @@ import click
 
 from app.cli.api import ApiClient, ApiError, call
 from app.cli.output import json_option, print_json, print_table
+from app.cli.webhook_options import if_match, if_version_option
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -36,39 +37,44 @@ def _tell(webhook: dict[str, Any], line: str, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("webhook_id")
+@if_version_option
 @json_option
-def enable(webhook_id: str, *, as_json: bool) -> None:
+def enable(webhook_id: str, if_version: int | None, *, as_json: bool) -> None:
     """Serve a webhook again; what it missed meanwhile can be replayed.
 
     Example: vault-stream webhooks enable wh_abc
     """
-    _tell(call("POST", _path(webhook_id, "enable"), {}), f"{webhook_id} is enabled", as_json=as_json)
+    enabled = call("POST", _path(webhook_id, "enable"), {}, headers=if_match(if_version))
+    _tell(enabled, f"{webhook_id} is enabled", as_json=as_json)
 
 
 @click.command()
 @click.argument("webhook_id")
+@if_version_option
 @json_option
-def disable(webhook_id: str, *, as_json: bool) -> None:
+def disable(webhook_id: str, if_version: int | None, *, as_json: bool) -> None:
     """Stop serving a webhook; what waits for it, and what comes, is noted as missed.
 
     Example: vault-stream webhooks disable wh_abc
     """
-    _tell(call("POST", _path(webhook_id, "disable"), {}), f"{webhook_id} is disabled", as_json=as_json)
+    disabled = call("POST", _path(webhook_id, "disable"), {}, headers=if_match(if_version))
+    _tell(disabled, f"{webhook_id} is disabled", as_json=as_json)
 
 
 @click.command()
 @click.argument("webhook_id")
 @click.option("--until", help="A time (RFC 3339), as in 2026-01-31T12:00:00Z, or a date (UTC).")
 @click.option("--lift", is_flag=True, help="End the hold.")
+@if_version_option
 @json_option
-def hold(webhook_id: str, until: str | None, *, lift: bool, as_json: bool) -> None:
+def hold(webhook_id: str, until: str | None, if_version: int | None, *, lift: bool, as_json: bool) -> None:
     """Start no attempt before a time; what comes meanwhile waits, and nothing is missed.
 
     Example: vault-stream webhooks hold wh_abc --until 2026-01-31T12:00:00Z
     """
     if lift == (until is not None):
         raise click.UsageError("give either --until or --lift")
-    held = call("POST", _path(webhook_id, "hold"), {"until": until})
+    held = call("POST", _path(webhook_id, "hold"), {"until": until}, headers=if_match(if_version))
     line = f"{webhook_id} is held until {held['hold_until']}" if until else f"{webhook_id} is not held"
     _tell(held, line, as_json=as_json)
 
@@ -76,13 +82,15 @@ def hold(webhook_id: str, until: str | None, *, lift: bool, as_json: bool) -> No
 @click.command("rotate-secret")
 @click.argument("webhook_id")
 @click.option("--overlap-s", type=float, help="How long the old secret signs, too: 0 to 604800; a day unless said.")
+@if_version_option
 @json_option
-def rotate_secret(webhook_id: str, overlap_s: float | None, *, as_json: bool) -> None:
+def rotate_secret(webhook_id: str, overlap_s: float | None, if_version: int | None, *, as_json: bool) -> None:
     """Make a new secret; it is shown once.
 
     Example: vault-stream webhooks rotate-secret wh_abc --overlap-s 3600
     """
-    rotated = call("POST", _path(webhook_id, "rotate-secret"), {} if overlap_s is None else {"overlap_s": overlap_s})
+    body = {} if overlap_s is None else {"overlap_s": overlap_s}
+    rotated = call("POST", _path(webhook_id, "rotate-secret"), body, headers=if_match(if_version))
     if as_json:
         print_json(rotated)
     else:
@@ -92,20 +100,23 @@ def rotate_secret(webhook_id: str, overlap_s: float | None, *, as_json: bool) ->
 
 @click.command()
 @click.argument("webhook_id", required=False)
+@if_version_option
 @json_option
-def rekey(webhook_id: str | None, *, as_json: bool) -> None:
+def rekey(webhook_id: str | None, if_version: int | None, *, as_json: bool) -> None:
     """Encrypt stored secrets with the first of WEBHOOKS__ENCRYPTION_KEYS: of one webhook, or of all.
 
     Afterwards the older keys may go from the settings.
 
     Example: vault-stream webhooks rekey
     """
+    if if_version is not None and webhook_id is None:
+        raise click.UsageError("--if-version is of one webhook: give its id")
     client = ApiClient.of(load_settings())
     failed: dict[str, str] = {}
     done: list[str] = []
     for one in [webhook_id] if webhook_id else _all_ids(client):
         try:
-            client.call("POST", _path(one, "rekey"), {})
+            client.call("POST", _path(one, "rekey"), {}, headers=if_match(if_version))
         except ApiError as error:
             failed[one] = error.message
         else:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["configured", "fields_of", "json_value"]
+__all__ = ["configured", "fields_of", "if_match", "if_version_option", "json_value", "secret_of"]
 
 _DEFAULT = "default"
 _OPTIONS = (
@@ -27,6 +27,28 @@ _OPTIONS = (
     ),
     click.option("--handshake/--no-handshake", default=None, help="Ask the receiver by OPTIONS (CloudEvents)."),
 )
+
+if_version_option: Final = click.option("--if-version", type=int, help="Refuse if it was changed since this version.")
+
+
+def if_match(version: int | None) -> dict[str, str]:
+    """The headers that `--if-version` stands for."""
+    return {} if version is None else {"If-Match": f'"{version}"'}
+
+
+def secret_of(file: BinaryIO) -> str:
+    """The secret in a file, without the line end behind it.
+
+    Raises:
+        click.UsageError: There is none; what there is instead is not repeated.
+    """
+    try:
+        secret = file.read().decode("ascii").strip()
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret:
+        raise click.UsageError("--secret-file holds no secret: whsec_ and base64 of 24 to 64 bytes")
+    return secret
 
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
 import click
 
-from app.cli.api import ApiClient, call
+from app.cli.api import call
 from app.cli.output import json_option, print_json, print_table
 from app.cli.replays import replay
 from app.cli.resending import keyed_run, resend_key_option
 from app.cli.webhook_actions import WHAT_NEXT, webhook_actions
-from app.cli.webhook_options import configured, fields_of
-from app.settings import load_settings
+from app.cli.webhook_options import configured, fields_of, if_match, if_version_option, secret_of
 
 __all__ = ["deliveries", "webhooks"]
 
@@ -34,15 +33,20 @@ webhooks.add_command(replay)
 
 
 @webhooks.command("list")
+@click.option("--search", help="With this text in the id, URL, description or events.")
+@click.option("--health", type=click.Choice(["ok", "failing", "disabled"]), help="Of this health.")
 @json_option
-def list_webhooks(*, as_json: bool) -> None:
-    """All webhooks.
+def list_webhooks(search: str | None, health: str | None, *, as_json: bool) -> None:
+    """All webhooks, or those that are looked for.
 
-    Example: vault-stream webhooks list --json
+    Example: vault-stream webhooks list --health failing
     """
-    found = _all("/v1/webhooks", {}).items
+    filters = {name: value for name, value in (("search", search), ("health", health)) if value is not None}
+    found = _all("/v1/webhooks", filters).items
     if as_json:
         print_json({"items": found})
+    elif not found and filters:
+        click.echo("no such webhooks")
     elif not found:
         click.echo("no webhooks yet; make one with: vault-stream webhooks create --url URL --events PATTERN")
     else:
@@ -62,19 +66,59 @@ def show_webhook(webhook_id: str, *, as_json: bool) -> None:
 
 
 @webhooks.command()
+@click.argument("webhook_id")
+@json_option
+def activity(webhook_id: str, *, as_json: bool) -> None:
+    """The last hour of a webhook's attempts, and what it does now, as seen by the worker that owns it.
+
+    Example: vault-stream webhooks activity wh_abc
+    """
+    found = call("GET", f"/v1/webhooks/{quote(webhook_id, safe='')}/activity")
+    if as_json:
+        print_json(found)
+        return
+    print_table(("field", "value"), [(name, value) for name, value in found.items() if not name.startswith("bucket")])
+    buckets = [bucket for bucket in found["buckets"] if bucket["delivered"] or bucket["failed"]]
+    click.echo()
+    if buckets:
+        names = ("at", "delivered", "failed")
+        print_table(names, [[bucket[name] for name in names] for bucket in buckets])
+    else:
+        click.echo("no attempts in the last hour")
+
+
+@webhooks.command()
 @click.option("--url", required=True, help="Where to POST; https.")
 @click.option("--events", required=True, multiple=True, help="A type, dataset.*, or *; may be given again.")
 @configured
+@click.option("--disabled", is_flag=True, help="Serve it only once it is enabled.")
+@click.option("--secret-file", type=click.File("rb"), help="Use the secret in this file (or -); one is made if not.")
 @click.option("--idempotency-key", help="The same key and body give the same webhook.")
 @json_option
-def create(url: str, events: tuple[str, ...], idempotency_key: str | None, *, as_json: bool, **given: Any) -> None:
-    """Make a webhook; its secret is shown once.
+def create(
+    url: str,
+    events: tuple[str, ...],
+    secret_file: BinaryIO | None,
+    idempotency_key: str | None,
+    *,
+    disabled: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Make a webhook; a secret that is made for it is shown once.
 
     Example: vault-stream webhooks create --url https://example.com/hook --events dataset.created --events 'version.*'
     """
     body = {"url": url, "events": list(events), **fields_of(**given)}
+    if disabled:
+        body["enabled"] = False
+    if secret_file is not None:
+        body["secret"] = secret_of(secret_file)
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-    made = ApiClient.of(load_settings()).call("POST", "/v1/webhooks", body, headers=headers)
+    made = call("POST", "/v1/webhooks", body, headers=headers)
+    if secret_file is not None:
+        # Whoever kept it in a file has it; a terminal or a log should not.
+        made.pop("secret", None)
     _print(made, as_json=as_json)
     if "secret" in made:
         click.echo(WHAT_NEXT, err=True)
@@ -85,7 +129,7 @@ def create(url: str, events: tuple[str, ...], idempotency_key: str | None, *, as
 @click.option("--url", help="Where to POST; https.")
 @click.option("--events", multiple=True, help="A type, dataset.*, or *; may be given again.")
 @configured
-@click.option("--if-version", type=int, help="Refuse if it was changed since this version.")
+@if_version_option
 @json_option
 def update(
     webhook_id: str,
@@ -104,23 +148,23 @@ def update(
     body = {name: value for name, value in fields.items() if value is not None} | fields_of(**given)
     if not body:
         raise click.UsageError("nothing to change: give an option, such as --url")
-    headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
     path = f"/v1/webhooks/{quote(webhook_id, safe='')}"
-    _print(ApiClient.of(load_settings()).call("PATCH", path, body, headers=headers), as_json=as_json)
+    _print(call("PATCH", path, body, headers=if_match(if_version)), as_json=as_json)
 
 
 @webhooks.command()
 @click.argument("webhook_id")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@if_version_option
 @json_option
-def delete(webhook_id: str, *, yes: bool, as_json: bool) -> None:
+def delete(webhook_id: str, if_version: int | None, *, yes: bool, as_json: bool) -> None:
     """Delete a webhook; what waits for it is cancelled.
 
     Example: vault-stream webhooks delete wh_abc --yes
     """
     if not yes:
         click.confirm(f"delete {webhook_id}, and cancel what waits for it?", abort=True, err=True)
-    call("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}")
+    call("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}", headers=if_match(if_version))
     if as_json:
         print_json({"deleted": webhook_id})
     else:

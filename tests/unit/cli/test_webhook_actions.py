@@ -80,6 +80,41 @@ def test_an_action_is_one_request(api: Api, arguments: tuple[str, ...], path: st
     assert (asked.method, asked.path, asked.body) == ("POST", path, body)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("update", "wh_a", "--url", "https://example.com"),
+        ("delete", "wh_a", "--yes"),
+        ("enable", "wh_a"),
+        ("disable", "wh_a"),
+        ("hold", "wh_a", "--lift"),
+        ("rotate-secret", "wh_a"),
+        ("rekey", "wh_a"),
+    ],
+)
+class TestIfVersion:
+    def test_makes_a_change_for_that_version_alone(self, api: Api, arguments: tuple[str, ...]) -> None:
+        api.will_answer(WEBHOOK | {"secret": "whsec_x"})
+        assert run(webhooks, *arguments, "--if-version", "3").exit_code == 0
+        assert [asked.headers["If-Match"] for asked in api.asked] == ['"3"']
+
+    def test_is_not_said_unless_given(self, api: Api, arguments: tuple[str, ...]) -> None:
+        api.will_answer(WEBHOOK | {"secret": "whsec_x"})
+        assert run(webhooks, *arguments).exit_code == 0
+        assert "If-Match" not in api.asked[0].headers
+
+    def test_that_does_not_hold_exits_with_1(self, api: Api, arguments: tuple[str, ...]) -> None:
+        api.will_answer({"code": "precondition_failed", "detail": "It is at version 4 now."}, status=412)
+        result = run(webhooks, *arguments, "--if-version", "3")
+        assert result.exit_code == 1
+        assert "412 precondition_failed" in result.stderr
+
+
+def test_a_rekey_of_all_has_no_version(api: Api) -> None:
+    assert run(webhooks, "rekey", "--if-version", "3").exit_code == 2
+    assert api.asked == []
+
+
 @pytest.mark.parametrize("arguments", [(), ("--lift", "--until", "2030-01-01T00:00:00Z")])
 def test_a_hold_wants_a_time_or_its_end(api: Api, arguments: tuple[str, ...]) -> None:
     assert run(webhooks, "hold", "wh_a", *arguments).exit_code == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -56,6 +58,56 @@ class TestWebhooksList:
     def test_says_how_to_make_the_first_one(self, api: Api) -> None:
         api.will_answer(page())
         assert "vault-stream webhooks create" in run(webhooks, "list").stdout
+
+    def test_can_be_narrowed_on_every_page(self, api: Api) -> None:
+        api.will_answer(page(cursor="c1"), page())
+        result = run(webhooks, "list", "--search", "lake & co", "--health", "failing")
+        assert (result.exit_code, result.stdout) == (0, "no such webhooks\n")
+        chosen = {"search": ["lake & co"], "health": ["failing"], "limit": ["200"]}
+        assert [asked.query for asked in api.asked] == [chosen, chosen | {"cursor": ["c1"]}]
+
+    def test_of_a_health_that_there_is_not_is_wrong_usage(self, api: Api) -> None:
+        assert run(webhooks, "list", "--health", "happy").exit_code == 2
+        assert api.asked == []
+
+
+class TestWebhooksActivity:
+    ACTIVITY: ClassVar[dict[str, Any]] = {
+        "since": "2026-03-01T00:00:00.000Z",
+        "bucket_s": 300,
+        "buckets": [
+            {"at": "2026-03-01T00:00:00.000Z", "delivered": 0, "failed": 0},
+            {"at": "2026-03-01T00:05:00.000Z", "delivered": 7, "failed": 2},
+        ],
+        "in_flight": 1,
+        "failures": 2,
+        "blocked": None,
+        "paced": False,
+    }
+
+    def test_shows_what_it_does_and_the_minutes_with_attempts(self, api: Api) -> None:
+        api.will_answer(self.ACTIVITY)
+        result = run(webhooks, "activity", "wh/a")
+        assert [line.split() for line in result.stdout.splitlines()] == [
+            ["FIELD", "VALUE"],
+            ["since", "2026-03-01T00:00:00.000Z"],
+            ["in_flight", "1"],
+            ["failures", "2"],
+            ["blocked", "-"],
+            ["paced", "false"],
+            [],
+            ["AT", "DELIVERED", "FAILED"],
+            ["2026-03-01T00:05:00.000Z", "7", "2"],
+        ]
+        assert [(asked.method, asked.path) for asked in api.asked] == [("GET", "/v1/webhooks/wh%2Fa/activity")]
+
+    def test_says_that_there_was_none(self, api: Api) -> None:
+        api.will_answer(self.ACTIVITY | {"buckets": self.ACTIVITY["buckets"][:1]})
+        assert run(webhooks, "activity", "wh_a").stdout.endswith("\nno attempts in the last hour\n")
+
+    def test_prints_the_answer_to_machines(self, api: Api) -> None:
+        api.will_answer(self.ACTIVITY)
+        assert json.loads(run(webhooks, "activity", "wh_a", "--json").stdout) == self.ACTIVITY
 
 
 class TestWebhooksCreate:
@@ -124,6 +176,43 @@ class TestWebhooksCreate:
             1,
             "Error: 422 insecure_url: Not usable; /url: must be https\n",
         )
+
+
+class TestWebhooksCreateWithASecret:
+    CREATE = ("create", "--url", "https://x.example", "--events", "*")
+
+    @pytest.mark.parametrize("as_json", [(), ("--json",)])
+    @pytest.mark.parametrize("from_stdin", [True, False])
+    def test_that_is_in_a_file_sends_it_and_shows_it_nowhere(
+        self, api: Api, tmp_path: Path, from_stdin: bool, as_json: tuple[str, ...]
+    ) -> None:
+        api.will_answer(WEBHOOK | {"secret": SECRET}, status=201)
+        (tmp_path / "secret").write_text(f"{SECRET}\n")
+        source = ("-", f"{SECRET}\n") if from_stdin else ("secret", None)
+        result = run(webhooks, *self.CREATE, "--secret-file", source[0], *as_json, stdin=source[1])
+        assert result.exit_code == 0
+        assert api.asked[0].body["secret"] == SECRET
+        assert "wh_a" in result.stdout
+        assert SECRET not in result.output
+        assert result.stderr == ""
+
+    @pytest.mark.parametrize("content", [b"", b" \n", b"whsec_\xc3\xa4hunter3", b"\xffhunter3"])
+    def test_that_can_be_none_is_wrong_usage_and_not_repeated(self, api: Api, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "secret").write_bytes(content)
+        result = run(webhooks, *self.CREATE, "--secret-file", "secret")
+        assert result.exit_code == 2
+        assert "--secret-file holds no secret" in result.stderr
+        assert "hunter3" not in result.output
+        assert api.asked == []
+
+    def test_in_a_file_that_is_not_there_is_wrong_usage(self, api: Api) -> None:
+        assert run(webhooks, *self.CREATE, "--secret-file", "nowhere").exit_code == 2
+        assert api.asked == []
+
+    def test_a_disabled_one_is_made_disabled(self, api: Api) -> None:
+        api.will_answer(WEBHOOK, status=201)
+        assert run(webhooks, *self.CREATE, "--disabled").exit_code == 0
+        assert api.asked[0].body["enabled"] is False
 
 
 class TestWebhooksShowAndDelete:
