@@ -71,6 +71,17 @@ async def test_what_a_webhook_missed_is_delivered_by_a_replay_once_it_is_enabled
     assert sorted(desk.receiver.events()) == ["e1", "e2"]
 
 
+async def test_what_a_410_has_failed_is_delivered_again_by_a_replay_that_takes_it_once_the_webhook_is_enabled(
+    desk: Desk,
+) -> None:
+    desk.receiver.will_answer(answer(410))
+    await desk.deliver(desk.intent("e1"))
+    await desk.deliver(desk.command(Op.ENABLE))
+    await desk.deliver(replayed(desk, "e1"))
+    assert desk.receiver.events() == ["e1", "e1"]
+    assert status_of(desk, "e1") is Status.DELIVERED
+
+
 async def test_the_age_of_a_replayed_event_is_no_delay_of_ours(desk: Desk) -> None:
     def seen() -> float:
         return next(s.value for m in EVENT_TO_POST_SECONDS.collect() for s in m.samples if s.name.endswith("_count"))

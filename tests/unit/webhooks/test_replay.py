@@ -26,7 +26,7 @@ from app.events import (
 from app.webhooks.errors import InvalidField
 from app.webhooks.intents import IntentReason, decode_intent
 from app.webhooks.matching import MatchIndex, parse_filter
-from app.webhooks.model import DeliveryRow, Status
+from app.webhooks.model import DeliveryRow, Reason, Status
 from app.webhooks.replay import Aim, DisabledTime, ReplayIntent, Selection
 from app.webhooks.replay_request import DEFAULT_RATE_PER_S, Only, ReplayLimits, ReplayRequest, read_replay, show_request
 from tests.support.memory_unit import START_MS, FakeRecord, MemoryUnit
@@ -311,6 +311,20 @@ class TestTheSelection:
         assert chosen.needs_rows
         assert [found for found in Status if chosen.takes(row(found), NOW)] == [status]
         assert not chosen.takes(None, NOW)
+
+    @pytest.mark.parametrize(
+        ("only", "taken"), [(None, True), (Only.ALL, True), (Only.FAILED, True), (Only.MISSED, False)]
+    )
+    def test_takes_what_a_410_has_failed_unless_what_was_missed_is_asked_for(
+        self, only: Only | None, *, taken: bool
+    ) -> None:
+        gone = msgspec.structs.replace(row(Status.FAILED), reason=Reason.GONE)
+        assert selection(only, since_ms=0).takes(gone, NOW) is taken
+        assert selection(only, from_offset={("vault.events", 0): 0}).takes(gone, NOW) is taken
+
+    def test_leaves_out_the_410_that_disabled_the_webhook_from_what_it_missed_since_then(self) -> None:
+        gone = msgspec.structs.replace(row(Status.FAILED), reason=Reason.GONE)
+        assert not selection(disabled=DisabledTime(NOW, NOW + HOUR_MS), since_disabled=True).takes(gone, NOW)
 
     def test_takes_what_was_missed_since_the_webhook_was_disabled(self) -> None:
         disabled = DisabledTime(NOW - HOUR_MS, NOW - HOUR_MS // 2)
