@@ -193,7 +193,7 @@ class Desk:
             **more,
         }
         headers = [
-            ("vs-delivery-id", delivery_id_of(webhook_id, "/vault", event_id).encode()),
+            ("vs-delivery-id", delivery_id_of(webhook_id, event["source"], event_id).encode()),
             ("vs-webhook-id", webhook_id.encode()),
             ("vs-reason", reason.encode()),
             ("vs-origin", b"vault.events/0/7"),
