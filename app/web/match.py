@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from app.events import EventKind, InvalidEvent, check_type, decode_payload, decode_structured
+from app.events import EventKind, InvalidEvent, check_type, decode_payload, decode_structured, parse_time_ms
 from app.web.auth import reads
 from app.web.problems import FieldError, Problem
 from app.web.requests import BodyTypes, json_text, query_of, takes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.events import CloudEvent
     from app.web.webhook_commands import CommandGate
     from app.webhooks.matching import MatchIndex
@@ -26,25 +29,29 @@ _TYPES: Final = BodyTypes(
 _DELIVERED: Final = frozenset({EventKind.VAULT, EventKind.OPERATOR})
 
 
-def match_routes(gate: CommandGate, index: MatchIndex) -> list[web.RouteDef]:
+def match_routes(
+    gate: CommandGate, index: MatchIndex, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+) -> list[web.RouteDef]:
     """`POST /v1/match`.
 
     Args:
         gate: Has all webhooks.
         index: What the router asks.
+        now_ms: Wall clock.
     """
-    return [web.post("/v1/match", _Match(gate, index).match)]
+    return [web.post("/v1/match", _Match(gate, index, now_ms).match)]
 
 
 class _Match:
-    def __init__(self, gate: CommandGate, index: MatchIndex) -> None:
+    def __init__(self, gate: CommandGate, index: MatchIndex, now_ms: Callable[[], int]) -> None:
         self._gate = gate
         self._index = index
+        self._now_ms = now_ms
 
     @reads
     @takes(_TYPES)
     async def match(self, request: web.Request) -> web.Response:
-        """Every webhook, in the order of the ids, with the router's own verdict."""
+        """Every webhook, in the order of the ids, with the router's own verdict and its owner's."""
         query_of(request, ())
         text = await json_text(request)
         rows = self._gate.rows().values()
@@ -66,9 +73,15 @@ class _Match:
         matched, why_not = found.matched, found.why_not
         if matched and not row.enabled:
             matched, why_not = False, "disabled"
+        elif matched and self._expired(event):
+            matched, why_not = False, "expired"
         told: dict[str, Any] = {"webhook_id": row.webhook_id, "matched": matched}
         if found.pattern is not None:
             told["pattern"] = found.pattern
         if why_not is not None:
             told["why_not"] = why_not
         return told
+
+    def _expired(self, event: CloudEvent) -> bool:
+        expirytime = event.extensions.get("expirytime")
+        return isinstance(expirytime, str) and parse_time_ms(expirytime) <= self._now_ms()

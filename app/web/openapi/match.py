@@ -22,7 +22,10 @@ _VERDICT: Final = obj(
         "webhook_id": WEBHOOK_ID,
         "matched": {"type": "boolean"},
         "pattern": {**SHOWN_PATTERN, "description": "The narrowest that the event matches."},
-        "why_not": text("(pattern|disabled|filter:.+)"),
+        "why_not": {
+            **text("(pattern|disabled|expired|filter:.+)"),
+            "description": "expired: past its expirytime, so that it would go to the dead letters without an attempt.",
+        },
     },
     ("webhook_id", "matched"),
 )

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from app.events import format_time
 from app.web.match import match_routes
 from app.web.signing_keys import signing_key_routes
 from app.web.webhook_commands import CommandGate
@@ -17,8 +18,9 @@ from app.webhooks.matching import MatchIndex
 from app.webhooks.model import WebhookFilter, WebhookRow
 from app.webhooks.signing import SigningKey
 from tests.support.listening import TOKENS, VIEWER, Caller, listening
+from tests.support.memory_unit import START_MS
 from tests.support.webhook_api import Owner, webhooks_api
-from tests.support.webhooks import webhook_row
+from tests.support.webhooks import Desk, webhook_row
 
 EVENT = {
     "specversion": "1.0",
@@ -45,7 +47,7 @@ async def api(owner: Owner) -> AsyncIterator[Caller]:
             index.set(row.webhook_id, row.events, row.filter)
 
     owner.replica.subscribe(matched)
-    async with listening(match_routes(CommandGate(webhooks_api(owner)), index), TOKENS) as caller:
+    async with listening(match_routes(CommandGate(webhooks_api(owner)), index, lambda: START_MS), TOKENS) as caller:
         yield caller
 
 
@@ -78,6 +80,38 @@ async def test_what_administrators_do_goes_to_nobody(api: Caller, owner: Owner) 
     await owner.write(webhook_row("wh_a", events=("webhook.*", "*")))
     answer = await match(api, type="llm.data-vault.webhook.created", data={"webhook_id": "wh_b"})
     assert answer.document["items"] == [{"webhook_id": "wh_a", "matched": False, "why_not": "pattern"}]
+
+
+@pytest.mark.parametrize(
+    ("expires_in_ms", "verdict"),
+    [
+        pytest.param(1, {"matched": True}, id="in time"),
+        pytest.param(0, {"matched": False, "why_not": "expired"}, id="expired"),
+    ],
+)
+async def test_an_event_past_its_expirytime_would_be_sent_to_nobody(
+    api: Caller, owner: Owner, expires_in_ms: int, verdict: dict[str, Any]
+) -> None:
+    await owner.write(
+        webhook_row("wh_a"), webhook_row("wh_b", enabled=False), webhook_row("wh_c", events=("version.*",))
+    )
+    answer = await match(api, expirytime=format_time(START_MS + expires_in_ms))
+    assert answer.document["items"] == [
+        {"webhook_id": "wh_a", "pattern": "*", **verdict},
+        {"webhook_id": "wh_b", "pattern": "*", "matched": False, "why_not": "disabled"},
+        {"webhook_id": "wh_c", "matched": False, "why_not": "pattern"},
+    ]
+
+
+async def test_it_expires_for_the_answer_when_it_does_for_its_owner(api: Caller, owner: Owner) -> None:
+    await owner.write(webhook_row("wh_a"))
+    for expires_in_ms in (-1, 0, 1):
+        event = EVENT | {"expirytime": format_time(START_MS + expires_in_ms)}
+        desk = await Desk().open(webhook_row("wh_a"))
+        await desk.deliver(desk.intent("e-1", expirytime=event["expirytime"]))
+        (verdict,) = (await match(api, **event)).document["items"]
+        assert verdict["matched"] is (desk.receiver.events() == ["e-1"])
+        await desk.context.close(desk.processor)
 
 
 @pytest.mark.parametrize(
