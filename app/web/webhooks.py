@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["WebhooksApi", "webhook_routes"]
 
 _LIST: Final = "webhooks"
+# For a caller whose answer was lost; whoever finds key and token later does not learn it by them.
+SHOWN_AGAIN_MS: Final = 15 * 60_000
+_NOT_SHOWN: Final = "The secret is not shown any more; rotate-secret makes a new one."
 
 
 def webhook_routes(api: WebhooksApi) -> list[web.RouteDef]:
@@ -118,7 +121,8 @@ class _Handlers:
     def _again(self, row: WebhookRow | None, wanted: Registration) -> web.Response:
         """The first answer once more: same caller, same key, same body.
 
-        The secret is in it until the webhook is changed: whoever rotates it does not show the new one to its maker.
+        The secret is in it for a quarter of an hour, and until the webhook is changed: whoever rotates it does not show
+        the new one to its maker.
         """
         if row is None or row.deleting:
             raise Problem(409, "conflict", "The webhook was deleted; use another Idempotency-Key for a new one.")
@@ -133,7 +137,10 @@ class _Handlers:
         if other_secret or other_headers or row.fingerprint != wanted.patch.fingerprint:
             detail = "This Idempotency-Key was used with another body; use a new one."
             raise Problem(422, "idempotency_key_reused", detail)
-        return webhook_answer(row, status=201, secret=secret)
+        if secret is not None and self._api.now_ms() - row.created_at_ms < SHOWN_AGAIN_MS:
+            return webhook_answer(row, status=201, secret=secret)
+        shown = show_webhook(row) | {"secret_hint": _NOT_SHOWN}
+        return web.json_response(shown, status=201, headers={"ETag": f'"{row.version}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
         query_of(request, ())

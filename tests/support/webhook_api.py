@@ -140,7 +140,12 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 
 def webhooks_api(
-    owner: Owner, *, confirm_s: float = DEADLINE_S, keys: KeyRing = KEYS, receiver: Receiver | None = None
+    owner: Owner,
+    *,
+    confirm_s: float = DEADLINE_S,
+    keys: KeyRing = KEYS,
+    receiver: Receiver | None = None,
+    now_ms: Callable[[], int] = lambda: START_MS,
 ) -> WebhooksApi:
     """What the routes work with."""
     counter = iter(range(1, 1000))
@@ -155,7 +160,7 @@ def webhooks_api(
         limits=Limits(max_in_flight=128, signing_key=False),
         asks=receiver or Receiver(),
         resolve=resolve,
-        now_ms=lambda: START_MS,
+        now_ms=now_ms,
         random_bytes=lambda count: next(counter).to_bytes(count, "big"),
         confirm_s=confirm_s,
     )

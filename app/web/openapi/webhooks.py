@@ -66,6 +66,7 @@ _HEADERS: Final[Schema] = {
 }
 _SHOWN_HEADERS: Final = {**_HEADERS, "description": "Values that may be secret are ***."}
 _SECRET: Final = text("whsec_[A-Za-z0-9+/]{32,88}={0,2}")
+_SECRET_HINT: Final = {**TEXT, "description": "In place of the secret, where a repeated create does not show it."}
 _EXAMPLE: Final = {"url": "https://example.com/hook", "events": ["dataset.*"]}
 
 _FIELDS: Final[dict[str, Schema]] = {
@@ -141,7 +142,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     "Filter": _FILTER,
     "Webhook": example(obj(_SHOWN, _ALWAYS_SHOWN), _SHOWN_EXAMPLE),
     "WebhookWithSecret": example(
-        obj({**_SHOWN, "secret": _SECRET}, _ALWAYS_SHOWN),
+        obj({**_SHOWN, "secret": _SECRET, "secret_hint": _SECRET_HINT}, _ALWAYS_SHOWN),
         {**_SHOWN_EXAMPLE, "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
     ),
     "WebhookCreate": obj({**_FIELDS, "secret": _SECRET}, ("url", "events")),
@@ -203,7 +204,8 @@ WEBHOOKS: Final = Area(
                 "admin",
                 (IDEMPOTENCY_KEY,),
                 body(ref("WebhookCreate"), example=_EXAMPLE),
-                "Answered when every router is about to match it: within a second of the 201.",
+                "Answered when every router is about to match it: within a second of the 201. Repeated with its"
+                " Idempotency-Key it shows the secret again for 15 minutes, unless the webhook was changed.",
             ),
         },
         "/v1/webhooks/{id}": {

@@ -15,8 +15,11 @@ from app.settings import ApiSettings, ApiToken
 from app.webhooks.commands import Op
 from app.webhooks.secrets import KeyRing
 from tests.support.listening import ADMIN, TOKENS, Caller
+from tests.support.memory_unit import FakeClock
 from tests.support.webhook_api import BODY, KEYS, SECRET, SOON_S, Owner, create, meanwhile, serving
 from tests.support.webhooks import webhook_row
+
+KEY, NEWER_KEY = (f"{name}:{base64.b64encode(bytes([place] * 32)).decode()}" for place, name in enumerate(("k1", "k2")))
 
 
 @pytest.fixture
@@ -119,6 +122,35 @@ class TestAnIdempotencyKey:
         again = await create(api, key="k-1")
         assert (again.status, again.document["version"]) == (201, 2)
         assert "whsec_" not in again.text
+        assert "rotate-secret" in again.document["secret_hint"]
+
+    @pytest.mark.parametrize(
+        ("action", "body"),
+        [
+            pytest.param(None, None, id="nothing else"),
+            pytest.param("hold", {"until": "2025-06-16T00:00:00Z"}, id="hold"),
+            pytest.param("rekey", None, id="rekey"),
+        ],
+    )
+    async def test_shows_the_secret_for_a_quarter_of_an_hour_whatever_leaves_the_version(
+        self, api: Caller, owner: Owner, action: str | None, body: Any
+    ) -> None:
+        made = await create(api, key="k-1")
+        clock = FakeClock()
+        async with serving(owner, now_ms=clock.now_ms, keys=KeyRing([NEWER_KEY, KEY], bytes)) as later:
+            clock.advance(15 * 60 - 0.001)
+            if action is not None:
+                changed = await later.call("POST", f"/v1/webhooks/{made.document['id']}/{action}", body)
+                assert (changed.status, changed.document["updated_at"] > made.document["updated_at"]) == (200, True)
+            in_time = await create(later, key="k-1")
+            clock.advance(0.001)
+            late = await create(later, key="k-1")
+            other_body = await create(later, BODY | {"description": "x"}, key="k-1")
+        assert in_time.document["secret"] == made.document["secret"]
+        assert (late.status, late.document["id"], late.headers["ETag"]) == (201, made.document["id"], '"1"')
+        assert made.document["secret"].removeprefix("whsec_") not in late.text
+        assert "rotate-secret" in late.document["secret_hint"]
+        assert other_body.code == (422, "idempotency_key_reused")
 
     async def test_of_a_webhook_that_is_being_deleted_is_409(self, api: Caller) -> None:
         made = await create(api, key="k-1")
