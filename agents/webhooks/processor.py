@@ -75,6 +75,8 @@ class WebhooksProcessor(Processor):
         self._resting = Resting(self._holdings)
         self._appetite = Appetite(self._scheduler, deps.busy)
         self._draining = False
+        # Webhooks of which this slice has parked something, which is counted once its unit is merged.
+        self._parked_now: set[str] = set()
 
     # -- the engine's calls
 
@@ -108,6 +110,7 @@ class WebhooksProcessor(Processor):
     async def process(self, slice_: Slice, unit: Unit) -> None:
         """Apply commands; start or park intents."""
         self._appetite.begins()
+        self._parked_now.clear()
         for place, record in enumerate(slice_.records, 1):
             try:
                 if record.topic == self._commands:
@@ -263,6 +266,7 @@ class WebhooksProcessor(Processor):
             # At once: later records of the slice may have the same subject.
             self._scheduler.offer(entry_of(row))
         if row.status is Status.PENDING:
+            self._parked_now.add(row.webhook_id)
             webhook.parked_at_ms = max(webhook.parked_at_ms, row.next_at_ms or 0)
 
     def _park_briefs(self, webhook_id: str, unit: Unit) -> None:
@@ -272,13 +276,20 @@ class WebhooksProcessor(Processor):
         """When a delivery is due that must wait: not before those that came before it in its lane.
 
         Where they wait for much longer (the first step of the schedule was longer then, or the clock of another worker
-        was ahead) only those of its own lane count.
+        was ahead) only those of its own lane count. None does where none is left that it could overtake, now or after a
+        crash, so that a clock that was set back delays nothing.
         """
+        if self._none_before(webhook):
+            webhook.parked_at_ms = 0
         if webhook.parked_at_ms - earliest_ms <= DISORDER_MS:
             return max(earliest_ms, webhook.parked_at_ms)
         lane = lane_of(intent.subject)
         last = None if lane is None else last_in_lane(unit, intent.webhook_id, lane)
         return max(earliest_ms, last.next_at_ms or 0) if last is not None else earliest_ms
+
+    def _none_before(self, webhook: OwnedWebhook) -> bool:
+        webhook_id = webhook.row.webhook_id
+        return not (webhook.flights or webhook_id in self._parked_now or self._holdings.brief.concern(webhook_id))
 
     def _admit(self, webhook: OwnedWebhook, intent: Intent, now: Now) -> Reason | None:
         if webhook.terms.schedule.steps_s[0] > 0:

@@ -355,6 +355,20 @@ def test_nobody_can_tell_by(kept: str) -> None:
 
 
 @pytest.mark.usefixtures("_at_any_moment")
+def test_nobody_can_tell_by_what_waited_before_the_time_of_day_was_set_back() -> None:
+    def history(twins: Twins) -> None:
+        twins.many_come("wh_limited")
+        twins.pass_time(20)
+        twins.rest()
+        assert "wh_limited" not in twins.resting.processor._holdings.webhooks
+        twins.clock.advance_wall(-70.0)
+        twins.many_come("wh_limited")
+        twins.pass_time(1.1)
+
+    tell_apart(history)
+
+
+@pytest.mark.usefixtures("_at_any_moment")
 @pytest.mark.parametrize("forgotten", FORGOTTEN)
 def test_forgetting_tells_them_apart(forgotten: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The counterproof: a webhook is put away with what only memory has of it."""

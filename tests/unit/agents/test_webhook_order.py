@@ -6,6 +6,8 @@ import pytest
 
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.model import Ordering, Reason
+from app.webhooks.owned import DeliveryOptions
+from app.webhooks.schedule import RetrySchedule
 from tests.support.webhooks import Desk, answer, webhook_row
 
 
@@ -81,3 +83,54 @@ async def test_order_holds_over_a_crash_with_the_first_call_in_flight(desk: Desk
 
     assert second.receiver.events() == ["e0", "e1"]
     await second.context.close(second.processor)
+
+
+def due_ms(desk: Desk, event: str) -> int:
+    row = desk.row(event)
+    assert row is not None
+    assert row.next_at_ms is not None
+    return row.next_at_ms
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+async def test_a_first_wait_of_chance_makes_none_due_before_those_that_came_before_it(slices: int) -> None:
+    chances = iter([0.9, 0.1, 0.5])
+    options = DeliveryOptions(schedule=RetrySchedule((20, 5)))
+    desk = await Desk(options=options, uniform=lambda: next(chances)).open(webhook_row())
+    first, *others = (desk.intent(f"e{n}", subject="d1") for n in range(3))
+    for records in ([first, *others],) if slices == 1 else ([first], others):
+        await desk.deliver(*records)
+
+    assert due_ms(desk, "e0") <= due_ms(desk, "e1") <= due_ms(desk, "e2")
+    await desk.context.close(desk.processor)
+
+
+async def test_none_is_due_before_one_that_is_in_flight_from_its_row_though_the_time_of_day_is_set_back() -> None:
+    desk = await Desk().open(webhook_row(rate_limit_per_s=0.1))
+    await desk.deliver(desk.intent("before", subject="d1"), desk.intent("first", subject="d1"))
+    desk.receiver.hold()
+    await desk.pass_time(11)
+    assert desk.receiver.events() == ["before", "first"]
+    desk.clock.advance_wall(-20.0)
+    await desk.deliver(desk.intent("second", subject="d1"))
+    await desk.pass_time(2)
+
+    assert due_ms(desk, "first") <= due_ms(desk, "second")
+    await desk.context.close(desk.processor)
+    again = await Desk(rows=desk.context.rows, clock=desk.clock).open()
+    await again.pass_time(60)
+    assert again.receiver.events() == ["first", "second"]
+    await again.context.close(again.processor)
+
+
+async def test_what_waited_once_delays_nothing_after_the_time_of_day_was_set_back() -> None:
+    desk = await Desk().open(webhook_row(rate_limit_per_s=0.1))
+    await desk.deliver(desk.intent("e0"), desk.intent("e1"))
+    await desk.pass_time(60)
+    desk.clock.advance_wall(-90.0)
+    now_ms = desk.clock.now_ms()
+    await desk.deliver(desk.intent("e2"), desk.intent("e3"))
+    await desk.pass_time(2)
+
+    assert due_ms(desk, "e3") == now_ms
+    await desk.context.close(desk.processor)
