@@ -13,13 +13,13 @@ from app.observability import metrics
 from app.observability.logging import TRACE_ID
 from app.observability.trace_ids import exemplar_of, ids_of
 from app.webhooks.census import attempt_class
-from app.webhooks.delivery import Answered, Delivery, transition
+from app.webhooks.delivery import Answered, Delivery, NotMade, transition
 from app.webhooks.derived import HEALTH_TYPES
 from app.webhooks.errors import MissingKey
 from app.webhooks.health import WELL, after_attempt, first_news
-from app.webhooks.model import WebhookState
+from app.webhooks.model import Reason, WebhookState
 from app.webhooks.scheduler import Result
-from app.webhooks.sender import AttemptOutcome
+from app.webhooks.sender import NO_PROXY
 from tables.delivery_ledger import HOLD_STEP_MS
 from tables.webhooks import WEBHOOKS, webhook_key
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from app.webhooks.delivery import Step
     from app.webhooks.model import DeliveryRow
     from app.webhooks.owned import OwnedWebhook
+    from app.webhooks.sender import AttemptOutcome
 
 __all__ = ["Attempts"]
 
@@ -71,21 +72,38 @@ class Attempts:
         if (ids := ids_of(row.traceparent)) is not None:
             # The task is this attempt's own.
             TRACE_ID.set(ids[0])
+        webhook = holdings.webhooks[row.webhook_id]
+        flight.url = webhook.row.url
+        holdings.census.flies(1)
+        try:
+            request = webhook.request(row, started_ms)
+        except MissingKey:
+            # There was a key when the slot was given; it was changed since, and needs one that is not here.
+            holdings.has_key(webhook, holdings.now)
+            await holdings.context.submit(partial(self._put_back, flight, Reason.NO_KEY, "no_key"))
+            return
+        outcome = await holdings.deps.sender.post(request)
+        if outcome.error == NO_PROXY:
+            holdings.scheduler.without_proxy(row.webhook_id, holdings.now)
+            await holdings.context.submit(partial(self._put_back, flight, Reason.SLOT, NO_PROXY))
+            return
         # A replayed event may be years old.
         if row.attempts == 0 and row.event_time_ms is not None and row.request_id is None:
             waited_s = max(0, started_ms - row.event_time_ms) / 1000
             metrics.EVENT_TO_POST_SECONDS.observe(waited_s, exemplar_of(row.traceparent))
-        flight.url = holdings.webhooks[row.webhook_id].row.url
-        holdings.census.flies(1)
-        try:
-            request = holdings.webhooks[row.webhook_id].request(row, started_ms)
-        except MissingKey:
-            # There was a key when the slot was given; it was changed since, and needs one that is not here.
-            outcome = AttemptOutcome(0, "no_key")
-        else:
-            outcome = await holdings.deps.sender.post(request)
-            holdings.answered(flight, _result(outcome), stops=outcome.status in _STOPPING)
+        holdings.answered(flight, _result(outcome), stops=outcome.status in _STOPPING)
         await holdings.context.submit(partial(self._settle, flight, outcome, started_ms))
+
+    def _put_back(self, flight: Flight, reason: Reason, label: str, unit: Unit) -> None:
+        """It was no attempt: nobody is told of one, and nothing is said of the webhook."""
+        holdings, row = self._holdings, flight.row
+        now_ms, webhook = holdings.context.clock.now_ms(), holdings.webhooks[row.webhook_id]
+        event = NotMade(reason, webhook.row.state)
+        step = transition(Delivery(row, in_flight=True), event, now_ms, webhook.terms)
+        holdings.ledger.write(unit, row, step, now_ms)
+        if flight.record is not None:
+            unit.finish(flight.record)
+        unit.on_done(partial(self._land, flight, step, Result.NOTHING, label))
 
     def _settle(self, flight: Flight, outcome: AttemptOutcome, started_ms: int, unit: Unit) -> None:
         holdings, row = self._holdings, flight.row
@@ -106,7 +124,8 @@ class Attempts:
         if flight.record is not None:
             unit.finish(flight.record)
         self._judge(webhook, flight, step, outcome, now_ms, unit)
-        unit.on_done(partial(self._land, flight, step, outcome))
+        label = attempt_class(outcome.status, outcome.error)
+        unit.on_done(partial(self._land, flight, step, _result(outcome), label))
 
     def _judge(
         self, webhook: OwnedWebhook, flight: Flight, step: Step, outcome: AttemptOutcome, now_ms: int, unit: Unit
@@ -151,16 +170,16 @@ class Attempts:
                 unit.put(WEBHOOKS, key, row)
                 holdings.use(row)
 
-    def _land(self, flight: Flight, step: Step, outcome: AttemptOutcome) -> None:
+    def _land(self, flight: Flight, step: Step, result: Result, label: str) -> None:
         """What it became is merged; its row may have been written until now (`Holdings.secure_order`)."""
         holdings = self._holdings
-        _attempted(attempt_class(outcome.status, outcome.error))(1)
+        _attempted(label)(1)
         holdings.census.flies(-1)
         try:
-            holdings.written(flight.row, flight.stored, step.after.row)
+            holdings.written(flight.row, flight.stored, step.after.row, back=result is Result.NOTHING)
         finally:
             # In any case, as its slot is the worker's.
-            webhook = holdings.land(flight, _result(outcome))
+            webhook = holdings.land(flight, result)
         if webhook.row.state is not WebhookState.ACTIVE:
             self._end(webhook.row.webhook_id)
 

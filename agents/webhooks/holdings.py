@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from random import random
@@ -13,7 +14,7 @@ from agents.webhooks.brief_waits import BriefWaits
 from agents.webhooks.waiting_ages import WaitingAges
 from app.webhooks.census import Census
 from app.webhooks.health import Heart
-from app.webhooks.model import Reason
+from app.webhooks.model import Reason, Status
 from app.webhooks.owned import DeliveryOptions, OwnedWebhook
 from app.webhooks.recent import Activity, Recent
 from app.webhooks.scheduler import Now, Result, Scheduler
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Flight", "Holdings", "Posts", "WebhooksDeps"]
 
+log = logging.getLogger("app.agents.webhooks")
+
+KEY_RETRY_S: Final = 30.0
 # So many that a receiver that answers at once is never kept waiting by a commit that takes long.
 UNSETTLED_LIMIT: Final = 256
 _TAKEN: Final = frozenset({Result.SUCCESS, Result.SLOW})
@@ -161,6 +165,28 @@ class Holdings:
         elif (row := unit.get(WEBHOOKS, webhook_key(webhook_id))) is not None:
             found = self._take_in(row)
         return found
+
+    def has_key(self, webhook: OwnedWebhook, now: Now) -> bool:
+        """Whether the next attempt of a webhook can be signed; if not, none of it starts for a while."""
+        has = self._can_sign(webhook, now)
+        self.census.key(webhook.row.webhook_id, None if has else webhook.missing_key)
+        return has
+
+    def _can_sign(self, webhook: OwnedWebhook, now: Now) -> bool:
+        if webhook.can_sign(now.wall_ms):
+            return True
+        if self.scheduler.lacks_key(webhook.row.webhook_id, now.monotonic_s):
+            return False
+        webhook.open_secrets()
+        if webhook.can_sign(now.wall_ms):
+            return True
+        log.error(
+            "the events of a webhook wait: a key of %s is missing",
+            webhook.missing_key,
+            extra={"webhook_id": webhook.row.webhook_id},
+        )
+        self.scheduler.without_key(webhook.row.webhook_id, now.monotonic_s + KEY_RETRY_S)
+        return False
 
     def put_away(self, webhook_id: str) -> None:
         """Hold a webhook no longer, until it is needed again."""
@@ -320,15 +346,28 @@ class Holdings:
         self.ledger.write(unit, known, step, self.context.clock.now_ms())
         unit.on_done(partial(self.written, known, stored, step.after.row))
 
-    def written(self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None) -> None:
-        """A step that `ledger` wrote is merged; the arguments are as those of `write`, and the row after the step."""
+    def written(
+        self, known: DeliveryRow, stored: DeliveryRow | None, after: DeliveryRow | None, *, back: bool = False
+    ) -> None:
+        """A step that `ledger` wrote is merged.
+
+        Args:
+            known: As of `write`.
+            stored: As of `write`.
+            after: The row after the step.
+            back: It waits again though no attempt was made, in its place.
+        """
         self._counted(stored, after)
         if after is not None and after.status.waits:
-            self.scheduler.offer(entry_of(after))
+            self.scheduler.offer(entry_of(after), back=back)
         else:
             self.scheduler.forget(known.webhook_id, known.delivery_id)
         if after is None:
             return
+        if back and after.status is Status.PENDING:
+            # Those that come next are not due before it.
+            webhook = self.webhooks[after.webhook_id]
+            webhook.parked_at_ms = max(webhook.parked_at_ms, after.next_at_ms or 0)
         # Also while a sweep is asked for already: it begins there.
         self.swept_to_ms = min(self.swept_to_ms, after.expires_at_ms)
         if after.expires_at_ms < self.sweep_at_ms:

@@ -57,7 +57,6 @@ WEBHOOKS_A_SCAN: Final = 500
 YIELD_EVERY: Final = 64
 STARTS_A_TICK: Final = 128
 REFILLS_A_TICK: Final = 8
-KEY_RETRY_S: Final = 30.0
 DISORDER_MS: Final = 60_000
 
 
@@ -295,7 +294,7 @@ class WebhooksProcessor(Processor):
         if webhook.terms.schedule.steps_s[0] > 0:
             # The schedule itself lets the first attempt wait.
             return Reason.RETRY
-        if not self._has_key(webhook, now):
+        if not self._holdings.has_key(webhook, now):
             return Reason.NO_KEY
         return self._scheduler.admit(intent.webhook_id, lane_of(intent.subject), now)
 
@@ -344,35 +343,14 @@ class WebhooksProcessor(Processor):
             step = transition(Delivery(row), Due(), now.wall_ms, webhook.terms)
             if not step.after.in_flight:
                 self._holdings.sweep_at_ms = 0
-            elif self._has_key(webhook, now):
+            elif self._holdings.has_key(webhook, now):
                 brief.take(entry.delivery_id)
                 flight = self._attempts.take_off(row, stored=stored, record=None if wait is None else wait.record)
                 unit.on_done(partial(self._attempts.launch, flight))
                 return
             else:
-                self._scheduler.offer(entry)
+                self._scheduler.offer(entry, back=True)
         self._scheduler.finish(entry.webhook_id, entry.lane, Result.NOTHING, now)
-
-    def _has_key(self, webhook: OwnedWebhook, now: Now) -> bool:
-        has = self._can_sign(webhook, now)
-        self._holdings.census.key(webhook.row.webhook_id, None if has else webhook.missing_key)
-        return has
-
-    def _can_sign(self, webhook: OwnedWebhook, now: Now) -> bool:
-        if webhook.can_sign(now.wall_ms):
-            return True
-        if self._scheduler.lacks_key(webhook.row.webhook_id, now.monotonic_s):
-            return False
-        webhook.open_secrets()
-        if webhook.can_sign(now.wall_ms):
-            return True
-        log.error(
-            "the events of a webhook wait: a key of %s is missing",
-            webhook.missing_key,
-            extra={"webhook_id": webhook.row.webhook_id},
-        )
-        self._scheduler.without_key(webhook.row.webhook_id, now.monotonic_s + KEY_RETRY_S)
-        return False
 
 
 def webhooks_agent(topics: Topics, deps: WebhooksDeps) -> Agent:

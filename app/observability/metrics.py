@@ -235,7 +235,8 @@ DISK_FREE_BYTES = _gauge(f"{PREFIX}disk_free_bytes", "Free space on the volume o
 
 # status: pending, retrying, delivered, failed, missed, cancelled; counted when a row enters it.
 DELIVERIES = _counter(f"{PREFIX}deliveries_total", "Deliveries by the status they entered", "status")
-# class: 2xx, 3xx, 4xx, 5xx, or the error: dns, connect, tls, timeout, reset, too_large, forbidden_target, no_key.
+# class: 2xx, 3xx, 4xx, 5xx, or the error: dns, connect, tls, timeout, reset, too_large, forbidden_target; no_key and
+# proxy are of those that were not made.
 # The label is a word of the language, so pass it by position: `ATTEMPTS.labels("2xx")`.
 ATTEMPTS = _counter(f"{PREFIX}attempts_total", "Delivery attempts by class of their outcome", "class")
 # reason: slot, rate, pace, hold, order, no_key, retry, resend.

@@ -157,6 +157,22 @@ class Backlog:
         else:
             self._offer_lane(class_, entry, entry.lane)
 
+    def put_back(self, entry: Entry) -> None:
+        """A delivery that was taken waits again as it did; `release` its lane after it.
+
+        It stays in memory, though there may be no room: in the index only, a later one of its lane would be the next.
+        """
+        known = self._known.get(entry.delivery_id)
+        if known == entry:
+            return
+        if known is not None:
+            self.forget(entry.delivery_id)
+        class_ = self._class(entry.tries)
+        if entry.lane is None or not self._in_order(entry):
+            self._push(class_, entry, always=True)
+        else:
+            self._offer_lane(class_, entry, entry.lane, filling=True)
+
     def forget(self, delivery_id: str) -> None:
         """A delivery does not wait any more, without an attempt."""
         entry = self._known.get(delivery_id)

@@ -38,6 +38,7 @@ __all__ = [
     "DeliveryEvent",
     "Due",
     "NotInTable",
+    "NotMade",
     "Step",
     "Terms",
     "TimePassed",
@@ -122,6 +123,18 @@ class Abandoned(msgspec.Struct, frozen=True):
     """The number was taken away during the POST; its outcome is unknown."""
 
 
+class NotMade(msgspec.Struct, frozen=True):
+    """It had its slot, and its receiver was not asked, for a reason of ours.
+
+    Attributes:
+        reason: Why it waits now.
+        webhook: Its state now: it may have changed meanwhile.
+    """
+
+    reason: Reason
+    webhook: WebhookState
+
+
 class Due(msgspec.Struct, frozen=True):
     """The scheduler offers it a slot."""
 
@@ -136,7 +149,7 @@ class WebhookEnded(msgspec.Struct, frozen=True):
     webhook: WebhookState
 
 
-DeliveryEvent = Arrived | Answered | Abandoned | Due | TimePassed | WebhookEnded
+DeliveryEvent = Arrived | Answered | Abandoned | NotMade | Due | TimePassed | WebhookEnded
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -171,8 +184,12 @@ def transition(before: Delivery, event: DeliveryEvent, now_ms: int, terms: Terms
     match event:
         case Arrived():
             return _first(event, now_ms, terms) if row is None else _known(before, row, event, now_ms, terms)
-        case Answered() if before.in_flight and row is not None:
-            return _answered(row, event, now_ms, terms)
+        case Answered() | NotMade() if before.in_flight and row is not None:
+            return (
+                _answered(row, event, now_ms, terms)
+                if isinstance(event, Answered)
+                else _not_made(row, event, now_ms, terms)
+            )
         case Abandoned() if before.in_flight:
             return Step(Delivery(row))
         case Due() if row is not None and row.status.waits and not before.in_flight:
@@ -255,6 +272,13 @@ def _answered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> S
         body=None if dead_letter is None else row.body,
         hold_until_ms=hold_until_ms,
     )
+
+
+def _not_made(row: DeliveryRow, event: NotMade, now_ms: int, terms: Terms) -> Step:
+    """It waits as before it started: its class, its schedule and its place among those of its subject are the same."""
+    if event.webhook is not WebhookState.ACTIVE:
+        return Step(Delivery(_ended(row, _end_of(event.webhook), None, now_ms, terms)), changed=True)
+    return Step(Delivery(msgspec.structs.replace(row, reason=event.reason)), changed=True)
 
 
 def _delivered(row: DeliveryRow, event: Answered, now_ms: int, terms: Terms) -> Step:

@@ -258,6 +258,11 @@ class GlobalSlots:
         """Note whether a webhook fails steadily."""
         (self._steady.add if steady else self._steady.discard)(webhook_id)
 
+    def forgive(self, webhook_id: str) -> None:
+        """Nothing is known against a webhook."""
+        self.mark(webhook_id, troubled=False)
+        self.mark_steady(webhook_id, steady=False)
+
     @property
     def failing_gap_s(self) -> float:
         """From one attempt of a webhook that fails steadily to its next; 0 where no other one does.

@@ -36,6 +36,9 @@ class Block(NamedTuple):
     until_s: float | None = None
 
 
+# Between two tries of a proxy that fails, doubled each time.
+PROXY_RETRY_S: Final = 1.0
+PROXY_RETRY_MAX_S: Final = 30.0
 _NO_SLOT: Final = Block(Reason.SLOT)
 
 
@@ -43,8 +46,8 @@ class Receiver:
     """One webhook: what waits for it, and what it may have in flight."""
 
     __slots__ = (
-        "backlog", "bucket", "classes", "hold_until_ms", "in_flight", "limits", "no_key_until_s", "pace", "progress_s",
-        "slots", "spaced_until_s", "stops", "webhook_id",
+        "backlog", "bucket", "classes", "hold_until_ms", "in_flight", "limits", "no_key_until_s", "no_proxy_s",
+        "no_proxy_until_s", "pace", "progress_s", "slots", "spaced_until_s", "stops", "webhook_id",
     )  # fmt: skip
 
     def __init__(self, webhook_id: str, limits: Limits, rules: PaceRules, now: Now) -> None:
@@ -56,6 +59,8 @@ class Receiver:
         self.bucket = None if limits.rate_per_s is None else TokenBucket(limits.rate_per_s, now.monotonic_s)
         self.hold_until_ms = limits.hold_until_ms or 0
         self.no_key_until_s = 0.0
+        self.no_proxy_until_s = 0.0
+        self.no_proxy_s = 0.0
         self.in_flight = 0
         self.stops = 0
         self.progress_s = 0.0
@@ -70,7 +75,15 @@ class Receiver:
             return Block(Reason.HOLD)
         if self.pace.paced and self.in_flight:
             return Block(Reason.PACE)
-        return _NO_SLOT if self.in_flight >= self.slots.cap else None
+        # Behind a proxy that failed one attempt tells whether it is back.
+        cap = 1 if self.no_proxy_s else self.slots.cap
+        return _NO_SLOT if self.in_flight >= cap else None
+
+    def without_proxy(self, now_s: float) -> None:
+        """An attempt did not get past our own proxy; those that started with it say nothing more."""
+        if now_s >= self.no_proxy_until_s:
+            self.no_proxy_s = min(PROXY_RETRY_MAX_S, max(PROXY_RETRY_S, 2 * self.no_proxy_s))
+            self.no_proxy_until_s = now_s + self.no_proxy_s
 
     @property
     def pause_s(self) -> float:
@@ -89,12 +102,15 @@ class Receiver:
             and (self.bucket is None or self.bucket.full(now.monotonic_s))
             and self.hold_until_ms <= now.wall_ms
             and self.no_key_until_s <= now.monotonic_s
+            and not self.no_proxy_s
         )
 
     def _timed_block(self, now: Now) -> Block | None:
         now_s = now.monotonic_s
         if self.no_key_until_s > now_s:
             return Block(Reason.NO_KEY, self.no_key_until_s)
+        if self.no_proxy_until_s > now_s:
+            return Block(Reason.SLOT, self.no_proxy_until_s)
         if self.hold_until_ms > now.wall_ms:
             return Block(Reason.HOLD, now_s + (self.hold_until_ms - now.wall_ms) / 1000)
         if self.pause_s > now_s:

@@ -113,8 +113,7 @@ class Scheduler:
         """A webhook is gone, or is not served here any more: give its slots back."""
         if (found := self._receivers.pop(webhook_id, None)) is not None:
             self._classes -= found.classes
-            self._slots.mark(webhook_id, troubled=False)
-            self._slots.mark_steady(webhook_id, steady=False)
+            self._slots.forgive(webhook_id)
             for _ in range(found.in_flight):
                 self._slots.give_back(webhook_id)
 
@@ -140,8 +139,7 @@ class Scheduler:
         found = self._receivers[webhook_id]
         found.pace.succeeded()
         found.backlog = Backlog(strict=found.backlog.strict)
-        self._slots.mark(webhook_id, troubled=False)
-        self._slots.mark_steady(webhook_id, steady=False)
+        self._slots.forgive(webhook_id)
         self._enqueue(webhook_id)
 
     def blocked(self, webhook_id: str, now: Now) -> tuple[Reason | None, bool]:
@@ -171,7 +169,7 @@ class Scheduler:
         if (found := self._receivers.get(webhook_id)) is None:
             return False
         block, idle_s = found.block(now), now.monotonic_s - found.progress_s
-        return idle_s <= GETS_ON_S and (block is None or block.reason is Reason.SLOT)
+        return idle_s <= GETS_ON_S and (block is None or (block.reason is Reason.SLOT and block.until_s is None))
 
     def room(self, webhook_id: str, now: Now) -> Room | None:
         """How many that are new could about start now; None: not slots are what it lacks, or no attempt ends."""
@@ -232,6 +230,7 @@ class Scheduler:
         if result is Result.TIMEOUT:
             found.slots.shrink()
         if result is not Result.NOTHING:
+            found.no_proxy_s = 0.0
             self._slots.mark(webhook_id, troubled=found.pace.troubled or result is Result.SLOW)
             self._slots.mark_steady(webhook_id, steady=found.pace.steady)
         self._slots.give_back(webhook_id)
@@ -251,11 +250,11 @@ class Scheduler:
 
     # -- waiting
 
-    def offer(self, entry: Entry) -> None:
-        """A row waits."""
+    def offer(self, entry: Entry, *, back: bool = False) -> None:
+        """A row waits; `back`: it had started, and waits as before, as no attempt was made."""
         if (found := self._receivers.get(entry.webhook_id)) is not None:
             found.backlog.share = self._share
-            found.backlog.offer(entry)
+            (found.backlog.put_back if back else found.backlog.offer)(entry)
             if self._looked_at_later(found):
                 self._touched.add(entry.webhook_id)
             else:
@@ -276,6 +275,11 @@ class Scheduler:
         """A key that it needs is not here; 0: it is."""
         self._receivers[webhook_id].no_key_until_s = until_s
         self._enqueue(webhook_id)
+
+    def without_proxy(self, webhook_id: str, now: Now) -> None:
+        """One of its attempts did not get past our own proxy."""
+        if (found := self._receivers.get(webhook_id)) is not None:
+            found.without_proxy(now.monotonic_s)
 
     def lacks_key(self, webhook_id: str, now_s: float) -> bool:
         """Whether it was said so by `without_key`, for a time that is not over."""

@@ -34,6 +34,7 @@ from app.webhooks.http import (
     NotConnected,
     Pool,
     Proxy,
+    ProxyFailed,
     Target,
     head_of,
     head_with,
@@ -53,6 +54,8 @@ log = logging.getLogger("app.webhooks.sender")
 
 TIMEOUT_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 5.0
+# The error of an attempt that did not get past our own proxy: its receiver was not asked. No row or record has it.
+NO_PROXY: Final = "proxy"
 MAX_KEPT_BYTES: Final = 2 * 1024
 MAX_CUSTOM_HEADERS: Final = 32
 MAX_HEADER_VALUE_CHARS: Final = 4096
@@ -86,6 +89,7 @@ _FAILURES: Final = (ExchangeFailed, OSError, InvalidField, ValueError, RuntimeEr
 
 # The first that fits an error or what that was raised from. Special kinds come before general ones.
 _ERROR_NAMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (ProxyFailed, NO_PROXY),
     (InvalidField, "forbidden_target"),
     (TimeoutError, "timeout"),
     (AnswerTooLarge, "too_large"),
@@ -121,7 +125,7 @@ class AttemptOutcome(msgspec.Struct, frozen=True):
 
     Attributes:
         duration_ms: from before the connect to the end of the answer.
-        error: None for 2xx; else ``dns connect tls timeout reset too_large forbidden_target status_<n>``.
+        error: None for 2xx; else ``dns connect tls timeout reset too_large forbidden_target status_<n>``, or NO_PROXY.
         status: the HTTP status of a complete answer; None where there was none.
         body: the start of the answer, at most 2 KiB, undecodable bytes replaced.
         retry_after_s: whole seconds, only with 429 and 503, not capped yet.

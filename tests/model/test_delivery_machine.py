@@ -14,6 +14,7 @@ from app.webhooks.delivery import (
     Arrived,
     Delivery,
     Due,
+    NotMade,
     Step,
     Terms,
     TimePassed,
@@ -112,6 +113,19 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.apply(step)
         if step.disable_webhook:
             self.webhook = WebhookState.DISABLED
+
+    @precondition(lambda self: self.state.in_flight)
+    @rule(reason=st.sampled_from([Reason.NO_KEY, Reason.SLOT]))
+    def attempt_is_not_made(self, reason: Reason) -> None:
+        before = self.state.row
+        step = transition(self.state, NotMade(reason, self.webhook), self.now_ms, TERMS)
+        assert (step.attempt, step.dead_letter, step.hold_until_ms, step.disable_webhook) == (None, None, None, False)
+        self.apply(step)
+        if self.webhook is WebhookState.ACTIVE:
+            assert before is not None
+            assert self.stored == msgspec.structs.replace(before, reason=reason)
+        else:
+            assert not self.waits
 
     @precondition(lambda self: self.state.in_flight)
     @rule()

@@ -154,6 +154,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         for delivery_id in rng.sample(sorted(self.flying), rng.randint(1, len(self.flying))):
             self.end(delivery_id, result)
 
+    @precondition(lambda self: self.flying)
+    @rule(seed=st.integers(0, 2**16), proxy=st.booleans())
+    def attempts_are_not_made(self, seed: int, *, proxy: bool) -> None:
+        rng = random.Random(seed)
+        for delivery_id in rng.sample(sorted(self.flying), rng.randint(1, len(self.flying))):
+            entry = self.flying.pop(delivery_id).entry
+            if proxy:
+                self.scheduler.without_proxy(entry.webhook_id, self.now)
+            self.waiting[delivery_id] = entry
+            self.scheduler.offer(entry, back=True)
+            self.scheduler.finish(entry.webhook_id, entry.lane, Result.NOTHING, self.now)
+
     @precondition(lambda self: self.waiting)
     @rule(seed=st.integers(0, 2**16))
     def a_waiting_row_ends(self, seed: int) -> None:

@@ -8,6 +8,7 @@ those after it that were.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
@@ -20,16 +21,20 @@ from agents.webhooks.brief_waits import BriefWaits, never_tried
 from agents.webhooks.holdings import Holdings
 from app.engine import Record, Slice
 from app.observability import metrics
+from app.webhooks.backlog import Entry
 from app.webhooks.commands import Op, WebhookPatch
-from app.webhooks.model import Status
+from app.webhooks.model import SealedSecret, Status
 from app.webhooks.owned import DeliveryOptions
 from app.webhooks.pace import GlobalSlots
+from app.webhooks.scheduler import Scheduler
+from app.webhooks.secrets import KeyRing, Secret
 from tables.deliveries import DELIVERIES
 from tests.support.machines import Machine, action, caught, play
 from tests.support.memory_unit import MemoryUnit
-from tests.support.webhooks import SCHEDULE, Desk, answer, webhook_row
+from tests.support.webhooks import KEYS, PROXY_DOWN, SCHEDULE, SECRET, Desk, answer, webhook_row
 
 WEBHOOKS = ("wh_calm", "wh_sick")
+KEYS_GONE = KeyRing(["k2:" + base64.b64encode(b"2" * 32).decode()], bytes)
 SUBJECTS = ("a", "b", None)
 
 
@@ -189,6 +194,44 @@ class AgentMachine(Machine):
         assert self.desk.context.unfinished == []
 
 
+class PutBackMachine(AgentMachine):
+    """Attempts that have their slot are not made: the proxy fails, and keys vanish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rotations = 0
+
+    @action(when=lambda self: self.log)
+    def the_proxy_keeps_an_event_back(self, data: st.DataObject) -> None:
+        event = data.draw(st.sampled_from(self.log[-4:]))[0]
+        self.desk.receiver.will_answer(PROXY_DOWN, event_id=event)
+
+    @action()
+    def a_key_goes_with_a_slice(self, data: st.DataObject) -> None:
+        webhook = data.draw(st.sampled_from(WEBHOOKS))
+        self.run(self.desk.deliver(*self._records(data), self._rotation(webhook, KEYS_GONE)))
+
+    @action(3)
+    def the_keys_are_back(self, data: st.DataObject) -> None:
+        self._give_keys_back()
+
+    def _rotation(self, webhook: str, keys: KeyRing) -> Record:
+        self.rotations += 1
+        secret = SealedSecret(sealed=keys.seal(webhook, Secret(SECRET)))
+        return self.desk.command(Op.ROTATE, webhook, secrets=(secret,), command_id=f"r{self.rotations}")
+
+    def _give_keys_back(self) -> None:
+        self.run(self.desk.deliver(*(self._rotation(webhook, KEYS) for webhook in WEBHOOKS)))
+
+    def _all_is_delivered_at_last(self) -> None:
+        self._give_keys_back()
+        super()._all_is_delivered_at_last()
+        for event, webhook, _, _ in self.log:
+            row = self.desk.row(event, webhook)
+            assert row is not None
+            assert webhook == "wh_sick" or row.attempts == 1
+
+
 @pytest.mark.parametrize(
     "histories", [pytest.param(30, id="short"), pytest.param(2_000, id="full", marks=pytest.mark.prove)]
 )
@@ -201,6 +244,26 @@ def test_giving_a_row_to_the_later_one_first_is_caught(monkeypatch: pytest.Monke
     monkeypatch.setattr(BriefWaits, "all_of", lambda *_: [])
 
     assert caught(AgentMachine, 60, 30) is not None
+
+
+@pytest.mark.parametrize(
+    "histories", [pytest.param(30, id="short"), pytest.param(2_000, id="full", marks=pytest.mark.prove)]
+)
+def test_what_is_not_tried_for_a_reason_of_ours_is_not_lost_nor_overtaken_nor_counted(histories: int) -> None:
+    play(PutBackMachine, histories, 30, "Model: attempts that are not made")
+
+
+def test_forgetting_what_was_put_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counterproof: it has its row, and nobody looks at that before the number is opened again."""
+    offer = Scheduler.offer
+
+    def offered(scheduler: Scheduler, entry: Entry, *, back: bool = False) -> None:
+        if not back:
+            offer(scheduler, entry)
+
+    monkeypatch.setattr(Scheduler, "offer", offered)
+
+    assert caught(PutBackMachine, 60, 30) is not None
 
 
 def test_forgetting_what_waits_in_memory_when_it_is_overdue_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from app.webhooks.owned import DeliveryOptions
 from app.webhooks.pace import GlobalSlots
 from app.webhooks.schedule import RetrySchedule
 from app.webhooks.secrets import KeyRing, Secret
-from app.webhooks.sender import AttemptOutcome, OutgoingRequest
+from app.webhooks.sender import NO_PROXY, AttemptOutcome, OutgoingRequest
 from app.webhooks.signing import SigningKey
 from tables.deliveries import DELIVERIES, delivery_key
 from tables.delivery_queries import Readers
@@ -35,6 +35,7 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 KEYS = KeyRing(["k1:" + base64.b64encode(bytes(32)).decode()], bytes)
 SCHEDULE = RetrySchedule((0, 5, 300, 1800))
 OK = AttemptOutcome(duration_ms=3, error=None, status=200)
+PROXY_DOWN = AttemptOutcome(duration_ms=1, error=NO_PROXY)
 TIMEOUT = AttemptOutcome(duration_ms=15_000, error="timeout")
 
 
@@ -60,11 +61,18 @@ def webhook_row(webhook_id: str = "wh_a", **changes: Any) -> WebhookRow:
 
 
 class Receiver:
-    """Answers as it is told; `hold` lets it hang until `release`."""
+    """Answers as it is told; `hold` lets it hang until `release`.
+
+    Attributes:
+        requests: What it got, in order.
+        most_at_once: How many were under way at one time.
+        kept_back: How many did not get to it, as the proxy before it failed.
+    """
 
     def __init__(self) -> None:
         self.requests: list[OutgoingRequest] = []
         self.most_at_once = 0
+        self.kept_back = 0
         self._script: dict[str, list[AttemptOutcome]] = defaultdict(list)
         self._default: AttemptOutcome = OK
         self._failed_first = 0
@@ -109,12 +117,18 @@ class Receiver:
             self._under_way -= 1
         for key in (header(request, "X-Event-Id"), ""):
             if self._script[key]:
-                return self._script[key].pop(0)
+                return self._scripted(request, self._script[key].pop(0))
         delivery = header(request, "X-Delivery-Id")
         self._attempts[delivery] += 1
         if self._attempts[delivery] <= self._failed_first:
             return answer(500)
-        return self._default
+        return self._scripted(request, self._default)
+
+    def _scripted(self, request: OutgoingRequest, outcome: AttemptOutcome) -> AttemptOutcome:
+        if outcome.error == NO_PROXY:
+            self.requests.remove(request)
+            self.kept_back += 1
+        return outcome
 
 
 def header(request: OutgoingRequest, name: str) -> str:

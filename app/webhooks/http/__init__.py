@@ -14,6 +14,7 @@ from app.webhooks.http.errors import (
     MalformedAnswer,
     NameNotResolved,
     NotConnected,
+    ProxyFailed,
 )
 from app.webhooks.http.pool import Pool
 from app.webhooks.http.requests import Origin, Target, head_of, head_with
@@ -30,6 +31,7 @@ __all__ = [
     "Origin",
     "Pool",
     "Proxy",
+    "ProxyFailed",
     "Target",
     "head_of",
     "head_with",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote
@@ -16,7 +18,7 @@ from aiohappyeyeballs import start_connection
 from yarl import URL
 
 from app.webhooks.http.connection import Connection
-from app.webhooks.http.errors import NameNotResolved, NotConnected
+from app.webhooks.http.errors import ExchangeFailed, NameNotResolved, NotConnected, ProxyFailed
 from app.webhooks.http.requests import Origin
 
 if TYPE_CHECKING:
@@ -26,11 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Admit", "Dialler", "Proxy", "Resolve"]
 
+log = logging.getLogger("app.webhooks.http")
+
 # Of Happy Eyeballs (RFC 8305): the next address gets its chance while the last one does not answer.
 _NEXT_ADDRESS_S: Final = 0.25
 _ADDRESSES_KEPT_S: Final = 10.0
 _HOSTS_KEPT: Final = 1024
 _TUNNEL_OPEN: Final = 200
+# Shorter than what an attempt has for its connection, so that it is known who did not answer.
+_PROXY_S: Final = 4.0
+_COMPLAIN_S: Final = 60.0
 
 _T = TypeVar("_T")
 
@@ -81,27 +88,47 @@ class Dialler:
         self._tls = tls
         self._proxy = proxy
         self._names = _Names(resolve)
+        self._complained_s = -_COMPLAIN_S
 
     async def dial(self, origin: Origin) -> Connection:
         """A connection that is ready for a request. Has no time limit of its own.
 
         Raises:
-            NameNotResolved: The host, or the proxy's, has no address.
-            NotConnected: By its cause: refused, unreachable, no TLS; or the proxy gave no tunnel.
+            NameNotResolved: The host has no address.
+            NotConnected: By its cause: refused, unreachable, no TLS; or the proxy gave no tunnel to this host.
+            ProxyFailed: There is no connection to the proxy, or it does not take our credentials.
             HungUp: The proxy hung up.
             MalformedAnswer: The proxy speaks no HTTP.
             OSError: As the check.
         """
         if self._proxy is None:
             return await self._connect(origin)
-        connection = await self._connect(self._proxy.origin)
-        if origin.secure:
-            await self._tunnel(connection, origin, self._proxy)
+        try:
+            connection = await self._connect_to_proxy(self._proxy)
+            if origin.secure:
+                await self._tunnel(connection, origin, self._proxy)
+        except ProxyFailed as error:
+            self._complain(error)
+            raise
         return connection
 
     async def close(self) -> None:
         """Ask for no more names."""
         await self._names.close()
+
+    async def _connect_to_proxy(self, proxy: Proxy) -> Connection:
+        try:
+            async with asyncio.timeout(_PROXY_S):
+                return await self._connect(proxy.origin)
+        except (ExchangeFailed, OSError) as error:
+            raise ProxyFailed("no connection to the proxy") from error
+
+    def _complain(self, error: ProxyFailed) -> None:
+        """Once for all that fail at about the same time."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._complained_s + _COMPLAIN_S:
+            self._complained_s = now_s
+            log.error("webhooks do not get past WEBHOOKS__EGRESS_PROXY, and wait: %s", error)
 
     async def _connect(self, to: Origin) -> Connection:
         addresses = [to.host] if _is_address(to.host) else await self._names.addresses(to.host, to.port)
@@ -195,6 +222,9 @@ class _Names:
 
 
 def _check_tunnel(answer: Answer) -> None:
+    if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        raise ProxyFailed("the proxy does not take our credentials (407)")
+    # Others may be about the host: it is not to be reached (502, 503, 504), or barred (403).
     if answer.status != _TUNNEL_OPEN:
         raise NotConnected(f"the proxy answered {answer.status} to CONNECT")
 

@@ -5,7 +5,15 @@ None of them shows what was sent or received.
 
 from __future__ import annotations
 
-__all__ = ["AnswerTooLarge", "ExchangeFailed", "HungUp", "MalformedAnswer", "NameNotResolved", "NotConnected"]
+__all__ = [
+    "AnswerTooLarge",
+    "ExchangeFailed",
+    "HungUp",
+    "MalformedAnswer",
+    "NameNotResolved",
+    "NotConnected",
+    "ProxyFailed",
+]
 
 
 class ExchangeFailed(Exception):
@@ -18,6 +26,10 @@ class NameNotResolved(ExchangeFailed):
 
 class NotConnected(ExchangeFailed):
     """No connection came about: refused, unreachable, no TLS, or the proxy gave no tunnel."""
+
+
+class ProxyFailed(ExchangeFailed):
+    """Our own proxy is not there, or serves nobody like us: nothing was asked of the host behind it."""
 
 
 class HungUp(ExchangeFailed):

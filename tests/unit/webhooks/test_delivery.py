@@ -14,6 +14,7 @@ from app.webhooks.delivery import (
     DeliveryEvent,
     Due,
     NotInTable,
+    NotMade,
     Step,
     Terms,
     TimePassed,
@@ -63,6 +64,32 @@ def test_an_intent_past_its_expirytime_is_given_up_without_asking_for_a_slot() -
 
     assert (after(step).status, after(step).reason) == (Status.FAILED, Reason.EXPIRED)
     assert (step.dead_letter, step.body) == (Reason.EXPIRED, BODY)
+
+
+# -- in flight, and its receiver was not asked
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_KEY, Reason.SLOT])
+@pytest.mark.parametrize(
+    "before",
+    [row(), row(Status.RETRYING, attempts=3, attempts_before=1, rejections=2, next_at_ms=NOW - 5, error="timeout")],
+)
+def test_an_attempt_that_was_not_made_leaves_the_delivery_as_it_was_but_for_the_reason(
+    before: DeliveryRow, reason: Reason
+) -> None:
+    step = transition(Delivery(before, in_flight=True), NotMade(reason, WebhookState.ACTIVE), NOW + 900_000, TERMS)
+
+    assert step == Step(Delivery(msgspec.structs.replace(before, reason=reason)), changed=True)
+
+
+@pytest.mark.parametrize(
+    ("webhook", "status"), [(WebhookState.DISABLED, Status.MISSED), (WebhookState.DELETED, Status.CANCELLED)]
+)
+def test_of_a_webhook_that_ended_it_waits_no_more(webhook: WebhookState, status: Status) -> None:
+    step = transition(in_flight(attempts=1), NotMade(Reason.SLOT, webhook), NOW, TERMS)
+
+    assert (after(step).status, after(step).body, after(step).attempts) == (status, None, 1)
+    assert (step.attempt, step.dead_letter) == (None, None)
 
 
 # -- any

@@ -13,6 +13,8 @@ from aiohttp import web
 
 from app.webhooks.errors import ForbiddenTarget
 from app.webhooks.guard import TargetGuard, resolve_by_system
+from app.webhooks.http import dialling
+from app.webhooks.sender import NO_PROXY
 from tests.support.certificates import certificate_for
 from tests.support.egress import EgressProxy, egress_proxy
 from tests.support.name_server import NameServer, StubResolver, name_server
@@ -36,6 +38,21 @@ class Listener:
         writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
+
+
+class Refuses(asyncio.Protocol):
+    """A proxy that has one answer for all."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(self.answer)
+        self.transport.close()
 
 
 @pytest.fixture
@@ -223,21 +240,71 @@ class TestEgressProxy:
         assert outcome.error == "forbidden_target"
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
-    async def test_one_that_does_not_answer_is_connect(self, scheme: str) -> None:
+    async def test_one_that_is_not_there_is_not_the_receivers_fault_and_is_said_once(
+        self, scheme: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            url = f"http://user:pass-4711@127.0.0.1:{unused.getsockname()[1]}"
             async with sender(TargetGuard(allow_http=True), egress_proxy=url) as one:
-                outcome = await one.post(outgoing(f"{scheme}://target.example/"))
+                outcomes = [await one.post(outgoing(f"{scheme}://target.example/")) for _ in range(3)]
 
-        assert (outcome.error, outcome.status) == ("connect", None)
+        assert [(outcome.error, outcome.status) for outcome in outcomes] == [(NO_PROXY, None)] * 3
+        (line,) = [one.getMessage() for one in caplog.records if "do not get past" in one.getMessage()]
+        assert "no connection to the proxy" in line
+        assert "pass-4711" not in line
 
-    async def test_one_that_refuses_the_tunnel_is_connect(self, proxy: EgressProxy) -> None:
+    async def test_one_that_no_name_leads_to_is_not_the_receivers_fault(
+        self, names: tuple[NameServer, StubResolver]
+    ) -> None:
+        async with sender(TargetGuard(), egress_proxy="http://gone.example:3128", resolver=names[1]) as one:
+            outcome = await one.post(outgoing("https://target.example/"))
+
+        assert outcome.error == NO_PROXY
+
+    async def test_one_whose_certificate_is_unknown_is_not_the_receivers_fault(
+        self, proxy: EgressProxy, tmp_path: Path
+    ) -> None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate_for("127.0.0.1", tmp_path))
+        secure = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=tls)
+        async with secure:
+            url = f"https://127.0.0.1:{secure.sockets[0].getsockname()[1]}"
+            async with sender(TargetGuard(), egress_proxy=url) as one:
+                outcome = await one.post(outgoing("https://target.example/"))
+
+        assert outcome.error == NO_PROXY
+
+    async def test_one_that_takes_too_long_to_connect_to_is_not_the_receivers_fault(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dialling, "_PROXY_S", 0.05)
+        # It speaks no TLS, so that the connection to it is never ready.
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+        async with server:
+            url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with sender(TargetGuard(), egress_proxy=url) as one:
+                outcome = await one.post(outgoing("https://target.example/"))
+
+        assert outcome.error == NO_PROXY
+
+    async def test_one_that_does_not_take_our_credentials_is_not_the_receivers_fault(self, proxy: EgressProxy) -> None:
         without = "http://" + proxy.url.partition("@")[2]
         async with sender(TargetGuard(), egress_proxy=without) as one:
             outcome = await one.post(outgoing("https://target.example/"))
 
-        assert (outcome.error, outcome.status, proxy.refused) == ("connect", None, 1)
+        assert (outcome.error, outcome.status, proxy.refused) == (NO_PROXY, None, 1)
+
+    @pytest.mark.parametrize("status", [403, 500, 502, 503, 504])
+    async def test_a_tunnel_that_it_refuses_to_this_host_is_connect(self, status: int) -> None:
+        answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status
+        server = await asyncio.get_running_loop().create_server(lambda: Refuses(answer), "127.0.0.1", 0)
+        async with server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with sender(TargetGuard(), egress_proxy=url) as one:
+                outcome = await one.post(outgoing("https://target.example/"))
+
+        assert (outcome.error, outcome.status) == ("connect", None)
 
     async def test_the_start_says_that_the_proxy_must_enforce_the_deny_list_and_not_its_password(
         self, proxy: EgressProxy, caplog: pytest.LogCaptureFixture
