@@ -18,7 +18,7 @@ from app.webhooks.errors import InvalidField
 from app.webhooks.health import FAILING_ATTEMPT, FAILING_FAILURES
 from app.webhooks.matching import MAX_FILTER_PATHS, MAX_FILTER_VALUES
 from app.webhooks.model import WebhookRow
-from app.webhooks.pace import EARLY_AFTER_S, EARLY_GAP_S, FIRST_GAP_S, LATENESS_S, Slots
+from app.webhooks.pace import FAILING_PER_S, FIRST_GAP_S, LATENESS_S, STEADY_AFTER_S, Slots
 from app.webhooks.registration import Limits, read_registration
 from app.webhooks.schedule import DEFAULT_STEPS_S, RetrySchedule
 from app.webhooks.secrets import MAX_SECRET_BYTES, MIN_SECRET_BYTES, SECRET_BYTES, SECRET_PREFIX
@@ -181,12 +181,13 @@ def test_slots_grow_and_shrink_as_the_page_says() -> None:
             (WORDS[FAILING_FAILURES], WORDS[FAILING_ATTEMPT]),
         ),
         (
-            "after {} failures in a row over {} second by one attempt at a time, {} a second",
-            (WORDS[SETTINGS.pace_after_failures], WORDS[EARLY_AFTER_S], WORDS[1 / EARLY_GAP_S]),
+            "after {} failures in a row over {} seconds by one attempt at a time",
+            (WORDS[SETTINGS.pace_after_failures], WORDS[SETTINGS.pace_after_s]),
         ),
+        ("with pauses of {:g} s that double up to {:g} s", (FIRST_GAP_S, SETTINGS.pace_max_gap_s)),
         (
-            "after {} seconds with pauses of {:g} s that double up to {:g} s",
-            (WORDS[SETTINGS.pace_after_s], FIRST_GAP_S, SETTINGS.pace_max_gap_s),
+            "after {} second of failures, all webhooks of a worker that fail share {} attempts a second",
+            (WORDS[STEADY_AFTER_S], FAILING_PER_S),
         ),
     ],
 )
