@@ -228,6 +228,8 @@ class Holdings:
         enabled = row.enabled and not before.enabled
         if row.enabled != before.enabled:
             webhook.heart = Heart.of(row)
+        if row.url != before.url:
+            self.scheduler.trust(row.webhook_id)
         if enabled:
             self.scheduler.reset(row.webhook_id)
         if row.ordering is before.ordering and not enabled:

@@ -280,9 +280,12 @@ class WebhooksProcessor(Processor):
         """
         if self._none_before(webhook):
             webhook.parked_at_ms = 0
+        lane = lane_of(intent.subject)
+        if lane is not None and (ahead := self._holdings.lane_flights.get((intent.webhook_id, lane))) is not None:
+            # It may have no row yet, or be put back.
+            earliest_ms = max(earliest_ms, ahead.row.next_at_ms or 0)
         if webhook.parked_at_ms - earliest_ms <= DISORDER_MS:
             return max(earliest_ms, webhook.parked_at_ms)
-        lane = lane_of(intent.subject)
         last = None if lane is None else last_in_lane(unit, intent.webhook_id, lane)
         return max(earliest_ms, last.next_at_ms or 0) if last is not None else earliest_ms
 

@@ -199,7 +199,8 @@ class GlobalSlots:
         self._held: dict[str, int] = {}
         self._troubled: set[str] = set()
         self._troubled_held = 0
-        self._steady: set[str] = set()
+        # When each failed last, the longest ago first.
+        self._steady: dict[str, float] = {}
         # Those that found no slot free, and those that found the troubled half taken.
         self._waiting: deque[Callable[[], None]] = deque()
         self._waiting_troubled: deque[Callable[[], None]] = deque()
@@ -254,21 +255,24 @@ class GlobalSlots:
             self._troubled_held -= held
         self.wake()
 
-    def mark_steady(self, webhook_id: str, *, steady: bool) -> None:
+    def mark_steady(self, webhook_id: str, now_s: float, *, steady: bool) -> None:
         """Note whether a webhook fails steadily."""
-        (self._steady.add if steady else self._steady.discard)(webhook_id)
+        self._steady.pop(webhook_id, None)
+        if steady:
+            self._steady[webhook_id] = now_s
 
     def forgive(self, webhook_id: str) -> None:
         """Nothing is known against a webhook."""
         self.mark(webhook_id, troubled=False)
-        self.mark_steady(webhook_id, steady=False)
+        self._steady.pop(webhook_id, None)
 
-    @property
-    def failing_gap_s(self) -> float:
+    def failing_gap_s(self, now_s: float) -> float:
         """From one attempt of a webhook that fails steadily to its next; 0 where no other one does.
 
-        Never more than the first gap of a pace.
+        Never more than the first gap of a pace. One that has not failed for two of those has nothing to try.
         """
+        while self._steady and next(iter(self._steady.values())) < now_s - 2 * FIRST_GAP_S:
+            del self._steady[next(iter(self._steady))]
         return min(max(0, len(self._steady) - 1) / FAILING_PER_S, FIRST_GAP_S)
 
     def wait(self, call: Callable[[], None]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple
 
 from app.webhooks.backlog import Backlog
 from app.webhooks.model import Ordering, Reason
 from app.webhooks.pace import Pace, PaceRules, Slots, TokenBucket
 
-__all__ = ["Block", "Limits", "Now", "Receiver"]
+__all__ = ["Block", "Learnt", "Limits", "Now", "Receiver", "learnt_of"]
 
 
 class Now(NamedTuple):
@@ -40,6 +41,17 @@ class Block(NamedTuple):
 PROXY_RETRY_S: Final = 1.0
 PROXY_RETRY_MAX_S: Final = 30.0
 _NO_SLOT: Final = Block(Reason.SLOT)
+
+
+class Learnt(NamedTuple):
+    """What is kept of a webhook that was put away: its slots, and whether it was in trouble (`GlobalSlots`)."""
+
+    cap: int
+    troubled: bool
+
+
+# There may be ten thousand, and few kinds of them.
+learnt_of = cache(Learnt)
 
 
 class Receiver:
@@ -75,9 +87,13 @@ class Receiver:
             return Block(Reason.HOLD)
         if self.pace.paced and self.in_flight:
             return Block(Reason.PACE)
-        # Behind a proxy that failed one attempt tells whether it is back.
-        cap = 1 if self.no_proxy_s else self.slots.cap
-        return _NO_SLOT if self.in_flight >= cap else None
+        return _NO_SLOT if self.in_flight >= self.cap else None
+
+    @property
+    def cap(self) -> int:
+        """How many attempts may be in flight."""
+        # Behind a proxy that failed one tells whether it is back.
+        return 1 if self.no_proxy_s else self.slots.cap
 
     def without_proxy(self, now_s: float) -> None:
         """An attempt did not get past our own proxy; those that started with it say nothing more."""
@@ -102,7 +118,7 @@ class Receiver:
             and (self.bucket is None or self.bucket.full(now.monotonic_s))
             and self.hold_until_ms <= now.wall_ms
             and self.no_key_until_s <= now.monotonic_s
-            and not self.no_proxy_s
+            and self.no_proxy_until_s <= now.monotonic_s
         )
 
     def _timed_block(self, now: Now) -> Block | None:

@@ -9,13 +9,12 @@ Pure: the clock comes in as `Now`. Whoever calls `next` or `admit` and gets a de
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.webhooks.backlog import DEFAULT_SHARE, Backlog, Entry, Horizon
 from app.webhooks.model import Ordering, Reason
 from app.webhooks.pace import GlobalSlots, PaceRules, Result, TokenBucket
-from app.webhooks.receiver_state import Limits, Now, Receiver
+from app.webhooks.receiver_state import Learnt, Limits, Now, Receiver, learnt_of
 from app.webhooks.turns import Turns
 
 if TYPE_CHECKING:
@@ -50,17 +49,6 @@ class Room(NamedTuple):
     free: int
     slots: int
     waits: bool
-
-
-class Learnt(NamedTuple):
-    """What is kept of a webhook that was put away: its slots, and whether it was in trouble (`GlobalSlots`)."""
-
-    cap: int
-    troubled: bool
-
-
-# There may be ten thousand, and few kinds of them.
-_learnt = cache(Learnt)
 
 
 class Scheduler:
@@ -124,7 +112,7 @@ class Scheduler:
 
     def put_away(self, webhook_id: str) -> None:
         """Forget one that is `spare` until it is configured again; what was learnt of its capacity is kept."""
-        learnt = _learnt(self._receivers[webhook_id].slots.cap, self._slots.troubled(webhook_id))
+        learnt = learnt_of(self._receivers[webhook_id].slots.cap, self._slots.troubled(webhook_id))
         self.remove(webhook_id)
         self._put_away[webhook_id] = learnt
 
@@ -137,8 +125,12 @@ class Scheduler:
     def reset(self, webhook_id: str) -> None:
         """An admin enabled it: what was learnt of its failures is forgotten, and its backlog as in `configure`."""
         found = self._receivers[webhook_id]
-        found.pace.succeeded()
         found.backlog = Backlog(strict=found.backlog.strict)
+        self.trust(webhook_id)
+
+    def trust(self, webhook_id: str) -> None:
+        """It leads to another receiver: the failures of the one before are forgotten."""
+        self._receivers[webhook_id].pace.succeeded()
         self._slots.forgive(webhook_id)
         self._enqueue(webhook_id)
 
@@ -176,7 +168,7 @@ class Scheduler:
         if not self.gets_on(webhook_id, now):
             return None
         found = self._receivers[webhook_id]
-        cap = found.slots.cap
+        cap = found.cap
         waits = found.backlog.first_waits(now.wall_ms)
         return Room(0 if waits else max(0, min(cap - found.in_flight, self._slots.free)), cap, waits)
 
@@ -232,7 +224,7 @@ class Scheduler:
         if result is not Result.NOTHING:
             found.no_proxy_s = 0.0
             self._slots.mark(webhook_id, troubled=found.pace.troubled or result is Result.SLOW)
-            self._slots.mark_steady(webhook_id, steady=found.pace.steady)
+            self._slots.mark_steady(webhook_id, now.monotonic_s, steady=found.pace.steady)
         self._slots.give_back(webhook_id)
         self._enqueue_if_any(found)
 
@@ -255,6 +247,7 @@ class Scheduler:
         if (found := self._receivers.get(entry.webhook_id)) is not None:
             found.backlog.share = self._share
             (found.backlog.put_back if back else found.backlog.offer)(entry)
+            self._count(found)
             if self._looked_at_later(found):
                 self._touched.add(entry.webhook_id)
             else:
@@ -264,7 +257,7 @@ class Scheduler:
         """A row ended without an attempt."""
         if (found := self._receivers.get(webhook_id)) is not None:
             found.backlog.forget(delivery_id)
-            self._enqueue(webhook_id)
+            self._enqueue_if_any(found)
 
     def hold(self, webhook_id: str, until_ms: int) -> None:
         """No attempt before this time (a 429)."""
@@ -300,17 +293,20 @@ class Scheduler:
         receivers = [found for found in map(self._receivers.get, touched) if found is not None]
         # Counted where something changed: there may be thousands of webhooks, and this is asked for each start.
         for found in receivers:
-            if found.backlog.classes != found.classes:
-                self._classes += found.backlog.classes - found.classes
-                found.classes = found.backlog.classes
-        # Half of it for what may be offered, half for what follows in its lanes.
-        self._share = max(1, min(DEFAULT_SHARE, self._entries_limit // (2 * max(1, self._classes))))
+            self._count(found)
         asked: list[Refill] = []
         for found in receivers:
             found.backlog.share = self._share
             if not found.backlog.all_here:
                 asked += self._hunger(found)
         return asked
+
+    def _count(self, found: Receiver) -> None:
+        if found.backlog.classes != found.classes:
+            self._classes += found.backlog.classes - found.classes
+            found.classes = found.backlog.classes
+        # Half of it for what may be offered, half for what follows in its lanes.
+        self._share = max(1, min(DEFAULT_SHARE, self._entries_limit // (2 * max(1, self._classes))))
 
     def _hunger(self, found: Receiver) -> Iterator[Refill]:
         for lane, sequence in found.backlog.hungry_lanes():
@@ -341,7 +337,7 @@ class Scheduler:
         if not found.in_flight:
             found.progress_s = now.monotonic_s
         found.in_flight += 1
-        found.spaced_until_s = now.monotonic_s + self._slots.failing_gap_s
+        found.spaced_until_s = now.monotonic_s + self._slots.failing_gap_s(now.monotonic_s)
         self._slots.take(found.webhook_id)
         if found.bucket is not None:
             found.bucket.take(now.monotonic_s)
@@ -383,10 +379,13 @@ class Scheduler:
         self._touched.add(found.webhook_id)
         if not found.backlog.idle:
             self._enqueue(found.webhook_id)
+        elif len(self._turns):
+            # Those in the ring hold as many slots as were free; more are now.
+            self._wake()
 
     def _looked_at_later(self, found: Receiver) -> bool:
         """Whether it can start nothing before an attempt of it ends, or a timer fires, and either enqueues it."""
-        if found.in_flight >= found.slots.cap or found.stops:
+        if found.in_flight >= found.cap or found.stops:
             return True
         timer_s = self._turns.sleeps_until_s(found.webhook_id)
         one_by_one = found.pace.paced and found.in_flight > 0

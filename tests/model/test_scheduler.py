@@ -202,15 +202,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def what_could_start_wakes_the_pump(self) -> None:
         if not self.would_pump:
-            # One that has attempts in flight is looked at when the next of them ends.
-            self.nothing_startable_is_left(in_flight=0)
+            self.nothing_startable_is_left()
 
-    def nothing_startable_is_left(self, in_flight: int = WORKER_CAP) -> None:
+    def nothing_startable_is_left(self) -> None:
         for webhook, ordering in WEBHOOKS.items():
             receiver = self.scheduler._receivers[webhook]
             if receiver.block(self.now) is not None or not self.slots.available(webhook):
-                continue
-            if receiver.in_flight > in_flight:
                 continue
             strict = ordering is Ordering.STRICT
             busy = {f.entry.lane for f in self.flying.values() if f.entry.webhook_id == webhook}

@@ -7,6 +7,7 @@ import pytest
 from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.model import Ordering, Reason
 from app.webhooks.owned import DeliveryOptions
+from app.webhooks.pace import GlobalSlots
 from app.webhooks.schedule import RetrySchedule
 from tests.support.webhooks import Desk, answer, webhook_row
 
@@ -23,6 +24,28 @@ async def test_one_subject_has_one_post_in_flight_in_order(desk: Desk) -> None:
     desk.receiver.release()
     await desk.settle()
     assert desk.receiver.events() == ["e0", "other", "e1", "e2"]
+
+
+@pytest.mark.parametrize("back_s", [5.0, 100.0])
+async def test_a_clock_set_back_while_the_first_of_a_subject_is_in_flight_lets_none_overtake_it_after_a_restart(
+    back_s: float,
+) -> None:
+    """More wait than one look into the index shows, so that a follower with an earlier due time would be its head."""
+    desk = await Desk(slots=GlobalSlots(64)).open(webhook_row(max_in_flight=1))
+    desk.receiver.hold()
+    await desk.deliver(desk.intent("first", subject="d1"))
+    desk.clock.advance_wall(-back_s)
+    await desk.deliver(desk.intent("second", subject="d1"))
+    for n in range(600):
+        await desk.deliver(desk.intent(f"x{n}", subject=f"other-{n}"))
+    desk.clock.advance_wall(back_s + 1)
+    await desk.context.close(desk.processor)
+
+    heir = await Desk(rows=desk.context.rows, clock=desk.clock, slots=GlobalSlots(64)).open()
+    await heir.pass_time(30)
+    events = heir.receiver.events()
+    assert events.index("first") < events.index("second")
+    await heir.context.close(heir.processor)
 
 
 async def test_a_retried_event_may_be_overtaken(desk: Desk) -> None:

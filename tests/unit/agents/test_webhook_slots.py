@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.webhooks import holdings
-from app.webhooks.commands import Op
+from app.webhooks.commands import Op, WebhookPatch
 from app.webhooks.pace import GlobalSlots
 from tests.support.webhooks import TIMEOUT, Desk, answer, webhook_row
 
@@ -144,3 +145,20 @@ async def test_an_intent_that_started_in_a_slice_which_failed_is_launched_though
     assert desk.processor._holdings.flights == {}
     assert desk.webhook() is None
     await desk.context.close(desk.processor)
+
+
+@pytest.mark.parametrize("patch", [WebhookPatch(url="https://other.example/in"), WebhookPatch(description="the same")])
+async def test_a_webhook_that_leads_to_another_receiver_is_not_slowed_down_by_the_one_before(
+    narrow: Desk, patch: WebhookPatch
+) -> None:
+    narrow.receiver.always(answer(500))
+    for n in range(12):
+        await narrow.deliver(narrow.intent(f"e{n}"))
+        await narrow.pass_time(1.0)
+    assert narrow.processor.activity("wh_a", narrow.clock.now_ms()).paced
+    narrow.receiver.always(answer(200))
+    await narrow.deliver(narrow.command(Op.UPDATE, patch=patch))
+    before = len(narrow.receiver.requests)
+    await narrow.deliver(narrow.intent("fresh"))
+
+    assert (len(narrow.receiver.requests) > before) is (patch.url is not msgspec.UNSET)

@@ -95,16 +95,27 @@ def test_one_success_is_the_end_of_failing_steadily() -> None:
 def test_those_that_fail_steadily_share_their_attempts_and_one_alone_has_nobody_to_share_with() -> None:
     slots, gaps_s = GlobalSlots(8), []
     for n in range(3):
-        slots.mark_steady(f"wh_{n}", steady=True)
-        slots.mark_steady(f"wh_{n}", steady=True)
-        gaps_s.append(slots.failing_gap_s)
+        slots.mark_steady(f"wh_{n}", 5.0, steady=True)
+        slots.mark_steady(f"wh_{n}", 5.0, steady=True)
+        gaps_s.append(slots.failing_gap_s(5.0))
     assert gaps_s == [0, 1 / FAILING_PER_S, 2 / FAILING_PER_S]
 
-    slots.mark_steady("wh_1", steady=False)
-    assert slots.failing_gap_s == 1 / FAILING_PER_S
+    slots.mark_steady("wh_1", 5.0, steady=False)
+    assert slots.failing_gap_s(5.0) == 1 / FAILING_PER_S
     for n in range(10_000):
-        slots.mark_steady(f"wh_{n}", steady=True)
-    assert slots.failing_gap_s == FIRST_GAP_S
+        slots.mark_steady(f"wh_{n}", 5.0, steady=True)
+    assert slots.failing_gap_s(5.0) == FIRST_GAP_S
+
+
+def test_one_that_tries_nothing_any_more_shares_nothing() -> None:
+    slots = GlobalSlots(8)
+    for n in range(3):
+        slots.mark_steady(f"wh_{n}", 5.0 + n, steady=True)
+    slots.mark_steady("wh_0", 8.0, steady=True)
+
+    assert slots.failing_gap_s(7.0) == 2 / FAILING_PER_S
+    assert slots.failing_gap_s(8.5) == 1 / FAILING_PER_S
+    assert slots.failing_gap_s(9.5) == 0
 
 
 def test_no_failures_turn_pace_off() -> None:

@@ -177,7 +177,7 @@ def storm_of_two() -> tuple[Scheduler, GlobalSlots]:
 
 def test_webhooks_that_fail_steadily_leave_a_gap_between_two_starts_that_a_timer_ends() -> None:
     scheduler, slots = storm_of_two()
-    gap_s = slots.failing_gap_s
+    gap_s = slots.failing_gap_s(1.2)
     assert gap_s > 0
     assert scheduler.admit("wh", None, at(1.2)) is None
     assert scheduler.admit("wh", None, at(1.2)) is Reason.PACE
@@ -194,11 +194,50 @@ def test_the_gap_is_gone_with_the_first_success_and_with_the_others_that_fail() 
     scheduler, slots = storm_of_two()
     assert scheduler.admit("wh", None, at(1.2)) is None
     scheduler.finish("wh", None, Result.SUCCESS, at(1.2))
-    assert slots.failing_gap_s == 0
+    assert slots.failing_gap_s(1.2) == 0
     assert [scheduler.admit("wh", None, at(1.2)) for _ in range(2)] == [None, None]
 
     scheduler, slots = storm_of_two()
     scheduler.remove("wh_2")
-    assert slots.failing_gap_s == 0
+    assert slots.failing_gap_s(1.2) == 0
     scheduler.reset("wh")
     assert not slots._steady
+
+
+def test_deliveries_that_start_at_once_wake_nobody() -> None:
+    wakes = Wakes()
+    for n in range(20):
+        assert wakes.scheduler.admit("wh", None, at(2 + n)) is None
+        wakes.scheduler.forget("wh", f"d{n}")
+        wakes.scheduler.finish("wh", None, Result.SUCCESS, at(2 + n))
+
+    assert wakes.count == 0
+
+
+def test_one_that_held_as_many_slots_as_were_free_starts_when_attempts_of_another_end() -> None:
+    wakes = Wakes()
+    scheduler = Scheduler(GlobalSlots(16), PaceRules(), wakes.wake)
+    for webhook in ("much", "hangs"):
+        scheduler.configure(webhook, Limits(max_in_flight=8), at(0))
+        scheduler._receivers[webhook].slots.cap = 8
+    assert [scheduler.admit("much", None, at(0)) for _ in range(8)] == [None] * 8
+    assert [scheduler.admit("hangs", None, at(0)) for _ in range(4)] == [None] * 4
+    scheduler.offer(entry("waits", at(0))._replace(webhook_id="hangs"))
+    assert scheduler.next(at(0)) is None
+    wakes.count = 0
+    for _ in range(8):
+        scheduler.finish("much", None, Result.SUCCESS, at(0.1))
+
+    assert wakes.count
+    assert scheduler.next(at(0.1)) is not None
+
+
+def test_memory_is_shared_out_among_all_that_wait_though_nobody_is_woken() -> None:
+    scheduler = Scheduler(GlobalSlots(100_000), PaceRules(), lambda: None, entries_limit=1000)
+    for webhook in map(str, range(200)):
+        scheduler.configure(webhook, Limits(max_in_flight=1), at(0))
+        assert scheduler.admit(webhook, None, at(0)) is None
+        for n in range(20):
+            scheduler.offer(entry(f"{webhook}-{n}", at(0))._replace(webhook_id=webhook))
+
+    assert sum(len(found.backlog) for found in scheduler._receivers.values()) <= 2000
