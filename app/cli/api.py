@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json as json_codec
 import urllib.error
 import urllib.request
@@ -105,10 +106,10 @@ class ApiClient:
                 return _decoded(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                raise _refusal(error.code, error.headers, error.read()) from None
+                raise _refusal(error.code, error.headers, _body_of(error)) from None
         except urllib.error.URLError as error:
             raise ApiError(f"cannot reach the API at {self.url} ({_reason(error)}): {_HINT}") from None
-        except OSError as error:  # also a timeout while reading
+        except (OSError, http.client.HTTPException) as error:  # also a timeout or an end while reading
             raise ApiError(f"the API at {self.url} did not answer ({_reason(error)}): {_HINT}") from None
 
     def _request(
@@ -151,24 +152,34 @@ def call(
     return ApiClient.of(load_settings()).call(method, path, json, params, headers, timeout_s)
 
 
+def _body_of(error: urllib.error.HTTPError) -> bytes:
+    """What came of it: the status says already whether it is a refusal."""
+    try:
+        return error.read()
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
 def _decoded(body: bytes) -> Any:
     if not body:
         return None
     try:
         return json_codec.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ApiError("the answer is no JSON: is something else listening at VAULT_STREAM_API__URL?") from None
 
 
 def _refusal(status: int, headers: Message, body: bytes) -> ApiError:
     try:
         document = json_codec.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or "code" not in document:
         told = f"the API answered {status} without saying why: is it a worker that listens at VAULT_STREAM_API__URL?"
         return ApiError(told, status)
-    fields = [f"{error.get('field')}: {error.get('message')}" for error in document.get("errors") or ()]
+    errors = document.get("errors")
+    named = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    fields = [f"{error.get('field')}: {error.get('message')}" for error in named]
     detail = str(document.get("detail") or document.get("title"))
     # A detail that says it all already is not followed by the same words.
     parts = [detail, *(field for field in fields if field not in detail)]
@@ -183,6 +194,6 @@ def _refusal(status: int, headers: Message, body: bytes) -> ApiError:
     return ApiError(f"{status} {document['code']}: {told}", status, document)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     cause = getattr(error, "reason", error)
-    return getattr(cause, "strerror", None) or str(cause)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

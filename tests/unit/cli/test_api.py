@@ -10,6 +10,7 @@ import pytest
 from app.cli.api import ApiClient, ApiError
 from app.cli.output import print_table
 from app.settings import ApiSettings, Settings
+from tests.support.broken_answers import answering_once
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -118,6 +119,24 @@ def test_an_answer_that_is_no_json_is_an_error(client: ApiClient) -> None:
     Answering.answer = (200, {}, b"hello")
     with pytest.raises(ApiError, match="no JSON"):
         client.call("GET", "/v1/webhooks")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "told"),
+    [
+        (b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\n{", None, "did not answer"),
+        (b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}", None, "did not answer"),
+        (b"junk\r\n\r\n", None, "did not answer"),
+        (b"", None, "did not answer"),
+        (b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\n{", 503, "answered 503"),
+        (b'HTTP/1.1 409 No\r\n\r\n{"code":"disabled","detail":"x","errors":["y"]}', 409, "409 disabled: x"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000, None, "no JSON"),
+    ],
+)
+def test_an_answer_that_breaks_off_or_is_none_is_an_error(answer: bytes, status: int | None, told: str) -> None:
+    with answering_once(answer) as url, pytest.raises(ApiError, match=told) as caught:
+        ApiClient(url).call("POST", "/v1/dead-letters/resend", json={})
+    assert caught.value.status == status
 
 
 def test_a_worker_that_is_not_there_is_said_in_one_line() -> None:
