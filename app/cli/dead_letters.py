@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -9,9 +10,11 @@ from urllib.parse import quote
 import click
 
 from app.cli.api import ApiError, call
+from app.cli.options import require_consent
 from app.cli.output import json_option, print_json, print_table
 from app.cli.resending import keyed_run, resend_key_option
 from app.cli.topic_reader import progress_bar
+from app.events import parse_time_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -110,7 +113,8 @@ def resend_dead_letters(
 ) -> None:
     """Make deliveries again, by ID or by filter, with the same event, bytes and delivery id.
 
-    Exit code 1 if any could not be. What breaks off says how to repeat it, so that nothing is sent twice.
+    Exit code 1 if any could not be. What breaks off says how to repeat it, so that nothing is sent twice. Accepted is
+    what the worker took: with the key of an earlier run that is also what this one had sent.
 
     Example: vault-stream dead-letters resend --webhook wh_abc --since 2026-03-01T00:00:00Z
     """
@@ -122,16 +126,17 @@ def resend_dead_letters(
         return
     if not ids and not yes:
         what = "all dead letters" if everything else "the dead letters of this filter"
-        click.confirm(f"send {what} again?", abort=True, err=True)
+        require_consent(f"send {what} again?")
     with keyed_run(idempotency_key) as run:
         resent, refused = _each(ids, run) if ids else _matching({"all": True} if everything else chosen, run)
     if as_json:
         print_json({"resent": resent, "refused": refused})
     else:
-        click.echo(f"{len(resent)} sent again, {len(refused)} refused")
+        click.echo(f"{len(resent)} {run.accepted}, {len(refused)} refused")
     if refused:
         _complain(refused, as_json=as_json)
-        run.tell_how_to_repeat()
+        if resent:
+            run.tell_how_to_repeat()
         raise click.exceptions.Exit(1)
 
 
@@ -140,12 +145,12 @@ def _each(ids: tuple[str, ...], run: KeyedRun) -> tuple[list[str], list[dict[str
     refused: list[dict[str, str]] = []
     for id_ in dict.fromkeys(ids):
         try:
-            answer = run.post(f"{_path(id_)}/resend", {})
+            answer = run.post(f"{_path(id_)}/resend", {}, "delivery_id")
         except ApiError as error:
             refused.append(_refusal(id_, error))
         else:
             resent.append(answer["delivery_id"])
-    return resent, refused
+    return list(dict.fromkeys(resent)), refused
 
 
 def _matching(body: dict[str, Any], run: KeyedRun) -> tuple[list[str], list[dict[str, str]]]:
@@ -154,7 +159,7 @@ def _matching(body: dict[str, Any], run: KeyedRun) -> tuple[list[str], list[dict
     with progress_bar() as progress:
         task = progress.add_task("sending again", total=None)
         while True:
-            answer = run.post("/v1/dead-letters/resend", body)
+            answer = run.post("/v1/dead-letters/resend", body, "resent", "refused", "next_cursor")
             resent += answer["resent"]
             refused += answer["refused"]
             progress.update(task, completed=len(resent))
@@ -168,14 +173,14 @@ def _foretell(ids: tuple[str, ...], only: Mapping[str, str], *, as_json: bool) -
     refused: list[dict[str, str]] = []
     letters = _shown(ids, refused) if ids else _listed(only)[0]
     why_not = {webhook_id: _why_not(webhook_id) for webhook_id in {letter["webhook_id"] for letter in letters}}
-    sent: list[dict[str, Any]] = []
+    by_delivery: dict[str, dict[str, Any]] = {}
     for letter in letters:
-        # What is not there any more has no id either.
-        code = why_not[letter["webhook_id"]] or (None if "event_id" in letter else "body_gone")
+        code = why_not[letter["webhook_id"]] or _lacks(letter)
         if code is None:
-            sent.append(letter)
+            by_delivery.setdefault(letter["delivery_id"], letter)
         else:
             refused.append({"id": letter["id"], "delivery_id": letter["delivery_id"], "code": code})
+    sent = list(by_delivery.values())
     if as_json:
         print_json({"would_resend": sent, "refused": refused})
     else:
@@ -196,6 +201,15 @@ def _why_not(webhook_id: str) -> str | None:
             return "webhook_gone"
         raise
     return None if webhook["enabled"] else "disabled"
+
+
+def _lacks(letter: Mapping[str, Any]) -> str | None:
+    """Why a dead letter cannot be sent to a webhook that takes something, as a resend says it; None: it can."""
+    # What is not there any more has no id either.
+    if "event_id" not in letter:
+        return "body_gone"
+    expires_at = letter.get("event_expires_at")
+    return "expired" if expires_at is not None and parse_time_ms(expires_at) <= time.time() * 1000 else None
 
 
 def _shown(ids: tuple[str, ...], refused: list[dict[str, str]]) -> list[dict[str, Any]]:

@@ -11,7 +11,17 @@ from app.events import parse_moment_ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TIME", "Time", "require_range", "time_range_options"]
+__all__ = [
+    "IDEMPOTENCY_KEY",
+    "TIME",
+    "IdempotencyKey",
+    "Time",
+    "require_consent",
+    "require_range",
+    "time_range_options",
+]
+
+MAX_KEY_CHARS: Final = 255
 
 
 class Time(click.ParamType):
@@ -31,6 +41,40 @@ class Time(click.ParamType):
 
 
 TIME: Final = Time()
+
+
+class IdempotencyKey(click.ParamType):
+    """A word that the API takes as `Idempotency-Key`."""
+
+    name = "KEY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See the class."""
+        key = str(value)
+        # A header keeps no blank at its ends.
+        if not 1 <= len(key) <= MAX_KEY_CHARS or not (key.isascii() and key.isprintable()) or key != key.strip():
+            self.fail(f"give 1 to {MAX_KEY_CHARS} printable ASCII characters, without a blank at an end", param, ctx)
+        return key
+
+
+IDEMPOTENCY_KEY: Final = IdempotencyKey()
+
+
+def require_consent(question: str) -> None:
+    """Ask before something is done that `--yes` would agree to.
+
+    Raises:
+        click.Abort: The answer is no, or an interrupt.
+        click.UsageError: There is nobody to ask.
+    """
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort as error:
+        if not isinstance(error.__context__, EOFError):
+            raise
+        raise click.UsageError("nobody is there to answer: give --yes to agree") from None
+    if not agreed:
+        raise click.Abort
 
 
 def time_range_options(*, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

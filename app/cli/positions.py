@@ -16,6 +16,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 
 from app.cli.broker import Broker, broker_of
+from app.cli.options import require_consent
 from app.cli.output import json_option, print_json, print_table
 from app.cli.topic_reader import BROKER_TIMEOUT_S, TopicReader
 from app.engine import PositionRefused
@@ -129,7 +130,7 @@ def reset(target: str, where: str | int, *, yes: bool, as_json: bool) -> None:
     if not (topic and number.isascii() and number.isdigit()):
         raise click.UsageError(f"{target!r} is not TOPIC/PARTITION, such as vault.events/3")
     if not yes:
-        click.confirm(f"move the position of {target} to {where}?", abort=True, err=True)
+        require_consent(f"move the position of {target} to {where}?")
     with broker_of(settings) as broker:
         done = _reset(settings, broker, topic, int(number), where)
     if as_json:

@@ -14,6 +14,7 @@ import click
 
 from app.cli.api import call
 from app.cli.broker import broker_of
+from app.cli.options import require_consent
 from app.cli.output import json_option, print_json, print_table
 from app.cli.quarantined import entry_of, filtered, newest_of_each_origin, whole
 from app.cli.topic_reader import TopicReader, progress_bar
@@ -196,7 +197,7 @@ def _by_broker(ids: tuple[str, ...], only: Filter, *, dry_run: bool, yes: bool, 
 
 
 def _confirm(records: int, topics: int) -> None:
-    click.confirm(f"republish {records} record(s) to {topics} topic(s)?", abort=True, err=True)
+    require_consent(f"republish {records} record(s) to {topics} topic(s)?")
 
 
 def _topics(settings: Settings) -> Topics:

@@ -97,7 +97,7 @@ class TestResend:
     def test_by_id_asks_for_each_once(self, api: Api) -> None:
         api.will_answer({"delivery_id": "dlv_a"}, {"delivery_id": "dlv_b"}, status=202)
         result = run(dead_letters, "resend", "0-7", "0-8", "0-7")
-        assert (result.exit_code, result.stdout, result.stderr) == (0, "2 sent again, 0 refused\n", "")
+        assert (result.exit_code, result.stdout) == (0, "2 accepted, 0 refused\n")
         assert [(asked.method, asked.path, asked.body) for asked in api.asked] == [
             ("POST", "/v1/dead-letters/0-7/resend", {}),
             ("POST", "/v1/dead-letters/0-8/resend", {}),
@@ -143,7 +143,7 @@ class TestResend:
         refused = {"id": "0-8", "delivery_id": "dlv_b", "code": "disabled"}
         api.will_answer(resent("dlv_a", refused=[refused], cursor="c1"), resent("dlv_c"), status=202)
         result = run(dead_letters, "resend", "--all", "--yes")
-        assert (result.exit_code, result.stdout) == (1, "2 sent again, 1 refused\n")
+        assert (result.exit_code, result.stdout) == (1, "2 accepted, 1 refused\n")
         assert result.stderr.splitlines()[-2] == "0-8: disabled"
         (key,) = keys_of(api)
         assert repeat_of(result.stderr) == ["resend", "--all", "--yes", "--idempotency-key", key]
@@ -195,10 +195,35 @@ class TestResend:
         run(dead_letters, "resend", "--all", "--yes", "--idempotency-key", "night-1")
         assert keys_of(api) == {"night-1"}
 
+    def test_with_a_key_says_that_not_all_of_it_need_be_sent_now(self, api: Api) -> None:
+        api.will_answer(resent("dlv_a"), status=202)
+        result = run(dead_letters, "resend", "--all", "--yes", "--idempotency-key", "night-1")
+        told = "1 accepted (what was sent under this key before is not sent twice), 0 refused\n"
+        assert (result.stdout, result.stderr) == (told, "")
+
+    def test_two_letters_of_one_delivery_count_once(self, api: Api) -> None:
+        api.will_answer({"delivery_id": "dlv_a"}, status=202)
+        assert run(dead_letters, "resend", "0-7", "0-9").stdout == "1 accepted, 0 refused\n"
+
+    @pytest.mark.parametrize("arguments", [("0-7",), ("--all", "--yes")])
+    def test_where_all_was_refused_there_is_nothing_to_repeat(self, api: Api, arguments: tuple[str, ...]) -> None:
+        refused = {"id": "0-7", "delivery_id": "dlv_a", "code": "disabled"}
+        answer = (409, refused) if arguments == ("0-7",) else (202, resent(refused=[refused]))
+        api.answers = [answer]
+        result = run(dead_letters, "resend", *arguments)
+        assert (result.exit_code, result.stdout) == (1, "0 accepted, 1 refused\n")
+        assert "to repeat this" not in result.stderr
+
+    def test_at_the_end_of_input_tells_how_to_agree_beforehand(self, api: Api) -> None:
+        result = run(dead_letters, "resend", "--all", stdin="")
+        assert result.exit_code == 2
+        assert "--yes" in result.stderr
+        assert api.asked == []
+
 
 class TestDryRun:
     def test_shows_what_the_filter_would_send_again_and_sends_nothing(self, api: Api) -> None:
-        api.will_answer(page(LETTER, cursor="c1"), page(LETTER | {"id": "0-3"}), WEBHOOK)
+        api.will_answer(page(LETTER, cursor="c1"), page(LETTER | {"id": "0-3", "delivery_id": "dlv_b"}), WEBHOOK)
         result = run(dead_letters, "resend", *FILTER_OPTIONS, "--dry-run")
         assert result.exit_code == 0
         heading, first, second, told = result.stdout.splitlines()
@@ -207,6 +232,25 @@ class TestDryRun:
         assert {asked.method for asked in api.asked} == {"GET"}
         assert {name: api.asked[0].query[name] for name in FILTER} == {name: [value] for name, value in FILTER.items()}
         assert api.asked[1].query["cursor"] == ["c1"]
+
+    @pytest.mark.parametrize(
+        ("expires_at", "told"),
+        [
+            ("2026-03-01T00:00:00Z", "0 would be sent again, 1 refused"),
+            ("9999-01-01T00:00:00+01:00", "1 would be sent again, 0 refused"),
+            (None, "1 would be sent again, 0 refused"),
+        ],
+    )
+    def test_says_whose_event_is_past_its_own_time(self, api: Api, expires_at: str | None, told: str) -> None:
+        api.will_answer(page(LETTER | {"event_expires_at": expires_at}), WEBHOOK)
+        result = run(dead_letters, "resend", "--all", "--dry-run")
+        assert result.stdout.splitlines()[-1] == told
+        assert result.stderr == ("0-7: expired\n" if told.startswith("0") else "")
+
+    def test_two_letters_of_one_delivery_count_once(self, api: Api) -> None:
+        api.will_answer(LETTER, LETTER | {"id": "0-9"}, WEBHOOK)
+        result = run(dead_letters, "resend", "0-7", "0-9", "--dry-run")
+        assert result.stdout.splitlines()[-1] == "1 would be sent again, 0 refused"
 
     def test_of_all_reads_all(self, api: Api) -> None:
         api.will_answer(page(LETTER), WEBHOOK)
@@ -264,9 +308,9 @@ class TestDeliveriesResend:
         assert result.exit_code == 1
         (key,) = keys_of(api)
         assert key
-        assert repeat_of(result.stderr) == ["resend", "dlv_a", "--idempotency-key", key]
+        assert repeat_of(result.stderr) == ["resend", "--idempotency-key", key, "dlv_a"]
 
     def test_a_refusal_is_one_line(self, api: Api) -> None:
         api.will_answer({"code": "body_gone", "detail": "The event is nowhere."}, status=410)
-        result = run(deliveries, "resend", "dlv_a")
+        result = run(deliveries, "resend", "dlv_a", "--idempotency-key", "k-1")
         assert (result.exit_code, result.stderr) == (1, "Error: 410 body_gone: The event is nowhere.\n")
