@@ -63,8 +63,28 @@ class TestWebhooksList:
         api.will_answer(page(cursor="c1"), page())
         result = run(webhooks, "list", "--search", "lake & co", "--health", "failing")
         assert (result.exit_code, result.stdout) == (0, "no such webhooks\n")
-        chosen = {"search": ["lake & co"], "health": ["failing"], "limit": ["200"]}
+        chosen = {"search": ["lake & co"], "limit": ["200"]}
         assert [asked.query for asked in api.asked] == [chosen, chosen | {"cursor": ["c1"]}]
+
+    @pytest.mark.parametrize(
+        ("health", "found"),
+        [
+            ("ok", ["wh_ok"]),
+            ("failing", ["wh_failing", "wh_failing_from_the_start"]),
+            ("disabled", ["wh_disabled"]),
+            ("unknown", ["wh_unknown"]),
+        ],
+    )
+    def test_can_be_narrowed_to_what_the_column_says(self, api: Api, health: str, found: list[str]) -> None:
+        standings = ("ok", "failing", "failing_from_the_start", "disabled", "unknown")
+        api.will_answer(page(*(WEBHOOK | {"id": f"wh_{standing}", "standing": standing} for standing in standings)))
+        result = run(webhooks, "list", "--health", health)
+        assert [row.split()[0] for row in result.stdout.splitlines()[1:]] == found
+
+    def test_goes_by_health_at_a_worker_before_standings(self, api: Api) -> None:
+        api.will_answer(page({name: value for name, value in WEBHOOK.items() if name != "standing"}))
+        listed = json.loads(run(webhooks, "list", "--health", "ok", "--json").stdout)["items"]
+        assert [webhook["id"] for webhook in listed] == ["wh_a"]
 
     def test_of_a_health_that_there_is_not_is_wrong_usage(self, api: Api) -> None:
         assert run(webhooks, "list", "--health", "happy").exit_code == 2
