@@ -30,7 +30,7 @@ ADD_KEY: Final = (
 )
 ADD_SIGNING_KEY: Final = (
     "To sign v1a, put a key into VAULT_STREAM_WEBHOOKS__SIGNING_KEYS, and restart the workers; or have v1 alone:"
-    " vault-stream webhooks update --signature v1."
+    " vault-stream webhooks update WEBHOOK_ID --signature v1."
 )
 
 
