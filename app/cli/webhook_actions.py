@@ -9,7 +9,7 @@ import click
 
 from app.cli.api import ApiClient, ApiError, call
 from app.cli.output import json_option, print_json, print_table
-from app.cli.webhook_options import if_match, if_version_option
+from app.cli.webhook_options import if_configuration_option, if_match, if_version_option
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def disable(webhook_id: str, if_version: int | None, *, as_json: bool) -> None:
 @click.argument("webhook_id")
 @click.option("--until", help="A time (RFC 3339), as in 2026-01-31T12:00:00Z, or a date (UTC).")
 @click.option("--lift", is_flag=True, help="End the hold.")
-@if_version_option
+@if_configuration_option
 @json_option
 def hold(webhook_id: str, until: str | None, if_version: int | None, *, lift: bool, as_json: bool) -> None:
     """Start no attempt before a time; what comes meanwhile waits, and nothing is missed.
@@ -100,7 +100,7 @@ def rotate_secret(webhook_id: str, overlap_s: float | None, if_version: int | No
 
 @click.command()
 @click.argument("webhook_id", required=False)
-@if_version_option
+@if_configuration_option
 @json_option
 def rekey(webhook_id: str | None, if_version: int | None, *, as_json: bool) -> None:
     """Encrypt stored secrets with the first of WEBHOOKS__ENCRYPTION_KEYS: of one webhook, or of all.

@@ -10,7 +10,18 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["configured", "fields_of", "if_match", "if_version_option", "json_value", "secret_of"]
+__all__ = [
+    "configured",
+    "events_option",
+    "fields_of",
+    "if_configuration_option",
+    "if_match",
+    "if_version_option",
+    "json_value",
+    "secret_of",
+]
+
+MAX_SECRET_FILE_BYTES: Final = 4096
 
 _DEFAULT = "default"
 _OPTIONS = (
@@ -29,6 +40,12 @@ _OPTIONS = (
 )
 
 if_version_option: Final = click.option("--if-version", type=int, help="Refuse if it was changed since this version.")
+# A hold and a rekey leave the version: of two of them neither keeps the other one away.
+if_configuration_option: Final = click.option(
+    "--if-version",
+    type=int,
+    help="Refuse if its configuration was changed since this version; no other hold or rekey counts.",
+)
 
 
 def if_match(version: int | None) -> dict[str, str]:
@@ -42,13 +59,25 @@ def secret_of(file: BinaryIO) -> str:
     Raises:
         click.UsageError: There is none; what there is instead is not repeated.
     """
+    content = file.read(MAX_SECRET_FILE_BYTES + 1)
+    if len(content) > MAX_SECRET_FILE_BYTES:
+        raise click.UsageError("--secret-file holds no secret: it is larger than 4 KiB")
     try:
-        secret = file.read().decode("ascii").strip()
+        secret = content.decode("ascii").strip()
     except UnicodeDecodeError:
-        secret = ""
+        secret = None
+    # UTF-16 without its mark is ASCII with zeros in between.
+    if secret is None or not secret.isprintable():
+        raise click.UsageError("--secret-file holds no secret: write it in ASCII, without a byte order mark")
     if not secret:
         raise click.UsageError("--secret-file holds no secret: whsec_ and base64 of 24 to 64 bytes")
     return secret
+
+
+def events_option(*, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option `--events`, as a tuple."""
+    told = "A type, dataset.*, or *; may be given again."
+    return click.option("--events", required=required, multiple=True, callback=_patterns, help=told)
 
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,9 +98,9 @@ def fields_of(**given: Any) -> dict[str, Any]:
         "filter": _json_option("--filter", given["filter_"]),
         "headers": _headers(given["headers"]) if given["headers"] else None,
         "ordering": given["ordering"],
-        "timeout_s": _json_option("--timeout-s", given["timeout_s"]),
-        "rate_limit_per_s": _json_option("--rate-limit-per-s", given["rate_limit_per_s"]),
-        "max_in_flight": _json_option("--max-in-flight", given["max_in_flight"]),
+        "timeout_s": _number("--timeout-s", given["timeout_s"]),
+        "rate_limit_per_s": _number("--rate-limit-per-s", given["rate_limit_per_s"]),
+        "max_in_flight": _number("--max-in-flight", given["max_in_flight"]),
         "retry_schedule_s": _json_option("--retry-schedule-s", given["retry_schedule_s"]),
         "signatures": list(given["signatures"]) or None,
         "handshake": given["handshake"],
@@ -93,6 +122,24 @@ def json_value(option: str, text: str) -> Any:
 
 def _json_option(option: str, text: str | None) -> Any:
     return text if text is None or text == _DEFAULT else json_value(option, text)
+
+
+def _number(option: str, text: str | None) -> Any:
+    if text is None or text == _DEFAULT:
+        return text
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        value = None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise click.UsageError(f"{option} is a number, or the word default")
+    return value
+
+
+def _patterns(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    if any("," in pattern for pattern in given):
+        raise click.UsageError("--events is one type or family: give the option again for each")
+    return given
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

@@ -9,11 +9,12 @@ from urllib.parse import quote
 import click
 
 from app.cli.api import call
+from app.cli.options import IDEMPOTENCY_KEY, require_consent
 from app.cli.output import json_option, print_json, print_table
 from app.cli.replays import replay
 from app.cli.resending import keyed_run, resend_key_option
 from app.cli.webhook_actions import WHAT_NEXT, webhook_actions
-from app.cli.webhook_options import configured, fields_of, if_match, if_version_option, secret_of
+from app.cli.webhook_options import configured, events_option, fields_of, if_match, if_version_option, secret_of
 
 __all__ = ["deliveries", "webhooks"]
 
@@ -94,11 +95,11 @@ def activity(webhook_id: str, *, as_json: bool) -> None:
 
 @webhooks.command()
 @click.option("--url", required=True, help="Where to POST; https.")
-@click.option("--events", required=True, multiple=True, help="A type, dataset.*, or *; may be given again.")
+@events_option(required=True)
 @configured
 @click.option("--disabled", is_flag=True, help="Serve it only once it is enabled.")
 @click.option("--secret-file", type=click.File("rb"), help="Use the secret in this file (or -); one is made if not.")
-@click.option("--idempotency-key", help="The same key and body give the same webhook.")
+@click.option("--idempotency-key", type=IDEMPOTENCY_KEY, help="The same key and body give the same webhook.")
 @json_option
 def create(
     url: str,
@@ -132,7 +133,7 @@ def create(
 @webhooks.command()
 @click.argument("webhook_id")
 @click.option("--url", help="Where to POST; https.")
-@click.option("--events", multiple=True, help="A type, dataset.*, or *; may be given again.")
+@events_option()
 @configured
 @if_version_option
 @json_option
@@ -168,7 +169,7 @@ def delete(webhook_id: str, if_version: int | None, *, yes: bool, as_json: bool)
     Example: vault-stream webhooks delete wh_abc --yes
     """
     if not yes:
-        click.confirm(f"delete {webhook_id}, and cancel what waits for it?", abort=True, err=True)
+        require_consent(f"delete {webhook_id}, and cancel what waits for it?")
     call("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}", headers=if_match(if_version))
     if as_json:
         print_json({"deleted": webhook_id})
@@ -253,7 +254,7 @@ def resend_delivery(delivery_id: str, idempotency_key: str | None, *, as_json: b
     if as_json:
         print_json(sent)
     else:
-        click.echo(f"sent; see what became of it with: vault-stream deliveries show {delivery_id}")
+        click.echo(f"{run.accepted}; see what became of it with: vault-stream deliveries show {delivery_id}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,11 @@ class TestUpdate:
         ("arguments", "word"),
         [
             ((), "nothing to change"),
-            (("--timeout-s", "soon"), "--timeout-s is no JSON"),
+            (("--timeout-s", "soon"), "--timeout-s is a number"),
+            (("--max-in-flight", "true"), "--max-in-flight is a number"),
+            (("--retry-schedule-s", "soon"), "--retry-schedule-s is no JSON"),
             (("--header", "hunter3"), "--header is written as"),
-            (("--rate-limit-per-s", "NaN"), "--rate-limit-per-s is no JSON"),
+            (("--rate-limit-per-s", "NaN"), "--rate-limit-per-s is a number"),
         ],
     )
     def test_a_wrong_use_is_2_and_asks_nobody(self, api: Api, arguments: tuple[str, ...], word: str) -> None:
@@ -108,6 +110,11 @@ class TestIfVersion:
         result = run(webhooks, *arguments, "--if-version", "3")
         assert result.exit_code == 1
         assert "412 precondition_failed" in result.stderr
+
+
+@pytest.mark.parametrize("action", ["hold", "rekey"])
+def test_what_leaves_the_version_says_what_its_guard_is_worth(action: str) -> None:
+    assert "no other hold or rekey counts" in " ".join(run(webhooks, action, "--help").stdout.split())
 
 
 def test_a_rekey_of_all_has_no_version(api: Api) -> None:

@@ -176,6 +176,20 @@ class TestWebhooksCreate:
         assert "--filter is no JSON" in result.stderr
         assert api.asked == []
 
+    @pytest.mark.parametrize("key", ["n\u00e4cht", "a\nb", "", "k" * 256, " k"])
+    def test_a_key_that_no_header_can_have_is_wrong_usage(self, api: Api, key: str) -> None:
+        result = run(webhooks, "create", "--url", "https://x.example", "--events", "*", "--idempotency-key", key)
+        assert result.exit_code == 2
+        assert "printable ASCII" in result.stderr
+        assert api.asked == []
+
+    @pytest.mark.parametrize("command", [("create", "--url", "https://x.example"), ("update", "wh_a")])
+    def test_two_patterns_in_one_option_are_wrong_usage(self, api: Api, command: tuple[str, ...]) -> None:
+        result = run(webhooks, *command, "--events", "dataset.*,version.*")
+        assert result.exit_code == 2
+        assert "give the option again for each" in result.stderr
+        assert api.asked == []
+
     @pytest.mark.parametrize("arguments", [["--events", "*"], ["--url", "https://x.example"]])
     def test_url_and_events_are_needed(self, api: Api, arguments: list[str]) -> None:
         assert run(webhooks, "create", *arguments).exit_code == 2
@@ -225,6 +239,20 @@ class TestWebhooksCreateWithASecret:
         assert "hunter3" not in result.output
         assert api.asked == []
 
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+    def test_in_another_encoding_says_which_it_must_be(self, api: Api, tmp_path: Path, encoding: str) -> None:
+        (tmp_path / "secret").write_bytes(SECRET.encode(encoding))
+        result = run(webhooks, *self.CREATE, "--secret-file", "secret")
+        assert result.exit_code == 2
+        assert "write it in ASCII" in result.stderr
+        assert api.asked == []
+
+    def test_in_a_file_without_end_is_wrong_usage(self, api: Api) -> None:
+        result = run(webhooks, *self.CREATE, "--secret-file", "/dev/zero")
+        assert result.exit_code == 2
+        assert "larger than 4 KiB" in result.stderr
+        assert api.asked == []
+
     def test_in_a_file_that_is_not_there_is_wrong_usage(self, api: Api) -> None:
         assert run(webhooks, *self.CREATE, "--secret-file", "nowhere").exit_code == 2
         assert api.asked == []
@@ -258,6 +286,12 @@ class TestWebhooksShowAndDelete:
         assert api.asked == []
         agreed = run(webhooks, "delete", "wh_a", stdin="y\n")
         assert (agreed.exit_code, agreed.stdout.removeprefix(TYPED)) == (0, "deleted wh_a\n")
+
+    def test_delete_at_the_end_of_input_tells_how_to_agree_beforehand(self, api: Api) -> None:
+        result = run(webhooks, "delete", "wh_a", stdin="")
+        assert result.exit_code == 2
+        assert "--yes" in result.stderr
+        assert api.asked == []
 
     def test_delete_prints_nothing_but_json_to_machines(self, api: Api) -> None:
         api.will_answer(None, status=204)
