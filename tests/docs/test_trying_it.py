@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from app.cli import cli
 from app.cli.dev import dev
 from app.devstack.standins.faults import Fault
+from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "trying-it.md").read_text()
@@ -25,6 +26,15 @@ def test_its_commands_are_commands() -> None:
     for command in named:
         shown = CliRunner().invoke(cli, [*command.split(), "--help"])
         assert shown.exit_code == 0, (command, shown.output)
+
+
+def test_its_settings_are_settings() -> None:
+    named = set(re.findall(r"VAULT_STREAM_([A-Z][A-Z_]+)", PAGE))
+    assert {"APP_ID", "TOPIC_PREFIX", "WEB_PORT", "WEBHOOKS__ENCRYPTION_KEYS"} <= named
+    for name in named:
+        group, _, field = name.lower().partition("__")
+        owner = getattr(Settings(), group)
+        assert not field or field in type(owner).model_fields, name
 
 
 def test_its_target_is_one_of_the_makefile() -> None:
