@@ -114,3 +114,11 @@ def test_a_key_that_no_header_can_have_is_wrong_usage(api: Api, key: str) -> Non
     assert result.exit_code == 2
     assert "printable ASCII" in result.stderr
     assert api.asked == []
+
+
+@pytest.mark.parametrize("answer", [[], {"ok": True}, None])
+def test_an_answer_of_something_else_is_said_in_one_line(api: Api, answer: Any) -> None:
+    api.will_answer(answer, status=202)
+    result = run(dead_letters, "resend", "--all", "--yes")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: the answer is another one")
