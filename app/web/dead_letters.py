@@ -68,7 +68,7 @@ class _DeadLetters:
         await fields_of(request, ())
         request_id = self._resender.request_id(request)
         letter = await self._letter(request.match_info["id"])
-        if (why := self._resender.refusal(letter.webhook_id)) is not None:
+        if (why := self._resender.refusal(letter.webhook_id, letter.event_expires_ms)) is not None:
             raise Problem(409, *why)
         if letter.event is None:
             raise Problem(410, "body_gone", "This dead letter does not have the event, so there is nothing to send.")
@@ -93,7 +93,7 @@ class _DeadLetters:
         for start in range(0, len(oldest_first), BODIES_AT_ONCE):
             again: list[Again] = []
             for letter in await self._whole(oldest_first[start : start + BODIES_AT_ONCE]):
-                why = self._resender.refusal(letter.webhook_id)
+                why = self._resender.refusal(letter.webhook_id, letter.event_expires_ms)
                 if why is None and letter.event is not None:
                     again.append(_again(letter, letter.event))
                 else:

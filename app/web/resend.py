@@ -92,13 +92,16 @@ class Resender:
             return uuid7(api.now_ms(), api.random_bytes)
         return _digest(principal_of(request).name, key)
 
-    def refusal(self, webhook_id: str) -> tuple[str, str] | None:
-        """Why nothing can be sent to a webhook: a stable name, and what to do; None: it can."""
+    def refusal(self, webhook_id: str, event_expires_ms: int | None) -> tuple[str, str] | None:
+        """Why an event cannot be sent to a webhook: a stable name, and what to do; None: it can."""
         row = self._api.gate.rows().get(webhook_key(webhook_id))
         if row is None or row.deleting:
             return "webhook_gone", "The webhook was deleted."
         if not row.enabled:
             return "disabled", "The webhook is disabled; enable it first."
+        if event_expires_ms is not None and event_expires_ms <= self._api.now_ms():
+            # Its owner would give it up without an attempt.
+            return "expired", "The event is past its own expirytime, so it is sent to nobody any more."
         return None
 
     async def send(self, deliveries: Sequence[Again], request_id: str, actor: str) -> dict[str, str]:
@@ -167,7 +170,7 @@ class _Resend:
         if (answer := await self._api.forwarder.to_owner(request, number)) is not None:
             return answer
         row = (await owned_delivery(self._api.readers, number, request.match_info["id"])).row
-        if (why := self._resender.refusal(row.webhook_id)) is not None:
+        if (why := self._resender.refusal(row.webhook_id, row.event_expires_ms)) is not None:
             raise Problem(409, *why)
         body = await self._body(row)
         if body is None:

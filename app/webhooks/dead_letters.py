@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from app.events import format_time, parse_time_ms
 from app.webhooks.errors import SerializationFailed
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class _Head(msgspec.Struct):
     id: str
     source: str
     type: str
+    # What is no time does not expire, and hides no dead letter.
+    expirytime: object = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: `{partition}-{offset}` there.
         at_ms: When it was written, by the record.
+        event_expires_ms: The event's own `expirytime`.
         event: The bytes to POST; None: they were lost before it was given up.
     """
 
@@ -58,6 +62,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None
     event_source: str | None
     event_type: str | None
+    event_expires_ms: int | None
     reason: str
     attempts: int
     first_at: str
@@ -119,6 +124,7 @@ def read_dead_letter(partition: int, offset: int, at_ms: int, value: bytes | Non
         event_id=None if head is None else head.id,
         event_source=None if head is None else head.source,
         event_type=None if head is None else head.type,
+        event_expires_ms=None if head is None else _time_ms(head.expirytime),
         reason=data.reason,
         attempts=data.attempts,
         first_at=data.first_at,
@@ -128,6 +134,13 @@ def read_dead_letter(partition: int, offset: int, at_ms: int, value: bytes | Non
         origin=data.origin,
         event=event,
     )
+
+
+def _time_ms(expirytime: object) -> int | None:
+    try:
+        return parse_time_ms(expirytime) if isinstance(expirytime, str) else None
+    except ValueError:
+        return None
 
 
 def _spliced(value: bytes, event: bytes) -> bytes:
@@ -146,5 +159,8 @@ def _spliced(value: bytes, event: bytes) -> bytes:
 
 def show_dead_letter(letter: DeadLetter) -> Mapping[str, Any]:
     """As the API shows it, without its event."""
-    shown = {name: getattr(letter, name) for name in letter.__struct_fields__ if name not in {"at_ms", "event"}}
+    hidden = {"at_ms", "event", "event_expires_ms"}
+    shown = {name: getattr(letter, name) for name in letter.__struct_fields__ if name not in hidden}
+    if letter.event_expires_ms is not None:
+        shown["event_expires_at"] = format_time(letter.event_expires_ms)
     return {name: value for name, value in shown.items() if value is not None}

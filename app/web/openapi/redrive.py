@@ -50,6 +50,7 @@ _LETTER: Final[dict[str, Schema]] = {
     "event_id": TEXT,
     "event_source": TEXT,
     "event_type": TEXT,
+    "event_expires_at": {**MOMENT, "description": "The event's own expirytime; after it, it is not sent again."},
     "reason": _GIVEN_UP,
     "attempts": COUNT,
     "first_at": MOMENT,
@@ -158,7 +159,7 @@ DEAD_LETTERS: Final = Area(
                         {
                             "id": _PLACE,
                             "delivery_id": DELIVERY_ID,
-                            "code": enum("webhook_gone", "disabled", "body_gone"),
+                            "code": enum("webhook_gone", "disabled", "expired", "body_gone"),
                         }
                     )
                 ),

@@ -77,9 +77,16 @@ async def served(reader: FakeReader, outputs: Outputs) -> AsyncIterator[Caller]:
         yield caller
 
 
-def letter(number: int, webhook: str = "wh_a", reason: str = "exhausted", type_: str = "dataset.created") -> Record:
+def letter(
+    number: int,
+    webhook: str = "wh_a",
+    reason: str = "exhausted",
+    type_: str = "dataset.created",
+    **attributes: str,
+) -> Record:
     """One given up a minute after the one before."""
     event = {"specversion": "1.0", "id": f"e-{number}", "source": "/vault", "type": f"llm.data-vault.{type_}"}
+    event |= attributes
     data = {
         "delivery_id": f"dlv_{number}",
         "webhook_id": webhook,
@@ -120,6 +127,19 @@ async def test_a_filter_sends_again_what_it_means_and_nothing_else(chosen: dict[
         answered = await api.call("POST", "/v1/dead-letters/resend", chosen)
     assert (answered.status, answered.document["refused"]) == (202, [])
     assert answered.document["resent"] == outputs.delivery_ids == [f"dlv_{number}" for number in numbers]
+
+
+async def test_an_event_past_its_expirytime_is_refused_and_the_others_are_sent() -> None:
+    now, soon = format_time(START_MS), format_time(START_MS + 1)
+    reader, outputs = FakeReader(letter(0), letter(1, expirytime=now), letter(2, expirytime=soon)), Outputs()
+    async with served(reader, outputs) as api:
+        listed = (await api.get("/v1/dead-letters")).document["items"]
+        many = (await api.call("POST", "/v1/dead-letters/resend", {"all": True})).document
+        one = await api.call("POST", "/v1/dead-letters/0-1/resend", {})
+    assert [item.get("event_expires_at") for item in listed] == [soon, now, None]
+    assert many["resent"] == outputs.delivery_ids == ["dlv_0", "dlv_2"]
+    assert many["refused"] == [{"id": "0-1", "delivery_id": "dlv_1", "code": "expired"}]
+    assert one.code == (409, "expired")
 
 
 async def test_more_than_a_request_sends_is_gone_on_with_by_cursor_and_each_is_sent_once(

@@ -1,14 +1,21 @@
 """Sending deliveries again: what auditors hear of it, and when."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import orjson
 import pytest
 
-from app.engine import Message, OutputFailed
+from app.engine import Message, OutputFailed, Ownership
+from app.events import delivery_id, format_time
+from app.web.forward import Forwarder
 from app.web.problems import Problem
-from app.web.resend import Again, ResendApi, Resender
+from app.web.resend import Again, ResendApi, Resender, resend_routes
+from app.web.webhook_commands import CommandGate
+from tests.support.listening import Caller, listening
+from tests.support.webhook_api import Owner, webhooks_api
+from tests.support.webhooks import TIMEOUT, Desk, webhook_row
 
 EVENTS, INTENTS = "app.events", "app.deliveries"
 START_MS = 1_790_000_000_000
@@ -91,3 +98,44 @@ async def test_what_auditors_cannot_be_told_is_not_done(outputs: _Outputs, resen
 
     assert (refused.value.status, refused.value.code) == (503, "unconfirmed")
     assert outputs.taken == []
+
+
+@asynccontextmanager
+async def served(desk: Desk, outputs: _Outputs) -> AsyncIterator[Caller]:
+    """The deliveries of a desk, all of them here."""
+    owner, unused = Owner(), cast("Any", None)
+    await owner.write(webhook_row("wh_a"))
+    ownership = Ownership(1, lambda _: True)
+    forwarder = Forwarder(ownership)
+    api = ResendApi(
+        gate=CommandGate(webhooks_api(owner)),
+        outputs=cast("Any", outputs),
+        deliveries=INTENTS,
+        events=EVENTS,
+        source="/vault-stream/test",
+        dead_letters=unused,
+        log_of=unused,
+        readers=desk.readers,
+        ownership=ownership,
+        forwarder=forwarder,
+        now_ms=desk.clock.now_ms,
+        random_bytes=bytes,
+    )
+    async with listening(resend_routes(api)) as caller:
+        yield caller
+    await forwarder.close()
+    await desk.context.close(desk.processor)
+
+
+async def test_a_delivery_is_sent_again_until_its_event_expires(outputs: _Outputs) -> None:
+    desk = await Desk().open(webhook_row("wh_a"))
+    desk.receiver.always(TIMEOUT)
+    await desk.deliver(desk.intent("e-1", expirytime=format_time(desk.clock.now_ms() + 60_000)))
+    path = f"/v1/deliveries/{delivery_id('wh_a', '/vault', 'e-1')}/resend"
+    async with served(desk, outputs) as api:
+        in_time = await api.call("POST", path, {})
+        desk.clock.advance(60)
+        late = await api.call("POST", path, {})
+
+    assert (in_time.status, late.code) == (202, (409, "expired"))
+    assert len(outputs.to(INTENTS)) == 1

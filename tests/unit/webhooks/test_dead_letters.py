@@ -57,6 +57,20 @@ def test_the_event_comes_back_byte_for_byte() -> None:
     assert letter.without_event().event is None
 
 
+@pytest.mark.parametrize(
+    ("expirytime", "shown"),
+    [
+        (b'"2026-01-31T13:00:00+01:00"', "2026-01-31T12:00:00.000Z"),
+        (b"null", None),
+        (b'"soon"', None),
+        (b"5", None),
+    ],
+)
+def test_it_shows_when_its_event_expires_and_what_is_no_time_hides_none(expirytime: bytes, shown: str | None) -> None:
+    letter = read_dead_letter(0, 0, 0, written(EVENT.replace(b'"id"', b'"expirytime":' + expirytime + b',"id"')))
+    assert show_dead_letter(letter.without_event()).get("event_expires_at") == shown
+
+
 def test_one_without_its_event_says_so() -> None:
     letter = read_dead_letter(0, 0, 5000, written(None))
     assert (letter.event, letter.event_id) == (None, None)

@@ -12,7 +12,7 @@ import { WebhookLink, webhookOf } from "./webhook_link.js";
 
 const EVERY_MS = 5000; // Each answer reads the topic.
 const WHY = { exhausted: "all attempts failed", rejected: "the receiver refused it for good", expired: "it waited for too long" };
-const REFUSED = { webhook_gone: "the webhook was deleted", disabled: "the webhook is disabled: enable it first", body_gone: "its event is kept no longer" };
+const REFUSED = { webhook_gone: "the webhook was deleted", disabled: "the webhook is disabled: enable it first", expired: "its event is past its expirytime", body_gone: "its event is kept no longer" };
 
 const FIELDS = [
   { name: "webhook_id", label: "Webhook", placeholder: "wh_…" },
