@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from app.webhooks.commands import WebhookPatch
     from app.webhooks.model import WebhookRow
     from app.webhooks.registration import Registration
+    from app.webhooks.secrets import Secret
 
 __all__ = ["WebhooksApi", "webhook_routes"]
 
@@ -137,10 +139,24 @@ class _Handlers:
         if other_secret or other_headers or row.fingerprint != wanted.patch.fingerprint:
             detail = "This Idempotency-Key was used with another body; use a new one."
             raise Problem(422, "idempotency_key_reused", detail)
+        if not unchanged and wanted.secret is not None and not self._signs_with(row, wanted.secret):
+            # With 201 its caller would give the receiver a secret that nothing is signed with.
+            detail = f"This Idempotency-Key made {row.webhook_id}, which does not have this secret (any more)."
+            raise Problem(422, "idempotency_key_reused", detail)
         if secret is not None and self._api.now_ms() - row.created_at_ms < SHOWN_AGAIN_MS:
             return webhook_answer(row, status=201, secret=secret)
         shown = show_webhook(row) | {"secret_hint": _NOT_SHOWN}
         return web.json_response(shown, status=201, headers={"ETag": f'"{row.version}"'})
+
+    def _signs_with(self, row: WebhookRow, secret: Secret) -> bool:
+        """Whether it is a valid secret of the webhook, as far as those can be read here."""
+        now_ms = self._api.now_ms()
+        for one in row.secrets:
+            if one.valid_until_ms is None or now_ms < one.valid_until_ms:
+                with suppress(MissingKey, UnreadableSecret):
+                    if self._api.keys.open(row.webhook_id, one.sealed) == secret:
+                        return True
+        return False
 
     async def delete(self, request: web.Request) -> web.Response:
         query_of(request, ())

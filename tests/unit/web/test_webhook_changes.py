@@ -20,6 +20,7 @@ from tests.support.webhook_api import BODY, KEYS, SECRET, SOON_S, Owner, create,
 from tests.support.webhooks import webhook_row
 
 KEY, NEWER_KEY = (f"{name}:{base64.b64encode(bytes([place] * 32)).decode()}" for place, name in enumerate(("k1", "k2")))
+OTHER_SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ class TestAnIdempotencyKey:
         [
             {"description": "x"},
             {"url": "https://example.com/other"},
-            {"secret": "whsec_" + base64.b64encode(bytes(32)).decode()},
+            {"secret": OTHER_SECRET},
         ],
     )
     async def test_repeated_with_another_body_is_422(self, api: Caller, owner: Owner, other: dict[str, Any]) -> None:
@@ -151,6 +152,30 @@ class TestAnIdempotencyKey:
         assert made.document["secret"].removeprefix("whsec_") not in late.text
         assert "rotate-secret" in late.document["secret_hint"]
         assert other_body.code == (422, "idempotency_key_reused")
+
+    async def test_repeated_after_a_change_with_a_secret_that_the_webhook_does_not_have_is_422(
+        self, api: Caller
+    ) -> None:
+        made = await create(api, BODY | {"secret": SECRET}, key="k-1")
+        path = f"/v1/webhooks/{made.document['id']}"
+        await api.call("PATCH", path, {"description": "x"})
+        same = await create(api, BODY | {"secret": SECRET}, key="k-1")
+        other = await create(api, BODY | {"secret": OTHER_SECRET}, key="k-1")
+        assert (same.status, same.document["version"]) == (201, 2)
+        assert other.code == (422, "idempotency_key_reused")
+        assert "whsec_" not in same.text + other.text
+
+    async def test_repeated_with_a_secret_that_was_rotated_out_is_422_once_it_is_not_valid_any_more(
+        self, owner: Owner
+    ) -> None:
+        clock = FakeClock()
+        async with serving(owner, now_ms=clock.now_ms) as api:
+            made = await create(api, BODY | {"secret": SECRET}, key="k-1")
+            await api.call("POST", f"/v1/webhooks/{made.document['id']}/rotate-secret", {"overlap_s": 60})
+            valid = await create(api, BODY | {"secret": SECRET}, key="k-1")
+            clock.advance(60)
+            ended = await create(api, BODY | {"secret": SECRET}, key="k-1")
+        assert (valid.status, ended.code) == (201, (422, "idempotency_key_reused"))
 
     async def test_of_a_webhook_that_is_being_deleted_is_409(self, api: Caller) -> None:
         made = await create(api, key="k-1")
