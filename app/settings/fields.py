@@ -15,11 +15,14 @@ from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict
+from yarl import URL
 
 T = TypeVar("T")
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?\Z")
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
+# "Ends in a number" in the URL standard: resolvers take 127.1 and 0x7f.1 for addresses.
+_NUMBER_LABEL = re.compile(r"(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
@@ -58,6 +61,16 @@ def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def host_of(url: str) -> str:
+    """The host of a URL as DNS and headers have it: an international name in its ASCII form.
+
+    Raises:
+        ValueError: It is no URL, or its host has no such form.
+    """
+    host = urlsplit(url).hostname or ""
+    return host if host.isascii() else URL(url).raw_host or ""
+
+
 def _json_list(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -80,7 +93,7 @@ def _host(value: str) -> str:
 
 
 def _dns_name(value: str) -> str:
-    if is_ip_address(value) or not _DNS_NAME.match(value):
+    if is_ip_address(value) or not _DNS_NAME.match(value) or _NUMBER_LABEL.match(value.rpartition(".")[2]):
         raise ValueError("must be a DNS name, as in vault.example.com: no scheme, port or path")
     return value
 
@@ -113,11 +126,11 @@ def _token(value: SecretStr) -> SecretStr:
 def _url(value: str) -> str:
     must = "must be an http or https URL without user name, query and fragment"
     try:
-        parts = urlsplit(value)
+        parts, host = urlsplit(value), host_of(value)
         port = parts.port
     except ValueError:
         raise ValueError(must) from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+    if parts.scheme not in {"http", "https"} or not (is_ip_address(host) or _HOST_NAME.match(host)) or port == 0:
         raise ValueError(must)
     if "@" in parts.netloc or parts.query or parts.fragment or any(c.isspace() for c in value):
         raise ValueError(must)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -34,6 +33,7 @@ from app.settings.fields import (
     SigningKeys,
     Targets,
     Token,
+    host_of,
     in_url,
     is_wildcard,
     route,
@@ -261,6 +261,6 @@ class Settings(_Group):
                 reached = f"http://{loopback}:{self.web_port}"
             object.__setattr__(self, "api", self.api.model_copy(update={"url": reached}))
         if not self.webhooks.origin:
-            origin = urlsplit(self.public_url).hostname
+            origin = host_of(self.public_url)
             object.__setattr__(self, "webhooks", self.webhooks.model_copy(update={"origin": origin}))
         return self

@@ -72,7 +72,7 @@ MEANINGS: Final[dict[str, str]] = {
     "webhooks.allow_targets": "Networks, addresses and hosts that the deny list would refuse.",
     "webhooks.egress_proxy": "All requests to receivers take it; it must enforce the deny list then.",
     "webhooks.origin": "Who receivers are told that we are, in the OPTIONS handshake and the deliveries after it: a DNS"
-    " name, the same one for all workers; the host of `PUBLIC_URL` if not set.",
+    " name, the same one for all workers; the host of `PUBLIC_URL`, a name or an address, if not set.",
     "webhooks.ssl_ca": "A file of roots to trust beside the system's.",
     "webhooks.signing_keys": "`kid:whsk_…` (ed25519) for signatures of version `v1a`; the first one signs.",
     "webhooks.encryption_keys": "`kid:base64 of 32 bytes`; the first encrypts, all decrypt. Without any: no webhooks.",

@@ -111,6 +111,12 @@ def test_every_problem_has_its_own_line_and_names_its_variable() -> None:
                 "::1",
                 "a b",
                 "größe.example",
+                "127.1",
+                "256.1.1.1",
+                "2130706433",
+                "0x7f.1",
+                "127.0.0.0x1",
+                "a.0X",
                 "a" * 64,
                 ".".join(["a" * 49] * 6),
             )
@@ -232,6 +238,23 @@ def test_receivers_are_told_one_name_for_all_workers_or_the_host_of_each() -> No
     assert load(PUBLIC_URL="http://worker-0:8088").webhooks.origin == "worker-0"
     assert load(PUBLIC_URL="http://worker-0:8088", WEBHOOKS__ORIGIN="vault-1.Example.com").webhooks.origin == (
         "vault-1.Example.com"
+    )
+
+
+@pytest.mark.parametrize("name", ["cafe.de", "0xa.example", "1.2.example", "a1", "x7f", "127.0.0.1.example"])
+def test_a_name_that_only_looks_like_a_number_is_a_name(name: str) -> None:
+    assert load(WEBHOOKS__ORIGIN=name).webhooks.origin == name
+
+
+def test_receivers_are_told_an_international_host_in_its_ascii_form() -> None:
+    assert load(PUBLIC_URL="https://Bücher.example:8088").webhooks.origin == "xn--bcher-kva.example"
+    assert load(PUBLIC_URL="http://[fe80::1]:8088").webhooks.origin == "fe80::1"
+
+
+@pytest.mark.parametrize("host", ["a..ü", "ü" * 64, "a..b", "a,b", "-a", "x" * 64])
+def test_a_url_whose_host_dns_cannot_have_is_refused(host: str) -> None:
+    assert refused(PUBLIC_URL=f"http://{host}:8088") == (
+        "VAULT_STREAM_PUBLIC_URL: must be an http or https URL without user name, query and fragment",
     )
 
 
