@@ -135,10 +135,14 @@ class Authenticator:
                 if hmac.compare_digest(known.digest, digest):
                     found = known.principal
         if found is None:
+            detail = "The token is not known here."
+            if len(given) == 1 and not token and scheme.lower() != "bearer":
+                # Whether it would be known is not said.
+                detail = "In front of the token `Bearer ` is missing: send Authorization: Bearer <token>."
             raise Problem(
                 401,
                 "unauthorized",
-                "The token is not known here.",
+                detail,
                 headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'},
             )
         return found

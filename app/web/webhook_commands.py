@@ -7,6 +7,7 @@ whoever reads here next sees it, too.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,8 @@ CONFIRM_S: Final = 15.0
 RETRY_AFTER_S: Final = 2
 # A key comes with a restart.
 KEY_RETRY_AFTER_S: Final = 60
+# A version as ETag has it.
+_TAG: Final = re.compile(r'"[0-9]+"', re.ASCII)
 KEYS_SETTING: Final = "VAULT_STREAM_WEBHOOKS__ENCRYPTION_KEYS"
 
 
@@ -188,6 +191,10 @@ def base_version_of(request: web.Request, row: WebhookRow) -> int | None:
     if "*" in tags:
         return None
     if tags and f'"{row.version}"' not in tags:
+        if not all(map(_TAG.fullmatch, tags)):
+            # `1` and `W/"1"` never match, however often it is read again.
+            how = f'write the version that you have read as ETag has it, in quotes: If-Match: "{row.version}"'
+            raise _precondition_failed(row, how)
         raise _precondition_failed(row)
     return row.version
 
@@ -199,8 +206,8 @@ def change_lost(request: web.Request, row: WebhookRow) -> Problem:
     return Problem(409, "conflict", f"Another change came first; the webhook is at version {row.version} now.")
 
 
-def _precondition_failed(row: WebhookRow) -> Problem:
-    detail = f"The webhook is at version {row.version} now; read it again."
+def _precondition_failed(row: WebhookRow, what_to_do: str = "read it again") -> Problem:
+    detail = f"The webhook is at version {row.version} now; {what_to_do}."
     error = FieldError("If-Match", "precondition_failed", f'"{row.version}"')
     return Problem(412, "precondition_failed", detail, errors=[error])
 

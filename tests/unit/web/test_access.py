@@ -42,6 +42,19 @@ async def test_without_a_known_token_the_answer_is_401(headers: dict[str, str]) 
         assert answered["WWW-Authenticate"].startswith('Bearer realm="vault-stream"')
 
 
+@pytest.mark.parametrize("token", ["admin-token", "wrong"])
+async def test_a_token_without_its_scheme_is_told_what_is_missing_and_not_whether_it_is_right(token: str) -> None:
+    async with serving(TOKENS) as api:
+        status, document, _ = await api.call("GET", "/v1/things", headers={"Authorization": token})
+        assert (status, document["detail"]) == (
+            401,
+            "In front of the token `Bearer ` is missing: send Authorization: Bearer <token>.",
+        )
+        for other in ("Bearer", f"Basic {token}"):
+            _, document, _ = await api.call("GET", "/v1/things", headers={"Authorization": other})
+            assert document["detail"] == "The token is not known here."
+
+
 async def test_two_authorization_headers_are_refused() -> None:
     async with serving(TOKENS) as api:
         twice = [("Authorization", "Bearer wrong"), ("Authorization", "Bearer admin-token")]

@@ -293,6 +293,15 @@ class TestDelete:
         assert answer.code == (412, "precondition_failed")
         assert owner.commands == []
 
+    @pytest.mark.parametrize("given", ["1", "abc", 'W/"1"', '"abc"', ""])
+    async def test_if_match_that_no_version_is_written_as_is_told_how(
+        self, api: Caller, owner: Owner, given: str
+    ) -> None:
+        await owner.write(webhook_row("wh_a", version=1))
+        answer = await api.call("DELETE", "/v1/webhooks/wh_a", headers={"If-Match": given})
+        assert answer.code == (412, "precondition_failed")
+        assert 'in quotes: If-Match: "1"' in answer.document["detail"]
+
     @pytest.mark.parametrize("given", ['"3"', '"2", "3"', "*"])
     async def test_if_match_of_this_version_is_carried_out(self, api: Caller, owner: Owner, given: str) -> None:
         await owner.write(webhook_row("wh_a", version=3))
