@@ -125,7 +125,7 @@ def unknown_type(type_: str) -> InvalidEvent:
     """What is said of a type that is none of ours: the vault type that is nearest to it, never the type itself."""
     nearest = None if len(type_) > _LONGEST_GUESSED else _nearest(type_.removeprefix(NAMESPACE))
     guess = "" if nearest is None else f"; did you mean {NAMESPACE}{nearest}?"
-    return InvalidEvent("unknown_type", f"unknown event type{guess or ';'} asyncapi.yaml lists all")
+    return InvalidEvent("unknown_type", f"unknown event type{guess or ';'} asyncapi.yaml lists all", "type")
 
 
 @lru_cache(maxsize=256)

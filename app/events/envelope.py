@@ -117,7 +117,7 @@ def event_from_attributes(attributes: dict[str, Any], data: Any, posted: bytes) 
     """
     take = attributes.pop
     if take("specversion", None) != SPECVERSION:
-        raise _invalid('specversion is missing or not the string "1.0"')
+        raise _invalid('specversion is missing or not the string "1.0"', "specversion")
     # The first condition of each is what nearly every value passes; `_required` then finds out what is wrong.
     id_ = take("id", None)
     if id_.__class__ is not str or not id_ or not id_.isprintable():
@@ -125,7 +125,7 @@ def event_from_attributes(attributes: dict[str, Any], data: Any, posted: bytes) 
     source = take("source", None)
     if source.__class__ is not str or not _is_uri_reference(source):
         _required(source, "source")
-        raise _invalid("source is not a URI-reference (RFC 3986)")
+        raise _invalid("source is not a URI-reference (RFC 3986)", "source")
     type_ = take("type", None)
     if type_.__class__ is not str or not _is_text(type_):
         _required(type_, "type")
@@ -140,20 +140,21 @@ def event_from_attributes(attributes: dict[str, Any], data: Any, posted: bytes) 
         _required(datacontenttype, "datacontenttype")
     dataschema = take("dataschema", None)
     if dataschema is not None and not _is_uri(_required(dataschema, "dataschema")):
-        raise _invalid("dataschema is not a URI (RFC 3986, with a scheme)")
+        raise _invalid("dataschema is not a URI (RFC 3986, with a scheme)", "dataschema")
     extensions = _checked_extensions(attributes) if attributes else attributes
     return CloudEvent(id_, source, type_, subject, time, datacontenttype, dataschema, data, extensions, posted)
 
 
-def _invalid(detail: str) -> InvalidEvent:
-    return InvalidEvent("invalid_envelope", detail)
+def _invalid(detail: str, attribute: str | None = None) -> InvalidEvent:
+    return InvalidEvent("invalid_envelope", detail, attribute)
 
 
 def _required(value: Any, name: str) -> str:
     if value.__class__ is not str or not value:
-        raise _invalid(f"{name} is missing" if value is None else f"{name} is not a string of at least one character")
+        what = "is missing" if value is None else "is not a string of at least one character"
+        raise _invalid(f"{name} {what}", name)
     if not value.isprintable() and _FORBIDDEN_CHARACTER.search(value):
-        raise _invalid(f"{name} has a control character or a noncharacter in it")
+        raise _invalid(f"{name} has a control character or a noncharacter in it", name)
     return str(value)
 
 
@@ -161,7 +162,7 @@ def _check_time(value: Any, name: str) -> None:
     try:
         parse_time(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _invalid(f"{name} is not an RFC 3339 timestamp, such as 2026-01-31T23:59:59.123Z") from error
+        raise _invalid(f"{name} is not an RFC 3339 timestamp, such as 2026-01-31T23:59:59.123Z", name) from error
 
 
 @lru_cache(maxsize=4096)
@@ -186,7 +187,7 @@ def _checked_extensions(attributes: dict[str, Any]) -> dict[str, ExtensionValue]
             )
         if value.__class__ is str:
             if not value.isprintable() and _FORBIDDEN_CHARACTER.search(value):
-                raise _invalid(f"{name} has a control character or a noncharacter in it")
+                raise _invalid(f"{name} has a control character or a noncharacter in it", name)
         elif value is not None:
             _check_scalar(value, name)
     if "expirytime" in attributes:
@@ -199,9 +200,9 @@ def _checked_extensions(attributes: dict[str, Any]) -> dict[str, ExtensionValue]
 def _check_scalar(value: Any, name: str) -> None:
     if value.__class__ is int:
         if not _MIN_INTEGER <= value <= _MAX_INTEGER:
-            raise _invalid(f"{name} is not a 32-bit integer")
+            raise _invalid(f"{name} is not a 32-bit integer", name)
     elif value.__class__ is not bool:
-        raise _invalid(f"{name} is not a string, a boolean or an integer")
+        raise _invalid(f"{name} is not a string, a boolean or an integer", name)
 
 
 def clean_text(text: str) -> str:

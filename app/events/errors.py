@@ -22,11 +22,13 @@ class InvalidEvent(ValueError):
     Attributes:
         reason: One of the quarantine reasons (contracts 9.2).
         detail: What is wrong and where, at most 1 KiB; it names fields and never shows their values.
+        attribute: The attribute of the envelope that is wrong; None: another part, or all of it.
     """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, attribute: str | None = None) -> None:
         self.reason: Reason = reason
         self.detail = detail.encode()[:MAX_DETAIL_BYTES].decode(errors="ignore")
+        self.attribute = attribute
         super().__init__(self.reason, self.detail)
 
     def __str__(self) -> str:

@@ -85,11 +85,13 @@ class _Refused:
     id: str | None
     code: str
     message: str
+    attribute: str | None = None
 
     def document(self, *, batch: bool) -> dict[str, Any]:
-        """`{field, index, id, code, message}`; `field` is where the event stands in the body, as in every problem."""
+        """`{field, index, id, code, message}`; `field` is where it, or its attribute, stands in the body."""
+        steps = [*([str(self.index)] if batch else []), *([self.attribute] if self.attribute else [])]
         return {
-            "field": f"/{self.index}" if batch else "",
+            "field": "".join(f"/{step}" for step in steps),
             "index": self.index,
             "id": self.id,
             "code": self.code,
@@ -117,7 +119,9 @@ class _Events:
             try:
                 events.append((index, _accepted(one)))
             except InvalidEvent as error:
-                refused.append(_Refused(index, _id_of(one), error.reason, error.detail))
+                # In binary mode the attributes are no part of the body.
+                attribute = error.attribute if isinstance(one, bytes | dict) else None
+                refused.append(_Refused(index, _id_of(one), error.reason, error.detail, attribute))
         # The request is the last hop of all that came with it.
         hop = traceparent_of((), {"traceparent": request.headers.get("traceparent")})
         headers = STRUCTURED_HEADERS if hop is None else (*STRUCTURED_HEADERS, ("traceparent", hop.encode()))
@@ -193,7 +197,7 @@ def _accepted(one: Any) -> CloudEvent:
     else:
         event = one
     if check_type(event) is not EventKind.VAULT:
-        raise InvalidEvent("unknown_type", "type: only the 22 types of vault services are published here")
+        raise InvalidEvent("unknown_type", "type: only the 22 types of vault services are published here", "type")
     try:
         return checked(event)
     except SerializationError as error:

@@ -60,7 +60,7 @@ class _Match:
             delivered = check_type(event) in _DELIVERED
             decode_payload(event)
         except InvalidEvent as error:
-            field = FieldError("", error.reason, error.detail)
+            field = FieldError(f"/{error.attribute}" if error.attribute else "", error.reason, error.detail)
             detail = f"The router would put this event into quarantine: {error.detail}"
             raise Problem(422, error.reason, detail, errors=[field]) from None
         shown = [self._verdict(row, event, delivered=delivered) for row in rows if not row.deleting]

@@ -28,7 +28,10 @@ _REFUSED: Final = example(
     {
         **obj(
             {
-                "field": {**text("(/[0-9]+)?"), "description": "A JSON pointer to it; empty where it is the body."},
+                "field": {
+                    **text("(/[0-9]+)?(/[a-z0-9]+)?"),
+                    "description": "A JSON pointer to it or to its wrong attribute; empty where it is the body.",
+                },
                 "index": {**COUNT, "description": "Which of the batch it is, from 0."},
                 "id": {**nullable(TEXT), "description": "Its own, as far as that could be read."},
                 "code": text("[a-z0-9_]+"),

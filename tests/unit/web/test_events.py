@@ -174,27 +174,34 @@ async def test_an_event_that_its_topic_does_not_take_says_so(api: Caller, broker
 
 
 @pytest.mark.parametrize(
-    ("changes", "code"),
+    ("changes", "code", "field"),
     [
-        ({"id": ""}, "invalid_envelope"),
-        ({"type": "llm.data-vault.dataset.exploded"}, "unknown_type"),
+        ({"id": ""}, "invalid_envelope", "/id"),
+        ({"type": "llm.data-vault.dataset.exploded"}, "unknown_type", "/type"),
         # What vault-stream says itself, nobody says in its place.
-        ({"type": "llm.data-vault.webhook.disabled", "data": {"webhook_id": "wh_a"}}, "unknown_type"),
-        ({"data": {"name": "x"}}, "invalid_data"),
-        ({"data": {"dataset_id": "ds-1", "name": "x" * 300_000}}, "too_large"),
+        ({"type": "llm.data-vault.webhook.disabled", "data": {"webhook_id": "wh_a"}}, "unknown_type", "/type"),
+        ({"data": {"name": "x"}}, "invalid_data", ""),
+        ({"data": {"dataset_id": "ds-1", "name": "x" * 300_000}}, "too_large", ""),
     ],
 )
 async def test_what_the_router_would_quarantine_is_refused_with_its_reason(
-    api: Caller, broker: Broker, changes: dict[str, Any], code: str
+    api: Caller, broker: Broker, changes: dict[str, Any], code: str, field: str
 ) -> None:
     one = await post(api, {**EVENT, **changes}, STRUCTURED)
     assert one.code == (422, code)
-    assert [error["field"] for error in one.document["errors"]] == [""]
+    assert one.fields == [field]
 
     several = await post(api, [{**EVENT, **changes}], BATCH)
     assert several.code == (422, code)
-    assert [error["field"] for error in several.document["errors"]] == ["/0"]
+    assert several.fields == [f"/0{field}"]
     assert broker.taken == []
+
+
+async def test_of_a_binary_event_no_attribute_is_looked_for_in_the_body(api: Caller) -> None:
+    refused = await post(api, EVENT["data"], {**BINARY, "ce-id": ""})
+    assert (refused.code, refused.fields) == ((422, "invalid_envelope"), [""])
+    unknown = await post(api, EVENT["data"], {**BINARY, "ce-type": "llm.data-vault.dataset.exploded"})
+    assert (unknown.code, unknown.fields) == ((422, "unknown_type"), [""])
 
 
 @pytest.mark.parametrize(
