@@ -203,6 +203,8 @@ def test_an_entry_of_a_refused_event_is_as_the_page_shows_it() -> None:
     (shown,) = re.findall(r'`(\{"field".*?\})`', DOCUMENT, re.DOTALL)
     schema = openapi_document(AREAS)["components"]["schemas"]["RefusedEvent"]
     Draft202012Validator(schema).validate(json.loads(shown))
+    assert "such as `/1/source`" in DOCUMENT
+    Draft202012Validator(schema).validate({**json.loads(shown), "field": "/1/source"})
 
 
 def test_every_link_between_the_pages_leads_somewhere() -> None:

@@ -159,6 +159,13 @@ def test_a_schedule_has_as_many_attempts_as_steps() -> None:
     assert RetrySchedule.of([0, 5, 300]).attempts == 3
 
 
+def test_a_receiver_that_asks_for_more_than_the_longest_step_does_not_get_it() -> None:
+    assert "a `Retry-After` is cut to the longest of them" in OPTIONS["retry_schedule_s"][2]
+    schedule = RetrySchedule.of([0, 300, 5])
+    assert schedule.hold_s(1, 301) == 300
+    assert schedule.next_wait_s(2, lambda: 0.0, 301) == 300
+
+
 def test_slots_grow_and_shrink_as_the_page_says() -> None:
     assert "4 at first, twice as many after each success, half after a timeout" in OPTIONS["max_in_flight"][2]
     slots = Slots(100)
@@ -185,6 +192,7 @@ def test_slots_grow_and_shrink_as_the_page_says() -> None:
             (WORDS[SETTINGS.pace_after_failures], WORDS[SETTINGS.pace_after_s]),
         ),
         ("with pauses of {:g} s that double up to {:g} s", (FIRST_GAP_S, SETTINGS.pace_max_gap_s)),
+        ("(reason `pace`) after its pause of up to {:g} s", (SETTINGS.pace_max_gap_s,)),
         (
             "after {} second of failures, all webhooks of a worker that fail share {} attempts a second",
             (WORDS[STEADY_AFTER_S], FAILING_PER_S),
