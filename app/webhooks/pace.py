@@ -21,7 +21,7 @@ FIRST_GAP_S: Final = 1.0
 # From here on a webhook that only fails shares `FAILING_PER_S` with the others that do, until it is paced. To give each
 # of them a gap of its own would starve one that fails most of its deliveries for good, and takes the others.
 STEADY_AFTER_S: Final = 1.0
-FAILING_PER_S: Final = 200
+FAILING_PER_S: Final = 100
 # A timer that fires so much too late costs a rate limit nothing.
 LATENESS_S: Final = 0.05
 
@@ -73,8 +73,8 @@ class PaceRules:
 class Pace:
     """Slows a webhook down that only fails: one attempt in flight, with a growing gap between attempts.
 
-    Unlike a breaker it never stops: a receiver that fails the first attempts of each delivery gets through, because the
-    row with most attempts goes first.
+    Unlike a breaker it never stops: a receiver that fails the first attempts of each delivery gets through, because of
+    every two attempts one is of the row with most of them.
     """
 
     __slots__ = ("_failures", "_first_s", "_gap_s", "_last_s", "_next_s", "_rules")
@@ -91,6 +91,15 @@ class Pace:
     def paced(self) -> bool:
         """Whether attempts go one by one."""
         return self._gap_s is not None
+
+    @property
+    def prefers_retries(self) -> bool:
+        """Whether the one that was tried most goes next.
+
+        Every second one of a paced webhook: one that fails the first attempts of each delivery gets through by these,
+        and one that always fails some of its deliveries by the others.
+        """
+        return self._gap_s is not None and self._failures % 2 == 0
 
     @property
     def steady(self) -> bool:

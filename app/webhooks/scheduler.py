@@ -347,7 +347,7 @@ class Scheduler:
             if block.until_s is not None and len(found.backlog):
                 self._turns.sleep(found.webhook_id, block.until_s)
             return None
-        entry = found.backlog.pick(now.wall_ms, most_tries=found.pace.paced)
+        entry = found.backlog.pick(now.wall_ms, most_tries=found.pace.prefers_retries)
         if entry is None:
             # What cannot start may have made room for more of the index.
             self._touched.add(found.webhook_id)

@@ -139,6 +139,15 @@ def test_a_receiver_that_fails_four_of_five_deliveries_gets_the_others_also_whil
     assert mixed.delivered >= 0.95 * mixed.healthy
 
 
+def test_a_paced_receiver_that_fails_four_of_five_deliveries_gets_the_others() -> None:
+    hook = Hook("wh_a", well(0.02), poison=lambda number: number % 5 != 0)
+    world = World([hook])
+    world.feed(hook, 2, 600)
+    world.run_until(660)
+
+    assert hook.delivered >= 0.95 * hook.healthy
+
+
 @pytest.mark.parametrize("dead", [18, 100])
 def test_receivers_that_fail_at_once_share_their_attempts_until_they_are_paced(dead: int) -> None:
     hooks = [Hook(f"wh_{n:03}", (refuses, resets, breaks)[n % 3]) for n in range(dead)]
