@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -149,13 +148,21 @@ class _Handlers:
         return web.json_response(shown, status=201, headers={"ETag": f'"{row.version}"'})
 
     def _signs_with(self, row: WebhookRow, secret: Secret) -> bool:
-        """Whether it is a valid secret of the webhook, as far as those can be read here."""
-        now_ms = self._api.now_ms()
+        """Whether it is a valid secret of the webhook.
+
+        Raises:
+            Problem: None that can be read here is it, and one cannot be read.
+        """
+        now_ms, unread = self._api.now_ms(), None
         for one in row.secrets:
             if one.valid_until_ms is None or now_ms < one.valid_until_ms:
-                with suppress(MissingKey, UnreadableSecret):
+                try:
                     if self._api.keys.open(row.webhook_id, one.sealed) == secret:
                         return True
+                except (MissingKey, UnreadableSecret) as error:
+                    unread = error
+        if unread is not None:
+            raise key_problem(unread, f"A secret of {row.webhook_id} cannot be read here: {unread}.") from None
         return False
 
     async def delete(self, request: web.Request) -> web.Response:

@@ -137,10 +137,15 @@ def read_dead_letter(partition: int, offset: int, at_ms: int, value: bytes | Non
 
 
 def _time_ms(expirytime: object) -> int | None:
+    if not isinstance(expirytime, str):
+        return None
     try:
-        return parse_time_ms(expirytime) if isinstance(expirytime, str) else None
+        at_ms = parse_time_ms(expirytime)
+        # With an offset it may lie in a year that has no date in UTC.
+        format_time(at_ms)
     except ValueError:
         return None
+    return at_ms
 
 
 def _spliced(value: bytes, event: bytes) -> bytes:

@@ -177,6 +177,16 @@ class TestAnIdempotencyKey:
             ended = await create(api, BODY | {"secret": SECRET}, key="k-1")
         assert (valid.status, ended.code) == (201, (422, "idempotency_key_reused"))
 
+    async def test_repeated_after_a_change_where_the_secret_cannot_be_read_is_503_and_not_called_another_one(
+        self, api: Caller, owner: Owner
+    ) -> None:
+        made = await create(api, BODY | {"secret": SECRET}, key="k-1")
+        await api.call("PATCH", f"/v1/webhooks/{made.document['id']}", {"description": "x"})
+        others = KeyRing(["k2:" + base64.b64encode(bytes(32)).decode()], bytes)
+        async with serving(owner, keys=others) as keyless:
+            answer = await create(keyless, BODY | {"secret": SECRET}, key="k-1")
+        assert answer.code == (503, "encryption_key_missing")
+
     async def test_of_a_webhook_that_is_being_deleted_is_409(self, api: Caller) -> None:
         made = await create(api, key="k-1")
         await api.call("DELETE", f"/v1/webhooks/{made.document['id']}")

@@ -63,6 +63,8 @@ def test_the_event_comes_back_byte_for_byte() -> None:
         (b'"2026-01-31T13:00:00+01:00"', "2026-01-31T12:00:00.000Z"),
         (b"null", None),
         (b'"soon"', None),
+        (b'"9999-12-31T23:59:59-05:00"', None),
+        (b'"0001-01-01T00:00:00+01:00"', None),
         (b"5", None),
     ],
 )
